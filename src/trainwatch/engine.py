@@ -1,0 +1,147 @@
+"""From a record to a report: run the rules, nest consequences under causes, say what could not be judged."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+from trainwatch.figures import Figure
+from trainwatch.record import RunRecord
+from trainwatch.report import Report, Verdict
+from trainwatch.rules import NotChecked, Rule, all_rules
+from trainwatch.symptoms.pictures import figures_of
+
+MISSING = {
+    "train_loss": "no training loss was seen",
+    "grad_norm": "no gradient was measured",
+    "val_loss": "no validation data was seen",
+    "val_sample_loss": "no validation loss per sample was seen",
+    "val_sample_correct": "no validation predictions were seen",
+    "val_confusion": "no validation predictions were seen",
+    "train_classes": "no class labels were seen in training",
+}
+BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
+
+
+def judge(record: RunRecord, settings: Settings) -> Report:
+    """Judge a record. The same record and settings give the same report.
+
+    Args:
+        record: The run, finished or not.
+        settings: Which rules, and their thresholds.
+    """
+    found: list[Diagnosis] = []
+    not_checked = {code: f"ignored: {reason}" for code, reason in settings.ignore.items()}
+    judged: list[Rule] = []
+    faults = list(record.faults)
+    for rule in settings.active_rules():
+        lacking = [q for q in rule.needs if not record.has(q)]
+        if lacking:
+            not_checked[rule.code] = _why_missing(lacking[0], record)
+            continue
+        try:
+            found += rule.check(record)
+            judged.append(rule)
+        except NotChecked as reason:
+            not_checked[rule.code] = str(reason)
+        except Exception as error:
+            if settings.strict:
+                raise
+            faults.append(fault_of(f"rule {rule.code}", error, record.steps))
+            not_checked[rule.code] = "switched off by a fault of its own (see TW000)"
+    found = [d.with_(reported_step=_reported(d, record)) for d in found]
+    diagnoses = [*nest(found), *(_internal(f) for f in faults)]
+    return Report(
+        verdict=_verdict(diagnoses, judged, record),
+        diagnoses=tuple(diagnoses),
+        not_checked=dict(sorted(not_checked.items())),
+        facts=_facts(record),
+        figures=_figures(record, faults),
+        overhead=record.facts.get("overhead", {}),
+    )
+
+
+def fault_of(part: str, error: BaseException, step: int) -> dict[str, Any]:
+    """A contained fault of trainwatch itself, as the record keeps it."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return {"part": part, "error": f"{type(error).__name__}: {error}", "traceback": text, "step": step}
+
+
+def nest(found: list[Diagnosis]) -> list[Diagnosis]:
+    """Put each diagnosis under the cause that explains it; none is deleted.
+
+    Where several causes explain an effect, the worst and most confident one takes it. Causes are ordered worst
+    first, then by confidence, then by code.
+    """
+    rules = all_rules()
+    order = sorted(range(len(found)), key=lambda i: _rank(found[i]))
+    parent: dict[int, int] = {}
+    for effect in order:
+        for cause in order:
+            predicate = rules[found[cause].code].explains.get(found[effect].code) if cause != effect else None
+            if predicate is not None and predicate(found[cause], found[effect]):
+                parent[effect] = cause
+                break
+
+    def build(i: int) -> Diagnosis:
+        below = tuple(build(j) for j in order if parent.get(j) == i)
+        worst = max([found[i].severity, *(d.severity for d in below)], key=lambda s: s.rank)
+        # A cause is at least as severe as what it leads to: it is what the user must act on.
+        return found[i].with_(consequences=below, severity=worst)
+
+    return sorted((build(i) for i in order if i not in parent), key=_rank)
+
+
+def _rank(d: Diagnosis) -> tuple[int, float, str, tuple[str, ...]]:
+    return (-d.severity.rank, -d.confidence, d.code, d.where)
+
+
+def _why_missing(quantity: str, record: RunRecord) -> str:
+    off = record.facts.get("switched_off", {})
+    if quantity in off:
+        return f"not measured: {off[quantity]}"
+    return MISSING.get(quantity, f"{quantity} was not measured")
+
+
+def _reported(d: Diagnosis, record: RunRecord) -> int:
+    steps = [t["step"] for t in record.transitions if t["code"] == d.code and t["state"] == "reported"]
+    return int(steps[-1]) if steps else record.steps
+
+
+def _internal(fault: dict[str, Any]) -> Diagnosis:
+    return Diagnosis(
+        code="TW000",
+        name="internal-fault",
+        severity=Severity.INFO,
+        summary=f"trainwatch's own {fault['part']} failed and was switched off; the training was not touched: {fault['error']}",
+        where=(fault["part"],),
+        onset_step=fault["step"],
+        reported_step=fault["step"],
+        margin=float("inf"),
+        confidence=1.0,
+        evidence=(Evidence("traceback", note=fault["traceback"], step=fault["step"]),),
+    )
+
+
+def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], record: RunRecord) -> Verdict:
+    if any(d.severity >= Severity.WARNING for d in diagnoses):
+        return "findings"
+    if any(set(rule.needs) & set(BASIC) for rule in judged):
+        return "healthy"
+    return "not-judged"
+
+
+def _facts(record: RunRecord) -> dict[str, Any]:
+    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names")
+    return {topic: record.facts[topic] for topic in shown if topic in record.facts}
+
+
+def _figures(record: RunRecord, faults: list[dict[str, Any]]) -> dict[str, Figure]:
+    try:
+        return figures_of(record)
+    except Exception as error:
+        faults.append(fault_of("figures", error, record.steps))
+        return {}
