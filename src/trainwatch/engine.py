@@ -52,6 +52,7 @@ def judge(record: RunRecord, settings: Settings) -> Report:
                 raise
             faults.append(fault_of(f"rule {rule.code}", error, record.steps))
             not_checked[rule.code] = "switched off by a fault of its own (see TW000)"
+    figures = _figures(record, faults)
     found = [d.with_(reported_step=_reported(d, record)) for d in found]
     diagnoses = [*nest(found), *(_internal(f) for f in faults)]
     return Report(
@@ -59,7 +60,7 @@ def judge(record: RunRecord, settings: Settings) -> Report:
         diagnoses=tuple(diagnoses),
         not_checked=dict(sorted(not_checked.items())),
         facts=_facts(record),
-        figures=_figures(record, faults),
+        figures=figures,
         overhead=record.facts.get("overhead", {}),
     )
 
