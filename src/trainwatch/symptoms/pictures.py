@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwatch.figures import Bars, Curve, Figure, Heatmap
 from trainwatch.record import RunRecord
-from trainwatch.record.series import Array, Series
+from trainwatch.record.series import Array
 
 POINTS = 200  # most points of a line
 COLUMNS = 100  # most columns of a heatmap
@@ -43,10 +43,13 @@ def thin(steps: Array, values: Array, points: int = POINTS) -> Line:
     """
     finite = np.isfinite(values)
     steps, values = steps[finite], values[finite].astype(float)
-    cuts = np.linspace(0, len(values), min(points, len(values)) + 1).astype(int)
-    return tuple(
-        (int(steps[(a + b - 1) // 2]), float(np.median(values[a:b]))) for a, b in zip(cuts, cuts[1:], strict=False)
-    )
+    width = -(-len(values) // points) or 1
+    whole = len(values) // width * width
+    middles = np.median(values[:whole].reshape(-1, width), axis=1)
+    line = list(zip(steps[(width - 1) // 2 : whole : width].tolist(), middles.tolist(), strict=True))
+    if whole < len(values):
+        line.append((int(steps[(whole + len(values) - 1) // 2]), float(np.median(values[whole:]))))
+    return tuple(line)
 
 
 def _losses(record: RunRecord) -> Curve | None:
@@ -88,19 +91,15 @@ def _primary(record: RunRecord) -> str:
 
 def _gradients(record: RunRecord) -> Heatmap | None:
     known, optimizers = record.facts.get("parameters", []), record.facts.get("optimizers", {})
-    tables = [
-        (s, optimizers[k]["parameters"])
-        for k in record.keys("grad_norm")
-        if k in optimizers and (s := record.series("grad_norm", k))
-    ]
-    seen = sorted({int(step) for series, _ in tables for step in series.history()[0]})
-    if not seen:
+    tables = [(_history(record, "grad_norm", k), optimizers[k]["parameters"]) for k in record.keys("grad_norm")]
+    seen = np.unique(np.concatenate([np.zeros(0, int), *(steps for (steps, _), _ in tables)]))
+    if not len(seen):
         return None
-    edges = np.array(seen)[np.linspace(0, len(seen) - 1, min(COLUMNS, len(seen))).astype(int)]
+    edges = seen[np.linspace(0, len(seen) - 1, min(COLUMNS, len(seen))).astype(int)]
     rows: list[tuple[int, int, Array]] = []
-    for series, columns in tables:
+    for (steps, norms), columns in tables:
         depth = [(i, p) for i, p in enumerate(columns) if known[p]["kind"] in DEPTH_KINDS and known[p]["numel"]]
-        cells = _cells(series, edges, [i for i, _ in depth])
+        cells = _cells(steps, norms, edges, [i for i, _ in depth])
         rows += [(known[p]["order"], p, cells[:, j] / np.sqrt(known[p]["numel"])) for j, (_, p) in enumerate(depth)]
     if not rows:
         return None
@@ -110,24 +109,20 @@ def _gradients(record: RunRecord) -> Heatmap | None:
         title="Gradient of each weight, first layer on top",
         rows=tuple(known[p]["name"] for _, p, _ in rows),
         columns=tuple(int(e) for e in edges),
-        values=tuple(tuple(float(v) for v in values) for _, _, values in rows),
+        values=tuple(tuple(values.tolist()) for _, _, values in rows),
         value_label="RMS gradient",
     )
 
 
-def _cells(series: Series, edges: Array, columns: list[int]) -> Array:
-    """Median gradient norm of some rows between an edge and the next; NaN where there is none that is finite."""
-    steps, values = series.history()
+def _cells(steps: Array, norms: Array, edges: Array, columns: list[int]) -> Array:
+    """Median gradient norm of some rows between an edge and the next; NaN where none is finite."""
     starts = np.searchsorted(steps, edges)
     ends = np.append(starts[1:], len(steps))
-    cells = np.full((len(edges), len(columns)), np.nan)
-    for i, (a, b) in enumerate(zip(starts, ends, strict=True)):
-        if b > a:
-            some = values[np.linspace(a, b - 1, min(SAMPLES, b - a)).astype(int)][:, columns]
-            ordered = np.sort(np.where(np.isfinite(some), some, np.nan), axis=0)  # NaN last
-            middle = (np.isfinite(ordered).sum(0) - 1) // 2
-            cells[i] = np.take_along_axis(ordered, np.maximum(middle, 0)[None], 0)[0]
-    return cells
+    picks = starts + np.linspace(0, np.maximum(ends - starts - 1, 0), SAMPLES).astype(int)
+    some = norms[np.minimum(picks, len(steps) - 1)[:, :, None], np.array(columns, int)]
+    ordered = np.sort(np.where(np.isfinite(some), some, np.nan), axis=0)  # NaN last
+    middle = np.maximum(np.isfinite(ordered).sum(0, keepdims=True) - 1, 0) // 2
+    return np.asarray(np.where((ends > starts)[:, None], np.take_along_axis(ordered, middle, 0)[0], np.nan))
 
 
 def _classes(record: RunRecord) -> Bars | None:
@@ -146,10 +141,8 @@ def _classes(record: RunRecord) -> Bars | None:
         return None
     names = record.facts.get("class_names") or []
     labels = tuple(str(names[i]) if i < len(names) else str(i) for i in range(width))
-    padded = {
-        n: tuple(float(v) for v in np.pad(g, (0, width - len(g)), constant_values=np.nan)) for n, g in groups.items()
-    }
-    return Bars(title="Classes", labels=labels, groups=padded)
+    bars = {n: np.pad(g.astype(float), (0, width - len(g)), constant_values=np.nan) for n, g in groups.items()}
+    return Bars(title="Classes", labels=labels, groups={name: tuple(bar.tolist()) for name, bar in bars.items()})
 
 
 def _history(record: RunRecord, quantity: str, key: str) -> tuple[Array, Array]:
