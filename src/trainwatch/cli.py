@@ -1,0 +1,208 @@
+"""The command line. A user's mistake ends with one line on standard error and exit code 2, never with a traceback."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+import trainwatch
+from trainwatch.config import SettingsError, rule_named
+from trainwatch.demo import Fault
+from trainwatch.record.frames import RecordError
+from trainwatch.report import Report
+from trainwatch.rules import Rule, all_rules
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FINE, FOUND, FAILED = 0, 1, 2
+SUFFIXES = {".md": "md", ".markdown": "md", ".json": "json", ".html": "html", ".htm": "html"}
+INTERNAL = """\
+# TW000 internal-fault
+
+A part of trainwatch itself failed. It was switched off, the training went on untouched, and the traceback is in the
+report. Rules that needed this part are listed as not checked. Please report it as a bug, with the traceback;
+`Settings(strict=True)` raises it where it happens.
+"""
+
+app = typer.Typer(
+    help="A linter for training runs: what went wrong, the evidence, and what to do about it.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Format(str, enum.Enum):
+    """Formats of a report."""
+
+    TEXT = "text"
+    MD = "md"
+    JSON = "json"
+    HTML = "html"
+
+
+class FailOn(str, enum.Enum):
+    """What `diagnose` answers with a failure."""
+
+    WARNING = "warning"
+    ERROR = "error"
+    NOT_JUDGED = "not-judged"
+
+
+def main() -> None:
+    """Entry point of the command ``trainwatch``."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trainwatch {trainwatch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    fault: Annotated[Fault, typer.Option(help="What is planted in the run.")] = Fault.OVERFIT,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data, weights and order.")] = 0,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Where the record and the report go [default: runs/demo-FAULT]")
+    ] = None,
+) -> None:
+    """Train a small net on real digits with a planted fault, and see it be found.
+
+    Exit code 0 where the report names the planted fault first (none: nothing), else 1.
+    """
+    directory = log_dir or Path("runs") / f"demo-{fault.value}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(f"cannot make the directory {directory}: {error.strerror}")
+    from trainwatch.demo.show import show  # with torch, which takes a second
+
+    try:
+        report = show(fault, seed, directory)
+    except OSError as error:
+        _fail(f"cannot write to {error.filename or directory}: {error.strerror or error}")
+    first = report.findings()[0].code if report else None
+    if first != fault.code or report.verdict == "not-judged":
+        typer.echo(f"This is not what was planted: {fault.code or 'nothing'} was expected.", err=True)
+        raise typer.Exit(FOUND)
+
+
+@app.command()
+def diagnose(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The log_dir of a run.", show_default=False)],
+    format: Annotated[
+        Format | None, typer.Option(help="[default: text, or as the suffix of --output says]", show_default=False)
+    ] = None,
+    fail_on: Annotated[FailOn, typer.Option(help="The least finding that gives exit code 1.")] = FailOn.WARNING,
+    output: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default=False)] = None,
+) -> None:
+    """Judge the record of a run: finished, crashed, or still going on.
+
+    Exit code 0: fine. 1: findings at or above --fail-on (never with not-judged). 2: too little was seen to judge the
+    run, or an error.
+    """
+    try:
+        report = trainwatch.diagnose(directory)
+    except (RecordError, SettingsError) as error:
+        _fail(str(error))
+    wanted = format.value if format else SUFFIXES.get(output.suffix.lower() if output else "", "text")
+    _deliver(report, wanted, output)
+    raise typer.Exit(_exit_code(report, fail_on))
+
+
+@app.command()
+def explain(
+    rule: Annotated[str, typer.Argument(help="Code or name, such as TW301.", show_default=False)],
+) -> None:
+    """Explain a diagnosis: what it means, how it is measured, what to do."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(_page(rule)))
+
+
+@app.command()
+def rules() -> None:
+    """List every rule: code, name, severity, section of the knowledge base, thresholds."""
+    from rich.console import Console
+
+    Console().print(_table())
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"trainwatch: {message}", err=True)
+    raise typer.Exit(FAILED)
+
+
+def _exit_code(report: Report, fail_on: FailOn) -> int:
+    if report.verdict == "not-judged":
+        return FAILED
+    if fail_on is FailOn.NOT_JUDGED or not report.findings(fail_on.value):
+        return FINE
+    return FOUND
+
+
+def _deliver(report: Report, format: str, output: Path | None) -> None:
+    if output is None and format == "text":
+        report.print()
+        return
+    from trainwatch.reports import render
+
+    text = render(report, format)
+    if output is None:
+        sys.stdout.buffer.write(text.encode())  # whatever the terminal's encoding
+        sys.stdout.buffer.flush()
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _fail(f"cannot write {output}: {error.strerror}")
+
+
+def _page(name: str) -> str:
+    if name.upper() == "TW000":
+        return INTERNAL
+    try:
+        rule = rule_named(name)
+    except SettingsError as error:
+        _fail(str(error))
+    about = f"Severity {rule.severity}, section {rule.section}, status {rule.status}."
+    thresholds = "\n".join(f"- `{name}` = {value!r}" for name, value in _thresholds(rule).items())
+    setting = f"Set them in `pyproject.toml` under `[tool.trainwatch.rules.{rule.name}]`:\n\n{thresholds}"
+    page = f"# {rule.code} {rule.name}\n\n{about}\n\n{inspect.getdoc(rule)}"
+    return f"{page}\n\n## Thresholds\n\n{setting}" if thresholds else page
+
+
+def _thresholds(rule: type[Rule]) -> dict[str, object]:
+    default = rule()
+    return {f.name: getattr(default, f.name) for f in fields(default)}
+
+
+def _table() -> Table:
+    from rich.table import Table
+
+    table = Table("code", "name", "severity", "section", "thresholds", box=None, pad_edge=False, header_style="bold")
+    for code, rule in all_rules().items():
+        name = rule.name if rule.status == "stable" else f"{rule.name} ({rule.status})"
+        thresholds = ", ".join(f"{k}={v!r}" for k, v in _thresholds(rule).items())
+        table.add_row(code, name, str(rule.severity), rule.section, thresholds)
+    return table

@@ -1,0 +1,21 @@
+"""Real training runs on real data, each with one planted fault: see it be found."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Fault(str, enum.Enum):
+    """What is planted in a demo. The setup of each is in the module of its name."""
+
+    OVERFIT = "overfit"
+    VANISH = "vanish"
+    EXPLODE = "explode"
+    IMBALANCE = "imbalance"
+    NONE = "none"
+
+    @property
+    def code(self) -> str | None:
+        """Code of the diagnosis that must be the first of the report."""
+        codes = {"overfit": "TW201", "vanish": "TW301", "explode": "TW302", "imbalance": "TW101"}
+        return codes.get(self.value)

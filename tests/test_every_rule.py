@@ -1,0 +1,166 @@
+"""What holds for every rule: a new one is held to it without an edit here."""
+
+import inspect
+import pkgutil
+import re
+from dataclasses import fields
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import trainwatch.rules
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Severity
+from trainwatch.engine import judge
+from trainwatch.record import RunRecord
+from trainwatch.remedies import CATALOGUE
+from trainwatch.rules import NotChecked, all_rules
+
+HEADINGS = ["Symptom", "Why it hurts", "How it is measured", "Remedies", "Not a fault when", "Sources"]
+MOST_LINES = 150
+STATUS = ("stable", "preview", "deprecated")
+# Codes are stable and never used again; a name belongs to its code.
+CODES = """
+101 class-imbalance, 102 majority-collapse, 103 metric-hides-minority, 104 threshold-off-best,
+105 classes-missing-from-batches, 106 label-noise, 107 unnormalised-inputs, 108 unnormalised-targets,
+109 train-val-shift, 110 duplicates-and-leakage, 111 broken-features,
+201 overfitting, 202 overconfidence, 203 trained-past-best, 204 underfitting, 205 stopped-too-early,
+206 over-regularised, 207 sample-starved, 208 constant-prediction,
+301 vanishing-gradients, 302 exploding-gradients, 303 non-finite, 304 dead-units, 305 saturated-activations,
+306 stuck-gates, 307 layers-near-initialisation, 308 always-clipped, 309 bad-initialisation,
+401 saddle-point, 402 flat-plateau, 403 step-beyond-stability,
+501 l1-without-proximal-step, 502 l2-through-adaptive-optimiser, 503 nothing-regularises, 504 weights-growing,
+601 learning-rate-too-high, 602 learning-rate-too-low, 603 oscillating-loss, 604 loss-spikes,
+701 train-mode-in-validation, 702 eval-mode-in-training, 703 loss-output-mismatch, 704 gradients-not-zeroed,
+705 parameters-left-out, 706 missing-nonlinearity, 709 not-judgeable,
+801 full-fine-tuning-on-few-samples, 802 frozen-parameters-in-optimiser, 803 frozen-batch-norm-updating
+"""
+NAMES = {f"TW{code}": name for code, name in re.findall(r"(\d{3}) ([a-z0-9-]+)", CODES)}
+FOLDER = Path(trainwatch.rules.__file__).parent
+MODULES = sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.name.startswith("tw"))
+RULES = [rule for rule in all_rules().values() if rule.__module__.startswith("trainwatch.rules.")]
+every_rule = pytest.mark.parametrize("rule", RULES, ids=[rule.code for rule in RULES])
+
+
+def source(rule):
+    return Path(inspect.getfile(rule)).read_text(encoding="utf-8")
+
+
+def page(rule):
+    return inspect.getdoc(rule)
+
+
+def section(rule, heading):
+    _, _, after = page(rule).partition(f"## {heading}\n")
+    return after.partition("\n## ")[0]
+
+
+def acts_in(function, record):
+    """Diagnoses of a rule, none where it abstains."""
+    try:
+        return list(function(record))
+    except NotChecked:
+        return []
+
+
+def test_there_is_one_rule_in_every_file():
+    assert sorted(rule.__module__.rpartition(".")[2] for rule in RULES) == MODULES != []
+
+
+@every_rule
+def test_file_and_class_are_named_after_the_rule(rule):
+    assert rule.__module__.rpartition(".")[2] == f"{rule.code.lower()}_{rule.name.replace('-', '_')}"
+    assert rule.__name__ == "".join(word.capitalize() for word in rule.name.split("-"))
+    assert NAMES[rule.code] == rule.name
+
+
+@every_rule
+def test_the_file_is_short(rule):
+    assert len(source(rule).splitlines()) <= MOST_LINES
+
+
+@every_rule
+def test_the_page_has_its_headings_in_order_and_none_is_empty(rule):
+    assert re.findall(r"^#+ (.+)$", page(rule), re.M) == HEADINGS
+    assert all(re.findall(r"^## .+$", page(rule), re.M)[i] == f"## {h}" for i, h in enumerate(HEADINGS))
+    assert page(rule).splitlines()[0].endswith("."), "the first line is the rule in one sentence"
+    assert all(section(rule, heading).strip() for heading in HEADINGS)
+
+
+@every_rule
+def test_the_page_says_what_each_threshold_does_and_names_no_other(rule):
+    thresholds = {f.name for f in fields(rule)}
+    named = set(re.findall(r"`([a-z][a-z0-9_]*)`", section(rule, "How it is measured")))
+    assert thresholds <= named, f"the page does not mention {sorted(thresholds - named)}"
+    quantities = {"train_loss", "val_loss", "grad_norm", "lr", "loss_factor", *rule.needs}
+    assert named <= thresholds | quantities, (
+        f"in backticks, but no threshold: {sorted(named - thresholds - quantities)}"
+    )
+
+
+@every_rule
+def test_thresholds_are_plain_and_can_be_set_by_name(rule):
+    values = {f.name: getattr(rule(), f.name) for f in fields(rule)}
+    assert all(isinstance(value, (bool, int, float, str, tuple)) for value in values.values())
+    (configured,) = Settings(rules={rule.name: values}, select=(rule.code,)).active_rules()
+    assert configured == rule()
+
+
+@every_rule
+def test_what_it_declares_is_valid(rule):
+    assert rule.status in STATUS
+    assert isinstance(rule.severity, Severity)
+    assert re.fullmatch(r"§\d+( §\d+)*|", rule.section), rule.section
+    assert isinstance(rule.needs, tuple)
+    quantities = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert all(f"| `{quantity}` |" in quantities for quantity in rule.needs), (
+        "docs/architecture.md lists what is recorded"
+    )
+
+
+@every_rule
+def test_an_empty_record_is_no_fault(rule):
+    record = RunRecord()
+    assert [d for d in acts_in(rule().check, record) if d.severity > Severity.INFO] == []
+    assert list(rule().asks(record)) == []
+
+
+@every_rule
+def test_remedies_come_from_the_catalogue(rule):
+    named = set(re.findall(r"\bremedy\(\s*[\"']([a-z0-9-]+)[\"']", source(rule)))
+    assert named <= set(CATALOGUE), f"not in the catalogue: {sorted(named - set(CATALOGUE))}"
+    listed = set(re.findall(r"`([a-z0-9-]+)`", section(rule, "Remedies")))
+    assert listed <= set(CATALOGUE), f"the page names remedies that do not exist: {sorted(listed - set(CATALOGUE))}"
+    assert named <= listed, f"the page leaves out {sorted(named - listed)}"
+
+
+@every_rule
+def test_it_has_tests_of_its_own(rule):
+    tests = Path(__file__).parent / "rules" / f"test_{rule.__module__.rpartition('.')[2]}.py"
+    assert "def test_" in tests.read_text(encoding="utf-8")
+
+
+@every_rule
+def test_what_it_explains_is_in_the_catalogue_of_codes(rule):
+    assert set(rule.explains) <= set(NAMES) - {rule.code}
+    assert all(isinstance(predicate, FunctionType) for predicate in rule.explains.values())
+
+
+def test_no_rule_explains_its_own_cause():
+    graph = {rule.code: set(rule.explains) for rule in RULES}
+
+    def reach(code, path):
+        assert code not in path, f"circle: {' -> '.join([*path, code])}"
+        for effect in graph.get(code, ()):
+            reach(effect, [*path, code])
+
+    for code in graph:
+        reach(code, [])
+
+
+def test_an_empty_run_is_not_judged_and_every_rule_says_why():
+    report = judge(RunRecord(), Settings())
+    assert report.verdict == "not-judged"
+    spoken = {*report.not_checked, *(d.code for d in report.diagnoses)}
+    assert {rule.code for rule in RULES if rule.needs} <= spoken
