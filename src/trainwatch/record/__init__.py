@@ -1,6 +1,9 @@
 """The run as plain arrays and facts. Readable without torch."""
 
+from trainwatch.record.frames import RecordError
+from trainwatch.record.reader import find_record, read_record
 from trainwatch.record.run_record import RunRecord
+from trainwatch.record.segments import SegmentWriter
 from trainwatch.record.series import Series
 
-__all__ = ["RunRecord", "Series"]
+__all__ = ["RecordError", "RunRecord", "SegmentWriter", "Series", "find_record", "read_record"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trainwatch.record.series import Array, Series
+from trainwatch.record.series import Array, Series, as_float32
 
 T = TypeVar("T")
+
+EVENTS = 1000  # faults, and transitions, that are kept
 
 
 class Journal(Protocol):
@@ -24,10 +27,14 @@ class Journal(Protocol):
 class RunRecord:
     """Everything known of one run. The quantities are listed in ``docs/architecture.md``.
 
+    Facts, faults and transitions are kept as JSON would give them back (tuples become lists, keys strings), so a live
+    record and the one read from its files are judged alike.
+
     Attributes:
         facts: JSON-able facts by topic: ``parameters``, ``modules``, ``optimizers``, ``loss``, ``validation`` ...
-        faults: Faults of trainwatch itself, contained (TW000): part, error, traceback, step.
-        transitions: When a diagnosis was first reported or resolved: code, where, state, step.
+        faults: Faults of trainwatch itself, contained (TW000): part, error, traceback, step. The last 1000.
+        transitions: When a diagnosis was first reported or resolved: code, where, state, step. The last 1000.
+        dropped: How many older ones were dropped: ``faults``, ``transitions``.
         journal: Where additions are persisted; None keeps them in memory only.
     """
 
@@ -35,6 +42,7 @@ class RunRecord:
         self.facts: dict[str, Any] = {}
         self.faults: list[dict[str, Any]] = []
         self.transitions: list[dict[str, Any]] = []
+        self.dropped = {"faults": 0, "transitions": 0}
         self.journal = journal
         self._series: dict[str, dict[str, Series]] = {}
         self._memo: dict[Any, Any] = {}
@@ -42,7 +50,7 @@ class RunRecord:
     def append(
         self, quantity: str, key: str, steps: ArrayLike, values: ArrayLike, provenance: dict[str, Any] | None = None
     ) -> None:
-        """Add rows to a series, which is made at the first call.
+        """Add rows to a series, which is made at the first call. The arrays are copied.
 
         Args:
             quantity: What was measured, such as ``"grad_norm"``.
@@ -50,23 +58,33 @@ class RunRecord:
             steps: One step or an array of n rising steps.
             values: One row or an array of n rows, of the shape of the earlier rows.
             provenance: How it was measured; merged into that of the series.
+
+        Raises:
+            ValueError: The rows do not fit those before them, or the steps fall.
         """
-        s = np.atleast_1d(np.asarray(steps, np.int64))
-        v = np.asarray(values, np.float32)
-        v = v[None] if np.ndim(steps) == 0 else v
+        s, v = np.asarray(steps, np.int64), as_float32(values)
+        if s.ndim == 0:
+            s, v = s[None], v[None]
         if not len(s):
             return
-        known = self._series.setdefault(quantity, {})
-        if key not in known:
-            known[key] = Series(v.shape[1:])
-        known[key].append(s, v)
-        known[key].provenance.update(provenance or {})
+        series = self.series(quantity, key)
+        if series is None:
+            series = Series(v.shape[1:])
+        news = {k: p for k, p in _plain(provenance).items() if series.provenance.get(k) != p} if provenance else {}
+        series.append(s, v)
+        series.provenance.update(news)
+        self._series.setdefault(quantity, {})[key] = series
         self._memo.clear()
         if self.journal is not None:
-            self.journal.append(quantity, key, s, v, provenance or {})
+            self.journal.append(quantity, key, s, v, news)
 
     def set_fact(self, topic: str, value: Any) -> None:
-        """Set one topic of `facts`; the value must be JSON-able."""
+        """Set one topic of `facts`; the value must be JSON-able.
+
+        Raises:
+            TypeError: It is not.
+        """
+        value = _plain(value)
         self.facts[topic] = value
         self._memo.clear()
         if self.journal is not None:
@@ -74,16 +92,11 @@ class RunRecord:
 
     def add_fault(self, fault: dict[str, Any]) -> None:
         """Note a contained fault of trainwatch itself."""
-        self.faults.append(fault)
-        if self.journal is not None:
-            self.journal.event("fault", fault)
+        self._add("fault", self.faults, fault)
 
     def add_transition(self, transition: dict[str, Any]) -> None:
         """Note that a diagnosis was first reported, or is resolved."""
-        self.transitions.append(transition)
-        self._memo.clear()
-        if self.journal is not None:
-            self.journal.event("transition", transition)
+        self._add("transition", self.transitions, transition)
 
     def series(self, quantity: str, key: str) -> Series | None:
         """One series, or None where nothing was recorded."""
@@ -101,7 +114,7 @@ class RunRecord:
         return [(q, k, s) for q, by_key in self._series.items() for k, s in by_key.items()]
 
     def put_series(self, quantity: str, key: str, series: Series) -> None:
-        """Put a whole series in its place, as readers of stored records do."""
+        """Put a whole series in its place, as readers of stored records do. The journal is not told."""
         self._series.setdefault(quantity, {})[key] = series
         self._memo.clear()
 
@@ -109,10 +122,33 @@ class RunRecord:
     def steps(self) -> int:
         """Optimiser steps taken, as far as the record knows."""
         train = [s.last_step + 1 for q in ("train_loss", "grad_norm") for s in self._series.get(q, {}).values()]
-        return max([int(self.facts.get("run", {}).get("steps", 0)), *train])
+        run = self.facts.get("run")
+        told = run.get("steps") if isinstance(run, dict) else None
+        return max([told if isinstance(told, int) else 0, *train])
 
     def memo(self, function: Callable[[RunRecord], T]) -> T:
         """``function(record)``, computed once until the record changes: several rules share a symptom."""
         if function not in self._memo:
             self._memo[function] = function(self)
         return self._memo[function]  # type: ignore[no-any-return]
+
+    def _add(self, kind: str, events: list[dict[str, Any]], event: dict[str, Any]) -> None:
+        event = _plain(event)
+        events.append(event)
+        if len(events) > EVENTS:
+            del events[0]
+            self.dropped[f"{kind}s"] += 1
+        self._memo.clear()
+        if self.journal is not None:
+            self.journal.event(kind, event)
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a value as JSON would give it back."""
+    return json.loads(json.dumps(value, default=_from_numpy))
+
+
+def _from_numpy(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"a record keeps what JSON can: {type(value).__name__} is not")
