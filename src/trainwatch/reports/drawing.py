@@ -1,0 +1,169 @@
+"""Figures as small SVG pictures for the page: the same data give the same bytes, and the page's colours apply."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainwatch.figures import Bars, Curve, Figure, Heatmap
+from trainwatch.reports import wording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+INK = "#010203"  # drawn for the page's own text colour, which differs between light and dark
+# Okabe and Ito's colours, told apart by colour-blind eyes, as far as they show on white and on black; then dashes.
+COLOURS = ("#0f86d0", "#e08a00", "#009e73", "#cc79a7", "#d55e00")
+DASHES = ("-", "--", "-.", ":")
+POINTS = 400  # per line; more are not to be seen
+NAME = 24  # characters of a label
+MOST_BARS = 40
+MOST_ROWS = 60  # with a name, in a heatmap
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a class name is a dollar
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "font.size": 9,
+}
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """A figure as an ``<svg>`` element for use inside a page.
+
+    Args:
+        figure: What to draw.
+        salt: Makes the identifiers in this picture differ from those in others on the page.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    buffer = io.StringIO()
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks is drawn by the browser's
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": salt})
+        canvas = Canvas(figsize=(6.4, 2.8), layout="constrained")
+        if isinstance(figure, Curve):
+            _curve(canvas, figure)
+        elif isinstance(figure, Heatmap):
+            _heatmap(canvas, figure)
+        else:
+            _bars(canvas, figure)
+        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue()
+    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
+    return text.replace(INK, "currentColor").strip()
+
+
+def _curve(canvas: Canvas, figure: Curve) -> None:
+    from matplotlib.ticker import LogFormatter, MaxNLocator
+
+    axes, drawn = canvas.subplots(), 0
+    for name, points in figure.lines.items():
+        shown = [(s, v) for s, v in points if math.isfinite(v) and (v > 0 or not figure.log_y)]
+        if not shown:
+            continue
+        steps, values = zip(*_thinned(shown), strict=True)
+        colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn // len(COLOURS) % len(DASHES)]
+        # A leading blank: matplotlib hides labels that begin with an underscore.
+        axes.plot(steps, values, dash, color=colour, linewidth=1.4, label=f" {wording.short(name, NAME)}")
+        if len(shown) < 30:
+            axes.plot(steps, values, ".", color=colour, markersize=5)
+        drawn += 1
+    if not drawn:
+        _nothing(canvas)
+        return
+    if figure.log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())  # the default one writes formulas
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    middle = sum(axes.get_xlim()) / 2
+    for rank, (step, label) in enumerate(sorted(figure.marks.items())):
+        axes.axvline(step, color=INK, linewidth=0.8, linestyle=":")
+        place = (step, 1 + 0.06 * (rank % 3))  # three storeys, since labels are wider than the gaps between marks
+        side = "left" if step < middle else "right"
+        axes.text(*place, wording.short(label, 40), fontsize=7, ha=side, transform=axes.get_xaxis_transform())
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel(wording.short(figure.y_label, 40))
+    if drawn > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+
+
+def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Least and greatest of each stretch: spikes stay."""
+    if len(points) <= POINTS:
+        return list(points)
+    stretch = math.ceil(2 * len(points) / POINTS)
+    kept = set()
+    for start in range(0, len(points), stretch):
+        inside = range(start, min(start + stretch, len(points)))
+        kept |= {min(inside, key=lambda i: points[i][1]), max(inside, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(kept)]
+
+
+def _heatmap(canvas: Canvas, figure: Heatmap) -> None:
+    import numpy as np
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import LogFormatter
+
+    axes = canvas.subplots()
+    values = np.array(figure.values, np.float64).reshape(len(figure.rows), len(figure.columns))
+    infinite = np.isinf(values)
+    shown = np.ma.masked_where(~np.isfinite(values) | (figure.log & (values <= 0)), values)
+    if not shown.count():
+        _nothing(canvas)
+        return
+    canvas.set_figheight(1.2 + 0.17 * min(len(figure.rows), MOST_ROWS))
+    norm = (LogNorm if figure.log else Normalize)(shown.min(), shown.max())
+    image = axes.imshow(shown, "cividis", norm, aspect="auto", interpolation="none")
+    for row, column in np.argwhere(infinite):
+        axes.plot(column, row, "x", color=COLOURS[-1], markersize=4)
+    ticks = np.unique(np.linspace(0, len(figure.columns) - 1, 6).round().astype(int))
+    axes.set_xticks(ticks, [f"{figure.columns[i]:,}" for i in ticks])
+    named = range(0, len(figure.rows), math.ceil(len(figure.rows) / MOST_ROWS))
+    axes.set_yticks(named, [wording.short(figure.rows[i], NAME) for i in named], fontsize=7)
+    axes.set_xlabel("optimiser step (x: not finite)" if infinite.any() else "optimiser step")
+    scale = LogFormatter() if figure.log else None
+    bar: Any = canvas.colorbar(image, label=wording.short(figure.value_label, 40), format=scale)
+    bar.minorticks_off()  # their labels are formulas
+    bar.solids.set_rasterized(True)
+
+
+def _bars(canvas: Canvas, figure: Bars) -> None:
+    """One panel a group, since groups differ in unit, over the same labels."""
+    labels = figure.labels[:MOST_BARS]
+    groups = {name: values[:MOST_BARS] for name, values in figure.groups.items()}
+    if not labels or not groups:
+        _nothing(canvas)
+        return
+    canvas.set_figheight(1.0 + 0.2 * len(labels))
+    panels = canvas.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for rank, (axes, (name, values)) in enumerate(zip(panels, groups.items(), strict=True)):
+        lengths = [v if math.isfinite(v) else 0.0 for v in values]
+        axes.barh(range(len(labels)), lengths, color=COLOURS[rank % len(COLOURS)], height=0.7)
+        axes.set_title(wording.short(name, NAME), fontsize=9)
+    panels[0].set_yticks(range(len(labels)), [wording.short(label, NAME) for label in labels], fontsize=7)
+    panels[0].invert_yaxis()
+    if (left_out := len(figure.labels) - len(labels)) > 0:
+        panels[0].set_xlabel(f"{left_out:,} more are not drawn", fontsize=7)
+
+
+def _nothing(canvas: Canvas) -> None:
+    canvas.clear()
+    canvas.set_figheight(0.5)
+    canvas.text(0.02, 0.5, "no finite value to draw")

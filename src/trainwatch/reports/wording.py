@@ -1,0 +1,210 @@
+"""The words that all renderers share: what is said, in which order. How it looks is each renderer's own."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import warnings
+from typing import Any
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.report import Report
+
+EVIDENCE = ("evidence", "measured", "threshold", "where", "step", "note")
+NUMERIC = ("measured", "threshold", "step")
+REMEDIES = "What to do"
+CONSEQUENCES = "Leads to"
+NOT_CHECKED = "Not checked"
+OVERHEAD = "Cost of watching"
+MOST_PLACES = 6
+# Characters that steer a terminal, a parser or the direction of writing, and halves of characters.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def settled(report: Report) -> Report:
+    """The report as it reads back from JSON, so that a stored report looks the same as a fresh one."""
+    return Report.from_json(report.to_json())
+
+
+def line(text: str) -> str:
+    """Text of anyone's making on one line, without control characters."""
+    return _UNSAFE.sub("?", " ".join(text.split()))
+
+
+def block(code: str) -> str:
+    """Code of several lines, without control characters and blank lines round it."""
+    lines = [_UNSAFE.sub("?", each.expandtabs(4).rstrip()) for each in code.split("\n")]
+    return "\n".join(lines).strip("\n")
+
+
+def short(name: str, width: int = 80) -> str:
+    """A name on one line; a long one loses its middle, since its ends tell it from others."""
+    name, half = line(name), (width - 3) // 2
+    return name if len(name) <= width else f"{name[:half]}...{name[-half:]}"
+
+
+def number(value: float | None) -> str:
+    """A number at four digits; absent and NaN are the empty text."""
+    if value is None or math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if 1e4 <= abs(value) < 1e9 or (value == int(value) and abs(value) < 1e9):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def count(n: int, noun: str) -> str:
+    """``1 step``, ``1,200 steps``."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def headline(report: Report) -> str:
+    """What was found, in how long a run of how large a model, in one sentence."""
+    serious = [d for d in report.diagnoses if d.severity >= Severity.WARNING]
+    notes = len(report.diagnoses) - len(serious)
+    beside = f" Also {count(notes, 'note')}." if notes else ""
+    if report.verdict == "findings":
+        named = [f"{d.code} {line(d.name)} ({d.severity})" for d in serious]
+        more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+        return f"{count(len(named), 'problem')} found in {_extent(report)}: {', '.join(named[:4])}{more}.{beside}"
+    blind = f" {count(len(report.not_checked), 'rule')} could not judge." if report.not_checked else ""
+    if report.verdict == "healthy":
+        return f"Healthy: nothing wrong was found in {_extent(report)}.{beside}{blind}"
+    return f"Not judged: too little was seen in {_extent(report)} to call it sound or faulty.{beside}{blind}"
+
+
+def _extent(report: Report) -> str:
+    run = report.facts.get("run") or {}
+    if run.get("steps") is None:
+        return "this run"
+    text = count(int(run["steps"]), "step") + (" of an unfinished run" if run.get("finished") is False else "")
+    sizes = [(run.get("epochs"), "epoch"), (_parameters(report.facts.get("parameters")), "parameter")]
+    known = [count(int(n), noun) for n, noun in sizes if n]
+    return text + (f" ({', '.join(known)})" if known else "")
+
+
+def _parameters(fact: Any) -> int | None:
+    if isinstance(fact, list):
+        return sum(int(p["numel"]) for p in fact)
+    return int(fact) if fact else None
+
+
+def title(d: Diagnosis) -> str:
+    """Code, name and severity."""
+    return f"{d.code} {line(d.name)} ({d.severity})"
+
+
+def when(d: Diagnosis) -> str:
+    """Onset against report, and how sure the verdict is."""
+    begun = f"began near step {d.onset_step:,}" if d.onset_step is not None else ""
+    said = f"reported at step {d.reported_step:,}" if d.reported_step is not None else ""
+    sure = f"confidence {d.confidence:.2f}" if d.confidence else ""
+    return ", ".join(part for part in (begun, said, sure) if part)
+
+
+def places(d: Diagnosis) -> str:
+    """Where, the first few by name."""
+    names = ", ".join(short(name) for name in d.where[:MOST_PLACES])
+    more = len(d.where) - MOST_PLACES
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def evidence(d: Diagnosis) -> list[tuple[str, ...]]:
+    """The numbers behind a verdict as a table: headings, then rows; columns that hold nothing are left out."""
+    rows = [
+        (
+            line(e.name),
+            _with_unit(e.value, e.unit),
+            _with_unit(e.threshold, e.unit),
+            short(e.where),
+            "" if e.step is None else f"{e.step:,}",
+            _note(e),
+        )
+        for e in d.evidence
+    ]
+    kept = [i for i in range(len(EVIDENCE)) if i == 0 or any(row[i] for row in rows)]
+    return [tuple(row[i] for i in kept) for row in (EVIDENCE, *rows)]
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return f"{number(value)} {line(unit)}".strip() if number(value) else ""
+
+
+def _note(e: Evidence) -> str:
+    if "Traceback (most recent call last)" not in e.note:
+        return line(e.note)
+    return f"{line(e.note.strip().splitlines()[-1])} (the record holds the whole traceback)"
+
+
+def remedies(d: Diagnosis) -> list[Remedy]:
+    """What to do: new things first, well-supported ones first, otherwise in the rule's order."""
+    return sorted(d.remedies, key=lambda r: (r.already_in_use, r.strength == "weak"))
+
+
+def remedy_title(remedy: Remedy) -> str:
+    """Headline of a remedy with what speaks against trying it first."""
+    marks = [" (weakly supported)"] * (remedy.strength == "weak") + [" (already in use)"] * remedy.already_in_use
+    return line(remedy.title) + "".join(marks)
+
+
+def is_python(code: str) -> bool:
+    """Does it parse as Python? Else it is steps in words or shell commands."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def consequence(d: Diagnosis) -> str:
+    """A nested diagnosis in brief."""
+    begun = f" It began near step {d.onset_step:,}." if d.onset_step is not None else ""
+    return f"{line(d.summary)}{begun}"
+
+
+def explain(report: Report) -> str:
+    """Where to read on, if anything was found."""
+    codes = [d.code for d in report.diagnoses if d.code != "TW000"]
+    return f"trainwatch explain {codes[0]}" if codes else ""
+
+
+def not_checked(report: Report) -> list[tuple[str, str]]:
+    """Each reason once, with the codes of the rules that could not judge for it."""
+    by_reason: dict[str, list[str]] = {}
+    for code, reason in sorted(report.not_checked.items()):
+        by_reason.setdefault(line(reason), []).append(code)
+    return [(reason, ", ".join(codes)) for reason, codes in by_reason.items()]
+
+
+def overhead(report: Report) -> list[str]:
+    """What watching cost, and what was left out to keep the budget; empty where it was not measured."""
+    cost = report.overhead
+    parts = sorted((cost.get("seconds") or {}).items(), key=lambda part: (-part[1], part[0]))
+    said = []
+    if cost.get("share") is not None:
+        spent = sum(seconds for _, seconds in parts)
+        of = f" ({_duration(spent)} of {_duration(cost['run_seconds'])})" if cost.get("run_seconds") else ""
+        said.append(f"{_percent(cost['share'])} of the run{of}")
+    if cost.get("per_step_us") is not None:
+        said.append(f"{cost['per_step_us']:,.0f} us a step")
+    by_part = ", ".join(f"{line(name)} {_duration(seconds)}" for name, seconds in parts)
+    lines = [f"{', '.join(said)}: {by_part}".removeprefix(": ").removesuffix(": ")] if said or parts else []
+    if cost.get("skipped"):
+        lines.append("Skipped to keep the budget: " + ", ".join(line(str(each)) for each in cost["skipped"]))
+    return [f"{text}." for text in lines]
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 100:
+        return f"{seconds:,.0f} s"
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "under 1 ms"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"

@@ -1,0 +1,101 @@
+"""What holds for every renderer: exact text of a small report, order, words, determinism, the way through JSON."""
+
+import html as html_text
+import re
+from pathlib import Path
+
+import pytest
+
+from trainwatch.report import Report
+from trainwatch.reports import FORMATS, render
+
+EXPECTED = Path(__file__).parent / "expected"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_small_report_reads_exactly_so(small, format):
+    assert render(small, format) == (EXPECTED / f"small.{format}").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_report_read_back_from_json_renders_the_same(small, large, others, format):
+    for report in (small, large, *others.values()):
+        again = Report.from_json(report.to_json())
+        assert again.to_json() == report.to_json()
+        assert render(again, format) == render(report, format)
+
+
+@pytest.mark.parametrize("format", ["text", "md", "html"])
+def test_all_is_said_in_the_same_order(small, format):
+    said = [
+        "1 problem found in 1,200 steps (12 epochs, 61,706 parameters): TW302 exploding-gradients (error)",
+        "The gradient norm grew 4,100 times within 90 steps.",
+        "encoder.layers.0.weight",
+        "began near step 430, reported at step 500, confidence 0.97",
+        "gradient norm against its history",
+        "4,100 times",
+        "50 times",
+        "520",
+        "What to do",
+        "Clip the gradient norm at 0.9",
+        "It is the 95 % quantile before the onset.",
+        "max_norm=0.9",
+        "Normalise the layers (already in use)",
+        "Leads to",
+        "TW303 non-finite (error)",
+        "The loss is not finite from step 520 on.",
+        "Not checked",
+        "no class labels: TW104",
+        "no validation data was seen: TW201, TW202",
+        "Cost of watching",
+        "1.1 % of the run (1.6 s of 148 s), 1,350 us a step: capture 1.2 s, engine 412 ms, writing under 1 ms.",
+        "Skipped to keep the budget: curvature at step 800.",
+        "trainwatch explain TW302",
+    ]
+    text = html_text.unescape(re.sub("<[^>]*>", "", render(small, format))).replace("\\", "")
+    text = " ".join(text.split())
+    at = 0
+    for words in said:
+        at = text.index(words, at)
+
+
+@pytest.mark.parametrize("format", ["text", "md", "html"])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("empty", "Healthy: nothing wrong was found in this run."),
+        ("healthy", "Healthy: nothing wrong was found in 40 steps. 1 rule could not judge."),
+        (
+            "not-judged",
+            "Not judged: too little was seen in this run to call it sound or faulty. 1 rule could not judge.",
+        ),
+    ],
+)
+def test_no_finding_is_said_in_a_sentence(others, format, name, sentence):
+    text = render(others[name], format)
+    assert sentence in " ".join(text.split())
+    assert "explain" not in text
+
+
+@pytest.mark.parametrize("format", ["text", "md", "html"])
+def test_traceback_is_its_last_line(large, format):
+    text = render(large, format)
+    assert "Traceback (most recent" not in text
+    assert "the record holds the whole traceback" in " ".join(text.split())
+    assert "Traceback (most recent" in render(large, "json")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_control_character_gets_through(large, format):
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", render(large, format))
+
+
+def test_unknown_format_names_the_known_ones(small):
+    with pytest.raises(ValueError, match="text, md, json, html, got 'pdf'"):
+        render(small, "pdf")
+
+
+def test_save_writes_all(small, tmp_path):
+    paths = small.save(tmp_path / "new")
+    assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
+    assert paths[1].read_text(encoding="utf-8") == render(small, "md")

@@ -1,0 +1,147 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from reports.hostile_names import HOSTILE
+from trainwatch.figures import Bars, Curve, Heatmap
+from trainwatch.report import Report
+from trainwatch.reports import drawing, html
+
+VOID = {"meta", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.text, self.open = [], [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_hostile_names_are_text_and_nothing_else(large):
+    page = Page(html.render(large))
+    assert page.open == []
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert "<script>alert(1)</script>" in page.text
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert page.text.count(HOSTILE[0]) >= 3
+
+
+def test_attributes_cannot_be_left(large):
+    nasty = '"><img src=x onerror=alert(1)>'
+    figures = {nasty: Bars(nasty, (nasty,), {nasty: (1.0,)})}
+    page = Page(html.render(Report("healthy", figures=figures)))
+    assert "img" not in page.tags
+    assert ("aria-label", nasty) in page.attributes
+
+
+def test_page_asks_for_nothing(large):
+    text = html.render(large)
+    asked = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)|@import', text)
+    assert all((a or b).startswith(("#", "data:")) for a, b in asked)
+    assert "default-src 'none'" in text
+
+
+def test_page_is_for_dark_and_light_phone_and_paper(small):
+    text = html.render(small)
+    for words in ("prefers-color-scheme: dark", 'name="viewport"', "@media print"):
+        assert words in text
+
+
+def test_every_figure_is_drawn_in_the_colours_of_the_page(large):
+    text = html.render(large)
+    assert text.count("<svg") == len(large.figures)
+    assert "currentColor" in text
+    assert drawing.INK not in text
+
+
+def test_ids_do_not_repeat(large):
+    ids = re.findall(r'\bid="([^"]*)"', html.render(large))
+    assert ids
+    assert len(ids) == len(set(ids))
+
+
+def test_drawing_is_deterministic_and_undated(large):
+    for figure in large.figures.values():
+        text = drawing.svg(figure, "salt")
+        assert text == drawing.svg(figure, "salt")
+        assert "<dc:date>" not in text
+        assert text.startswith("<svg")
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(large):
+    import matplotlib
+
+    with matplotlib.rc_context({"axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        text = drawing.svg(large.figures["loss"], "salt")
+        assert dict(matplotlib.rcParams) == before
+    assert text == drawing.svg(large.figures["loss"], "salt")
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        Curve("t", "y", {}, {}),
+        Curve("t", "y", {"a": ((0, float("inf")),)}, {0: "m"}),
+        Curve("t", "y", {"a": ((0, -1.0), (1, 0.0))}, {}, log_y=True),
+        Heatmap("t", (), (), (), "v"),
+        Heatmap("t", ("a",), (0,), ((0.0,),), "v"),
+        Bars("t", (), {}),
+    ],
+)
+def test_nothing_to_draw_is_said(figure):
+    assert "no finite value to draw" in drawing.svg(figure, "salt")
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        Curve("t", "y", {"a": ((5, 1.0),)}, {5: "m"}, log_y=True),
+        Heatmap("t", ("a",), (0,), ((1.0,),), "v"),
+        Heatmap("t", ("a",), (0, 1), ((-1.0, 2.0),), "v", log=False),
+        Bars("検証", ("猫",), {"枚": (1.0,)}),
+    ],
+)
+def test_extreme_figures_are_drawn(figure):
+    text = drawing.svg(figure, "salt")
+    assert "no finite value" not in text
+    assert "mathdefault" not in text
+
+
+def test_long_curves_are_thinned_but_keep_their_spikes():
+    points = [(i, 1.0) for i in range(10_000)]
+    points[7_777] = (7_777, 50.0)
+    thinned = drawing._thinned(points)
+    assert len(thinned) <= drawing.POINTS
+    assert (7_777, 50.0) in thinned
+    assert thinned == sorted(thinned)
+
+
+def test_bars_beyond_the_limit_are_counted():
+    labels = tuple(f"c{i}" for i in range(55))
+    text = drawing.svg(Bars("t", labels, {"n": (1.0,) * 55}), "salt")
+    assert ">c39<" in text
+    assert ">c40<" not in text
+    assert "15 more are not drawn" in text
