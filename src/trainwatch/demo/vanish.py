@@ -19,9 +19,7 @@ def setup(seed: int) -> Setup:
     torch.manual_seed(seed)
     data = load_digits(seed)
     widths = [data.pixels, *[WIDTH] * (DEPTH - 1)]
-    layers = [
-        m for n_in, n_out in zip(widths, widths[1:], strict=False) for m in (nn.Linear(n_in, n_out), nn.Sigmoid())
-    ]
-    model = nn.Sequential(*layers, nn.Linear(WIDTH, 10))
+    hidden = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.Sigmoid())]
+    model = nn.Sequential(*hidden, nn.Linear(WIDTH, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     return Setup(f"{DEPTH} linear layers with sigmoids in between", data, model, optimizer, epochs=12)

@@ -1,0 +1,1 @@
+"""Measures of a record without thresholds: curves, noise, paired changes, profiles over depth."""
