@@ -67,7 +67,7 @@ class Settings:
             raise SettingsError(f"select must be a sequence of codes or prefixes such as ('TW3',), got {self.select!r}")
         object.__setattr__(self, "select", tuple(self.select))
         for prefix in self.select:
-            if not any(code.startswith(prefix) for code in all_rules()):
+            if prefix not in ALL and not any(code.startswith(prefix) for code in all_rules()):
                 raise SettingsError(f"select: no rule's code starts with {prefix!r}{_nearest(prefix, all_rules())}")
         if not isinstance(self.ignore, Mapping):
             raise SettingsError(

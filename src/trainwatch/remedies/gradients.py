@@ -2,4 +2,106 @@
 
 from trainwatch.remedies.entry import RemedyEntry
 
-ENTRIES: tuple[RemedyEntry, ...] = ()
+_SWAP = """\
+for name in {modules}:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, """
+
+_NORMALISE = """\
+# replace `layers` and the sizes by those of your model where it is not built from plain modules
+for name, width in {layers}:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Sequential(model.get_submodule(name), nn.{module}(width)))"""
+
+ENTRIES: tuple[RemedyEntry, ...] = (
+    RemedyEntry(
+        id="relu-family",
+        title="Replace {types} between the layers by ReLU or one of its family",
+        why="Here a layer passes back {factor} of the gradient that it gets. A sigmoid's slope is at most 1/4 and a saturated "
+        "tanh's near 0; that of ReLU is 1 wherever the unit is on.",
+        how=_SWAP + "nn.ReLU())  # or nn.LeakyReLU(0.1), nn.GELU()",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="batch-norm",
+        title="Normalise after {count} layers with {module}",
+        why="It brings each layer's inputs back to the range in which the activation has a slope, whatever the depth; now a "
+        "layer passes back {factor} of the gradient that it gets.",
+        how=_NORMALISE,
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="layer-norm",
+        title="Normalise after {count} layers with {module}",
+        why="It keeps the scale of activations, and so of the gradients, from growing or shrinking with depth or time; now "
+        "one layer multiplies the gradient by {factor}.",
+        how=_NORMALISE,
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="residual",
+        title="Add skip connections from '{first}' to '{last}'",
+        why="The identity carries the gradient past {count} layers without a factor; now they multiply it by {ratio}.",
+        how="# for each layer (or pair) from '{first}' to '{last}' whose input and output are alike in shape\n"
+        "h = h + block(h)  # instead of h = block(h)",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="initialisation",
+        title="Initialise the weights for depth: gain {gain} by fan-in",
+        why="One layer multiplies the gradient by {factor} from the first step on; the start of training should leave its "
+        "size as it is.",
+        how="for name in {layers}:\n"
+        "    layer = model.get_submodule(name)\n"
+        "    fan_in = layer.weight[0].numel()\n"
+        "    nn.init.normal_(layer.weight, std={gain} / fan_in**0.5)\n"
+        "    if layer.bias is not None:\n"
+        "        nn.init.zeros_(layer.bias)",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="pretrain-finetune",
+        title="Train the first {count} layers on their own, then fine-tune all",
+        why="Layers that get no gradient from the loss can be trained greedily, each on the output of the one below it.",
+        how="# for each of {layers}, in this order: an autoencoder on its input, then keep its weights\n"
+        "decoder = nn.Linear(layer.out_features, layer.in_features)\n"
+        "loss = nn.functional.mse_loss(decoder(layer(x)), x)",
+        strength="moderate",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="lstm-gating",
+        title="Replace '{module}' by a gated cell",
+        why="The cell state of an LSTM is carried on by addition, so the gradient through time is not multiplied by the "
+        "recurrent matrix at each of the steps.",
+        how="nn.LSTM({inputs}, {hidden}, batch_first=True)  # in place of {type} '{module}'; returns output, (h, c)",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="gradient-clipping",
+        title="Clip the gradient's norm at {max_norm}",
+        why="{reason}",
+        how="torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm={max_norm})  # between backward() and step()\n"
+        "# Lightning: Trainer(gradient_clip_val={max_norm})",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="find-non-finite-source",
+        title="Find the operation that makes the first value that is not finite",
+        why="{reason}",
+        how="with torch.autograd.detect_anomaly():  # slow: only round step {step}\n"
+        "    loss = criterion(model(inputs), targets)\n"
+        "    loss.backward()\n"
+        "# usual sources: log(0), sqrt at 0, division by a norm or a count of 0, exp of a large number, NaN in the data\n"
+        "assert torch.isfinite(inputs).all() and torch.isfinite(targets.float()).all()",
+        strength="strong",
+        section="§9",
+    ),
+)

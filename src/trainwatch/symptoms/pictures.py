@@ -128,8 +128,9 @@ def _cells(steps: Array, norms: Array, edges: Array, columns: list[int]) -> Arra
 def _classes(record: RunRecord) -> Bars | None:
     groups: dict[str, Array] = {}
     for key in record.keys("train_classes")[:1]:
-        counts = _history(record, "train_classes", key)[1].sum(0)[:-1]
-        groups["share of training samples"] = counts / max(counts.sum(), 1)
+        counts = _history(record, "train_classes", key)[1].sum(0)
+        samples = counts[-1] if key == "labels" else counts[:-1].sum()
+        groups["share of training samples"] = counts[:-1] / max(samples, 1)
     stream = _primary(record)
     confusion = record.series("val_confusion", stream)
     if confusion is not None and len(confusion):

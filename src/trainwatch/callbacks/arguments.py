@@ -1,0 +1,112 @@
+"""Checks of what a user hands over, before anything is hooked: the errors name the input and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from trainwatch.capture.tasks import TASKS
+from trainwatch.capture.wiring import parameters_in, parameters_of
+from trainwatch.config import Settings, load_settings, rule_named
+from trainwatch.diagnosis import Severity
+
+T = TypeVar("T")
+
+
+def as_named(value: Any, kind: type[T], what: str) -> dict[str, T]:
+    """One object, a sequence or a mapping as a dict; one alone is named ``"default"``.
+
+    Raises:
+        TypeError: Something in it is not of this kind.
+        ValueError: It is empty.
+    """
+    if isinstance(value, kind):
+        return {"default": value}
+    if isinstance(value, Mapping):
+        found = {str(k): v for k, v in value.items()}
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        found = {str(i): v for i, v in enumerate(value)}
+    else:
+        hint = "; call it first: pass an instance, not the class" if isinstance(value, type) else ""
+        raise TypeError(f"{what} must be a {_name(kind)}, or a sequence or dict of them, got {_describe(value)}{hint}")
+    for key, entry in found.items():
+        if not isinstance(entry, kind):
+            raise TypeError(f"{what}[{key!r}] must be a {_name(kind)}, got {_describe(entry)}")
+    if not found:
+        raise ValueError(f"{what} is empty: pass at least one {_name(kind)}")
+    return found
+
+
+def check_arguments(
+    models: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    loss_fn: Any,
+    on_finding: Any,
+    stop_on: Any,
+    task: Any,
+) -> None:
+    """Check what is watched and how.
+
+    Raises:
+        TypeError: `loss_fn` or `on_finding` cannot be called, or `stop_on` is a string.
+        ValueError: There is nothing to watch, or a name is unknown.
+    """
+    parameters = parameters_of(models)
+    if not parameters:
+        raise ValueError("the model has no parameters: there is nothing to watch")
+    if any(is_lazy(p) for p in parameters.values()):
+        raise ValueError("the model has lazy parameters without a shape: run one batch through it before watching")
+    mine = {id(p) for p in parameters.values()}
+    for key, optimizer in optimizers.items():
+        if not any(id(p) in mine for p in parameters_in(optimizer)):
+            which = "the optimizer" if key == "default" else f"optimizer {key!r}"
+            raise ValueError(
+                f"{which} holds none of the model's parameters: build it from model.parameters() of the model that is "
+                "watched, after the model was moved or copied"
+            )
+    for name, value in (("loss_fn", loss_fn), ("on_finding", on_finding)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be callable, got {_describe(value)}")
+    if task is not None and task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    check_stop_on(stop_on)
+
+
+def check_stop_on(stop_on: Any) -> None:
+    """Check codes, names and severities upon which to stop.
+
+    Raises:
+        TypeError: `stop_on` is a string.
+        SettingsError: It names a rule that does not exist.
+    """
+    if isinstance(stop_on, str):
+        raise TypeError(f"stop_on must be a sequence such as ({stop_on!r},), got the string {stop_on!r}")
+    for name in stop_on:
+        if name not in {s.value for s in Severity}:
+            rule_named(name)
+
+
+def settings_from(settings: Settings | Mapping[str, Any] | None) -> Settings:
+    """`Settings` as they are, or some of their fields over those of ``pyproject.toml``.
+
+    Raises:
+        TypeError: `settings` is neither.
+        SettingsError: A field is unknown or cannot be used.
+    """
+    if isinstance(settings, Settings):
+        return settings
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be trainwatch.Settings or a dict of its fields, got {_describe(settings)}")
+    return load_settings(**(settings or {}))
+
+
+def _name(kind: type) -> str:
+    return {"Module": "torch.nn.Module", "Optimizer": "torch.optim.Optimizer"}.get(kind.__name__, kind.__name__)
+
+
+def _describe(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r}"[:120]

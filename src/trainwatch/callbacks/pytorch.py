@@ -1,0 +1,183 @@
+"""`watch`: one line before a plain PyTorch loop, one after."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from
+from trainwatch.capture.interception import LossCall
+from trainwatch.capture.tasks import Task
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Diagnosis
+from trainwatch.monitor import Monitor, StopTraining
+from trainwatch.record import RunRecord
+from trainwatch.report import Report
+
+_watching: weakref.WeakKeyDictionary[nn.Module, Watch] = weakref.WeakKeyDictionary()
+_unfinished: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+class Watch:
+    """One run being watched; made by `watch`. As a context manager it reports also on an exception or Ctrl-C."""
+
+    def __init__(self, monitor: Monitor, models: Sequence[nn.Module]) -> None:
+        self._monitor = monitor
+        self._models = [weakref.ref(m) for m in models]
+        _unfinished.add(self)
+
+    @property
+    def report(self) -> Report | None:
+        """The report, once `finish` was called."""
+        return self._monitor.report
+
+    @property
+    def record(self) -> RunRecord:
+        """What was measured so far."""
+        return self._monitor.record
+
+    @property
+    def should_stop(self) -> bool:
+        """A finding named in ``stop_on`` was made."""
+        return self._monitor.should_stop
+
+    def observe_train(self, loss: torch.Tensor | float, outputs: Any = None, targets: Any = None) -> None:
+        """Hand over a training loss that cannot be seen. Call it before ``optimizer.step()``; it only observes.
+
+        Args:
+            loss: The loss of the batch, of any shape with one entry.
+            outputs: Predictions of the batch, shape (N, ...), if there are any.
+            targets: Targets of the batch, shape (N, ...).
+        """
+        self._monitor.capture.observe_train(_observed(loss, outputs, targets))
+
+    def observe_val(self, loss: torch.Tensor | float, outputs: Any = None, targets: Any = None) -> None:
+        """Hand over the loss of a validation batch that cannot be seen; arguments as for `observe_train`."""
+        self._monitor.capture.observe_validation(_observed(loss, outputs, targets))
+
+    train_step = observe_train
+    val_step = observe_val
+
+    @contextmanager
+    def validation(self, name: str = "val") -> Iterator[None]:
+        """Say that what happens within is one validation pass over a stream of this name."""
+        self._monitor.capture.begin_pass(name)
+        try:
+            yield
+        finally:
+            self._monitor.capture.begin_pass(None)
+
+    def epoch_end(self, **metrics: float) -> None:
+        """Say that an epoch is over, with metrics of your own. Optional: no verdict needs it."""
+        self._monitor.epoch_end({k: float(v) for k, v in metrics.items()})
+
+    def finish(self) -> Report:
+        """End the watch: hooks come off, the report is written, printed (unless quiet) and returned."""
+        return self._finish(None)
+
+    def _finish(self, error: BaseException | None) -> Report:
+        _unfinished.discard(self)
+        for model in (reference() for reference in self._models):
+            if model is not None and _watching.get(model) is self:
+                del _watching[model]
+        return self._monitor.finish(error)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False] | bool:
+        self._finish(error)
+        return isinstance(error, StopTraining)
+
+
+def watch(
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer],
+    *,
+    loss_fn: Callable[..., Any] | None = None,
+    log_dir: str | Path | None = None,
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    on_finding: Callable[[Diagnosis], None] | None = None,
+    stop_on: Sequence[str] = (),
+    train_eval_loader: Any = None,
+    primary_validation: str | None = None,
+) -> Watch:
+    """Watch a training loop from here on. Nothing needs to change inside the loop.
+
+    Args:
+        model: The model, or several as a sequence or a mapping of names.
+        optimizer: Its optimiser, or several likewise.
+        loss_fn: The criterion, where it is a module of your own; torch's losses are seen without it.
+        log_dir: Where record and report are kept, in a sub-directory ``trainwatch``; None keeps them in memory.
+        task: What is trained, if it should not be told from the loss.
+        class_names: Names of the classes, for the report.
+        settings: `Settings`, or some of its fields; the rest comes from ``[tool.trainwatch]`` in ``pyproject.toml``.
+        on_finding: Called with each diagnosis when it is first reported.
+        stop_on: Codes, names or severities upon which `StopTraining` is raised out of ``optimizer.step()``.
+        train_eval_loader: A loader over training data that you evaluate on: its passes are told from validation.
+        primary_validation: Name of the validation stream that verdicts are reached on.
+
+    Returns:
+        The watch; call its `finish` after the loop, or use it as a context manager.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: The model has no parameters, or the optimiser holds none of them.
+        SettingsError: A setting or rule is unknown or cannot be used.
+        RecordError: `log_dir` cannot be written to.
+    """
+    models = as_named(model, nn.Module, "model")
+    optimizers = as_named(optimizer, torch.optim.Optimizer, "optimizer")
+    check_arguments(models, optimizers, loss_fn, on_finding, stop_on, task)
+    for one in models.values():
+        if one in _watching:
+            _watching[one]._finish(None)
+    monitor = Monitor(
+        models,
+        optimizers,
+        settings_from(settings),
+        criterion=loss_fn,
+        directory=None if log_dir is None else Path(log_dir) / "trainwatch",
+        task=task,
+        class_names=class_names,
+        on_finding=on_finding,
+        stop_on=stop_on,
+        train_eval_loader=train_eval_loader,
+        primary_validation=primary_validation,
+    )
+    watching = Watch(monitor, list(models.values()))
+    _watching.update(dict.fromkeys(models.values(), watching))
+    return watching
+
+
+def _observed(loss: torch.Tensor | float, outputs: Any, targets: Any) -> LossCall:
+    value = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
+    call = LossCall("observed", value, _tensor(outputs), _tensor(targets))
+    if call.input is not None and call.target is not None and not call.target.is_floating_point():
+        # Over class indices, predictions read like those of cross-entropy, whatever the loss is.
+        if call.input.ndim == call.target.ndim + 1:
+            call.meaning = "cross_entropy"
+    return call
+
+
+def _tensor(value: Any) -> torch.Tensor | None:
+    return value if isinstance(value, torch.Tensor) or value is None else torch.as_tensor(value)
+
+
+@atexit.register
+def _finish_forgotten() -> None:
+    """At the end of the process: the reports of watches whose `finish` was never reached."""
+    for watching in list(_unfinished):
+        watching._finish(None)

@@ -1,0 +1,1 @@
+"""What is measured at every step: losses, gradients, classes, validation passes, wiring. Never waits for the device."""

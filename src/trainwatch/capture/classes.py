@@ -1,0 +1,116 @@
+"""Class counts of training targets: references are kept, and counted at the flush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.interception import LossCall
+
+HELD_BYTES = 64 << 20  # of targets kept alive until the flush; beyond, batches go uncounted
+MOST_CLASSES = 4096
+OVER_CLASSES = {"cross_entropy", "nll_loss", "multi_margin_loss"}
+PER_LABEL = {"binary_cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss"}
+
+
+def classes_of(call: LossCall) -> int | None:
+    """Number of classes that a loss call distinguishes: the width of its logits; 2 for one logit; else None."""
+    if call.input is None or call.input.ndim == 0:
+        return None
+    if call.sort in OVER_CLASSES:
+        return int(call.input.shape[1 if call.input.ndim > 1 else 0])
+    if call.sort in PER_LABEL:
+        return 2 if labels_of(call) == 1 else labels_of(call)
+    return None
+
+
+def labels_of(call: LossCall) -> int:
+    """Number of yes / no labels per sample in a call of a loss over logits or probabilities."""
+    return int(call.input.shape[-1]) if call.input is not None and call.input.ndim > 1 else 1
+
+
+def class_indices(name: str, target: torch.Tensor) -> torch.Tensor:
+    """Targets of a loss as class indices: soft ones by their largest entry, those of one logit by 0.5."""
+    if name in OVER_CLASSES:
+        if target.is_floating_point():
+            return target.argmax(1 if target.ndim > 1 else 0)
+        return target
+    return (target > 0.5).long()
+
+
+class ClassCounter:
+    """Counts the classes of training targets.
+
+    Attributes:
+        uncounted: Batches that were not counted, since too many bytes would have been kept alive or the loop changed
+            the tensor in place.
+    """
+
+    def __init__(self) -> None:
+        self.uncounted = 0
+        self._held: list[tuple[str, int, int, torch.Tensor, int | None]] = []
+        self._bytes = 0
+
+    def hold(self, sort: str, classes: int, labels: int, target: torch.Tensor) -> None:
+        """Remember the targets of one training batch.
+
+        Args:
+            sort: The functional loss whose targets these are.
+            classes: Number of classes, see `classes_of`.
+            labels: Labels per sample, see `labels_of`.
+            target: The targets, which the loop may go on using, but should not change in place.
+        """
+        size = target.numel() * target.element_size()
+        if classes > MOST_CLASSES or self._bytes + size > HELD_BYTES:
+            self.uncounted += 1
+            return
+        self._bytes += size
+        self._held.append((sort, classes, labels, target, _version(target)))
+
+    def flush(self, reads: DeferredReads, deliver: Callable[[str, NDArray[Any]], None]) -> None:
+        """Count what is held.
+
+        Args:
+            reads: Where the counts are read from the device.
+            deliver: Called with the key (``"targets"`` or ``"labels"``) and counts of shape (K + 1,).
+        """
+        held, self._held, self._bytes = self._held, [], 0
+        totals: dict[tuple[str, int, torch.device], torch.Tensor] = {}
+        with torch.no_grad():
+            for name, classes, labels, target, version in held:
+                if _version(target) != version:
+                    self.uncounted += 1
+                    continue
+                key, counts = _count(name, classes, labels, target)
+                slot = (key, len(counts), counts.device)
+                totals[slot] = totals[slot] + counts if slot in totals else counts
+        for (key, _, _), counts in totals.items():
+            reads.read([counts], lambda arrays, key=key: deliver(key, arrays[0]))  # type: ignore[misc]
+
+
+def count_classes(indices: torch.Tensor, classes: int) -> torch.Tensor:
+    """Counts of shape (classes + 1,); whatever lies outside 0 .. classes - 1 is counted in the last.
+
+    Every index is clamped first: an index out of range would be a device-side assertion, which nobody can catch.
+    """
+    flat = indices.reshape(-1).long()
+    safe = torch.where((flat >= 0) & (flat < classes), flat, classes)
+    counts = torch.zeros(classes + 1, dtype=torch.long, device=flat.device)
+    return counts.scatter_add_(0, safe, torch.ones_like(safe))
+
+
+def _count(name: str, classes: int, labels: int, target: torch.Tensor) -> tuple[str, torch.Tensor]:
+    indices = class_indices(name, target)
+    if name in PER_LABEL and labels > 1:
+        per_sample = indices.reshape(-1, labels)
+        samples = torch.full((1,), per_sample.shape[0], device=indices.device)
+        return "labels", torch.cat([per_sample.sum(0), samples])
+    return "targets", count_classes(indices, classes)
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version

@@ -1,0 +1,118 @@
+"""Gradient norms of every parameter at every step: two operations on the device, read a flush later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainwatch.capture.deferred import DeferredReads
+
+ABSENT = -1.0  # in the ring: the parameter had no gradient (NaN would read as a gradient that is not finite)
+Rows = Callable[[NDArray[Any], NDArray[Any]], None]  # steps (n,), norms (n, P)
+
+
+class GradientRing:
+    """Norms of a list of parameters, step by step, kept on their devices between flushes.
+
+    `measure` at the end of each backward pass overwrites the row of the coming step, so that the last backward before
+    the step counts; `commit` at the optimiser's step keeps it.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor], rows: int) -> None:
+        self.parameters = list(parameters)
+        self.rows = rows
+        self._steps: list[int] = []
+        self._measured = False
+        self._parts = [
+            _DevicePart([i for i, p in enumerate(self.parameters) if p.device == device], device, self.parameters, rows)
+            for device in dict.fromkeys(p.device for p in self.parameters)
+        ]
+
+    def measure(self, scale: torch.Tensor | None = None) -> None:
+        """Write the norms of the gradients as they are now.
+
+        Args:
+            scale: Scalar on the device by which the loss was multiplied (AMP), to be divided out.
+        """
+        row = len(self._steps)
+        if row < self.rows:
+            for part in self._parts:
+                part.measure(row, scale)
+            self._measured = True
+
+    def commit(self, step: int) -> bool:
+        """Keep the measured row as that of this step.
+
+        Returns:
+            The ring is full and wants a `flush`.
+        """
+        if self._measured:
+            self._steps.append(step)
+            self._measured = False
+        return len(self._steps) >= self.rows
+
+    def discard(self) -> None:
+        """Forget a measured row whose step was skipped."""
+        self._measured = False
+
+    def flush(self, reads: DeferredReads, deliver: Rows) -> None:
+        """Send the rows kept so far on their way to the host, and start again with a fresh buffer."""
+        if not self._steps:
+            return
+        steps, n = np.asarray(self._steps, np.int64), len(self._steps)
+        self._steps = []
+        columns = [part.columns for part in self._parts]
+        width = len(self.parameters)
+
+        def arrived(blocks: list[NDArray[Any]]) -> None:
+            norms = np.empty((n, width), np.float32)
+            for where, block in zip(columns, blocks, strict=True):
+                norms[:, where] = block
+            absent = norms == ABSENT
+            norms[~np.isfinite(norms)] = np.inf
+            norms[absent] = np.nan
+            deliver(steps, norms)
+
+        # A row measured but not committed (between backward and step) belongs to the next buffer.
+        reads.read([part.take(n, keep_next=self._measured) for part in self._parts], arrived)
+
+
+class _DevicePart:
+    """The rows of the parameters on one device."""
+
+    def __init__(self, columns: list[int], device: torch.device, parameters: list[torch.Tensor], rows: int) -> None:
+        self.columns, self.rows, self.device = columns, rows, device
+        self.parameters = [parameters[i] for i in columns]
+        self._absent = torch.tensor(ABSENT, device=device)
+        mixed = any(p.dtype != torch.float32 for p in self.parameters)
+        self._dtype = torch.float32 if mixed else None  # a half-precision norm overflows at 65504
+        self._renew()
+
+    def _renew(self) -> None:
+        self._ring = torch.full((self.rows, len(self.columns)), ABSENT, device=self.device)
+        self._row = self._ring.unbind(0)  # views made once: a row costs no operation when it is written
+
+    def measure(self, row: int, scale: torch.Tensor | None) -> None:
+        gradients = [p.grad for p in self.parameters]
+        present = [g for g in gradients if g is not None and not g.is_sparse]
+        if not present:
+            self._row[row].fill_(ABSENT)
+            return
+        norms = torch._foreach_norm(present, 2, dtype=self._dtype)
+        if scale is not None:
+            torch._foreach_div_(norms, scale.to(self.device))
+        if len(present) < len(gradients):
+            found = iter(norms)
+            norms = tuple(self._absent if g is None or g.is_sparse else next(found) for g in gradients)
+        torch.stack(norms, out=self._row[row])
+
+    def take(self, n: int, keep_next: bool) -> torch.Tensor:
+        filled, row = self._ring, self._row
+        self._renew()
+        if keep_next:
+            self._row[0].copy_(row[n])
+        return filled[:n]

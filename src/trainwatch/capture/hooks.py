@@ -1,0 +1,64 @@
+"""Forward hooks that leave no trace in a pickled, copied or exported model."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+_NOTHING = contextlib.nullcontext()
+
+
+class Hook:
+    """A forward hook (or pre-hook) that calls back, except while `torch.compile` traces.
+
+    A copy or a pickle of the hooked module holds an idle stand-in made of the standard library alone: it works
+    where trainwatch is not installed.
+    """
+
+    def __init__(self, callback: Callable[..., None]) -> None:
+        self.callback = callback
+
+    def __call__(self, module: nn.Module, *event: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self.callback(module, *event)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (_NOTHING, "__exit__")  # takes any arguments, returns None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _NOTHING.__exit__
+
+
+class Hooks:
+    """The hooks of one watch; `remove` takes all of them off."""
+
+    def __init__(self) -> None:
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def before(self, module: nn.Module, callback: Callable[[nn.Module, Any], None]) -> None:
+        self._handles.append(module.register_forward_pre_hook(Hook(callback)))
+
+    def after(self, module: nn.Module, callback: Callable[[nn.Module, Any, Any], None]) -> None:
+        self._handles.append(module.register_forward_hook(Hook(callback)))
+
+    def remove(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+
+def watch_order(modules: dict[str, nn.Module], seen: list[str]) -> Hooks:
+    """Append the names of modules to `seen` as they are first called."""
+    hooks = Hooks()
+
+    def note(name: str, *_: Any) -> None:
+        if name not in seen:
+            seen.append(name)
+
+    for name, module in modules.items():
+        hooks.before(module, functools.partial(note, name))
+    return hooks

@@ -1,0 +1,261 @@
+"""Thin wrappers round the few torch functions that every training loop passes through, while a run is watched.
+
+A listener hears of each loss call, each backward pass, each scaling by a `GradScaler`, each clipping and each
+iteration over a `DataLoader`. The wrappers call the original exactly once, with the same arguments, and hand on what
+it returns; they are put in place with the first listener and taken away with the last.
+
+Methods are replaced on their class. A loss function keeps its identity and has its *code object* exchanged: so one
+that was imported by name, stored in a `functools.partial` or pickled inside a model is seen too, and
+`torch.compile`, which puts these functions into its graphs as a whole, neither breaks the graph nor sees the wrapper.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+LOSSES = (
+    "binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy ctc_loss "
+    "gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss "
+    "multilabel_margin_loss multilabel_soft_margin_loss nll_loss poisson_nll_loss smooth_l1_loss soft_margin_loss "
+    "triplet_margin_loss triplet_margin_with_distance_loss"
+).split()
+
+
+
+def _copy(function: types.FunctionType) -> types.FunctionType:
+    twin = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+ORIGINAL: dict[str, Callable[..., torch.Tensor]] = {name: _copy(getattr(F, name)) for name in LOSSES}
+"""Name -> torch's own loss function: a copy that is never intercepted."""
+
+
+@dataclass(eq=False, slots=True)
+class LossCall:
+    """One evaluation of a loss function.
+
+    Attributes:
+        name: The function or module that was called.
+        output: What it returned.
+        input: Predictions, where known.
+        target: Targets, where known.
+        arguments: Further arguments, by name: ``reduction``, ``weight``, ``label_smoothing`` ...
+        known: The name is one of torch's own functional losses, so that `ORIGINAL` can evaluate it per sample.
+        meaning: The functional loss whose predictions and targets look like these, where `name` is another.
+    """
+
+    name: str
+    output: torch.Tensor
+    input: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+    arguments: dict[str, Any] | None = None
+    known: bool = False
+    meaning: str = ""
+
+    @property
+    def sort(self) -> str:
+        """Name of the functional loss that tells how to read predictions and targets."""
+        return self.meaning or self.name
+
+
+class Listener(Protocol):
+    """Who hears of events. Its methods contain their own faults: nothing may be raised into the training."""
+
+    def on_loss(self, call: LossCall) -> None: ...
+
+    def on_backward_start(self, root: torch.Tensor) -> None: ...
+
+    def on_backward_end(self, root: torch.Tensor) -> None: ...
+
+    def on_scale(self, scaler: Any, unscaled: Any, scaled: Any) -> None: ...
+
+    def on_scaler_update(self, scaler: Any) -> None: ...
+
+    def on_clip(self, kind: str, limit: float) -> None: ...
+
+    def on_iterate(self, loader: Any) -> None: ...
+
+
+_listeners: tuple[Listener, ...] = ()
+_undo: list[Callable[[], None]] = []
+_depth = 0  # losses and backwards nest (subclasses, compound losses): only the outermost call is reported
+
+
+def subscribe(listener: Listener) -> None:
+    """Start reporting events to a listener."""
+    global _listeners
+    if not _listeners:
+        _install()
+    _listeners = (*_listeners, listener)
+
+
+def unsubscribe(listener: Listener) -> None:
+    """Stop reporting to a listener; with the last one, torch is as it was."""
+    global _listeners
+    if listener not in _listeners:
+        return
+    _listeners = tuple(entry for entry in _listeners if entry is not listener)
+    if not _listeners:
+        while _undo:
+            _undo.pop()()
+
+
+def _install() -> None:
+    for name in LOSSES:
+        _exchange_code(name)
+    _wrap(torch.Tensor, "backward", _backward_wrapper)
+    _wrap(torch.autograd, "backward", _backward_wrapper)
+    _wrap(torch.amp.GradScaler, "scale", _scale_wrapper)
+    _wrap(torch.amp.GradScaler, "update", _update_wrapper)
+    _wrap(torch.nn.utils, "clip_grad_norm_", _clip_wrapper)
+    _wrap(torch.nn.utils, "clip_grad_value_", _clip_wrapper)
+    _wrap(torch.utils.data.DataLoader, "__iter__", _iterate_wrapper)
+
+
+def _wrap(owner: Any, name: str, make: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = getattr(owner, name)
+    wrapper = functools.wraps(original)(make(name, original))
+    setattr(owner, name, wrapper)
+
+    def undo() -> None:
+        if getattr(owner, name) is wrapper:  # someone else may have wrapped it since: theirs stays, ours is silent
+            setattr(owner, name, original)
+
+    _undo.append(undo)
+
+
+def _trampoline(*args: Any, **kwargs: Any) -> Any:
+    return _report(args, kwargs)  # type: ignore[name-defined]  # noqa: F821  # a global of torch.nn.functional
+
+
+def _exchange_code(name: str) -> None:
+    function, slot = getattr(F, name), f"_trainwatch_{name}"
+    code = function.__code__
+    vars(F)[slot] = functools.partial(_call_loss, name, ORIGINAL[name])
+    function.__code__ = _trampoline.__code__.replace(co_names=(slot,), co_name=name)
+
+    def undo() -> None:
+        function.__code__ = code
+        del vars(F)[slot]
+
+    _undo.append(undo)
+
+
+def _call_loss(name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    global _depth
+    if _depth or torch.compiler.is_compiling():
+        return original(*args, **kwargs)
+    _depth += 1
+    try:
+        output = original(*args, **kwargs)
+    finally:
+        _depth -= 1
+    if isinstance(output, torch.Tensor):
+        inputs = args[0] if args else kwargs.get("input")
+        target = args[1] if len(args) > 1 else kwargs.get("target")
+        call = LossCall(name, output, _tensor(inputs), _tensor(target), _named(name, args, kwargs), known=True)
+        for listener in _listeners:
+            listener.on_loss(call)
+    return output
+
+
+def _backward_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        global _depth
+        root = args[0] if args else kwargs.get("tensors")
+        if isinstance(root, (list, tuple)) and len(root) == 1:
+            root = root[0]
+        if torch.compiler.is_compiling() or not _listeners or _depth or not isinstance(root, torch.Tensor):
+            return original(*args, **kwargs)
+        listeners = _listeners
+        for listener in listeners:
+            listener.on_backward_start(root)
+        _depth += 1
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            _depth -= 1
+        for listener in listeners:
+            listener.on_backward_end(root)
+        return result
+
+    return backward
+
+
+def _scale_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def scale(self: Any, outputs: Any) -> Any:
+        scaled = original(self, outputs)
+        for listener in _listeners:
+            listener.on_scale(self, outputs, scaled)
+        return scaled
+
+    return scale
+
+
+def _update_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def update(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        for listener in _listeners:
+            listener.on_scaler_update(self)
+        return result
+
+    return update
+
+
+def _clip_wrapper(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    kind = "norm" if "norm" in name else "value"
+
+    def clip(parameters: Any, limit: Any = None, *args: Any, **kwargs: Any) -> Any:
+        # The second argument is called max_norm or clip_value: hand on exactly what came.
+        positional = () if limit is None else (limit,)
+        result = original(parameters, *positional, *args, **kwargs)
+        value = limit if limit is not None else kwargs.get("max_norm", kwargs.get("clip_value"))
+        if isinstance(value, (int, float)):
+            for listener in _listeners:
+                listener.on_clip(kind, float(value))
+        return result
+
+    return clip
+
+
+def _iterate_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def iterate(self: Any) -> Any:
+        for listener in _listeners:
+            listener.on_iterate(self)
+        return original(self)
+
+    return iterate
+
+
+def _tensor(value: Any) -> torch.Tensor | None:
+    return value if isinstance(value, torch.Tensor) else None
+
+
+# Order of the arguments after (input, target); older positional styles are rare enough to be left unnamed.
+_POSITIONS = {
+    "cross_entropy": ("weight", "size_average", "ignore_index", "reduce", "reduction", "label_smoothing"),
+    "nll_loss": ("weight", "size_average", "ignore_index", "reduce", "reduction"),
+    "binary_cross_entropy": ("weight", "size_average", "reduce", "reduction"),
+    "binary_cross_entropy_with_logits": ("weight", "size_average", "reduce", "reduction", "pos_weight"),
+    "mse_loss": ("size_average", "reduce", "reduction"),
+    "l1_loss": ("size_average", "reduce", "reduction"),
+    "smooth_l1_loss": ("size_average", "reduce", "reduction", "beta"),
+    "huber_loss": ("reduction", "delta"),
+}
+
+
+def _named(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    named = dict(zip(_POSITIONS.get(name, ()), args[2:], strict=False))
+    named.update((k, v) for k, v in kwargs.items() if k not in ("input", "target"))
+    return named

@@ -1,0 +1,258 @@
+"""Validation passes: which loss calls belong together, what they say, and which stream a pass continues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.samples import BatchView, fingerprints
+from trainwatch.record import RunRecord
+
+COLUMNS = 256  # columns of the per-sample matrices
+SCORES = 512
+MOST_SAMPLES = 1 << 20  # per pass at one number a sample; beyond, one number a batch
+MOST_STREAMS = 16
+TRAIN_EVAL = "train-eval"  # kind (and, where the user says so, name) of a stream over training data
+FINGERPRINTS = 4096  # samples of a pass that are compared with those of training batches
+PER_BATCH = 256
+KNOWN_TRAIN = 20_000
+
+
+@dataclass(slots=True)
+class Pass:
+    """One validation pass while it runs.
+
+    Attributes:
+        step: Optimiser steps taken before it.
+        name: Stream that the user or the trainer named; None where it must be found out.
+        position: How many passes came before it in this stretch without training.
+        modules: Mode-sensitive modules seen in training mode, in order.
+    """
+
+    step: int
+    name: str | None
+    position: int
+    source: Any = None
+    batches: list[BatchView] = field(default_factory=list)
+    others: dict[str, list[tuple[torch.Tensor, int]]] = field(default_factory=dict)
+    criterion: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    samples: int = 0
+    train_mode: int = 0
+    with_grad: int = 0
+    modules: dict[str, None] = field(default_factory=dict)
+    root_in_train_mode: bool = False
+    norm_in_train_mode: bool = False
+    prints: list[torch.Tensor] = field(default_factory=list)
+
+    def add_prints(self, batch: torch.Tensor | None) -> None:
+        if batch is not None and len(self.prints) * PER_BATCH < FINGERPRINTS:
+            self.prints.append(fingerprints(batch, PER_BATCH))
+
+
+@dataclass(slots=True)
+class Stream:
+    """Passes over the same data."""
+
+    name: str
+    samples: int
+    batches: int
+    ordered: int  # hash of the targets in their order
+    unordered: int
+    source: Any
+    position: int
+    kind: str = "val"
+    passes: int = 0
+    paired: bool = True
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class PassBook:
+    """Gives finished passes to their streams and writes them into the record."""
+
+    def __init__(self, record: RunRecord, reads: DeferredReads, primary: str | None) -> None:
+        self.record, self.reads, self.wanted = record, reads, primary
+        self.streams: dict[str, Stream] = {}
+        self.train_prints: set[int] = set()
+        self.train_samples: int | None = None
+        self.finished = 0
+
+    def know_training_batch(self, batch: torch.Tensor) -> None:
+        """Remember fingerprints of a training batch, to recognise training data in a validation pass."""
+        if len(self.train_prints) < KNOWN_TRAIN:
+            self.reads.read([fingerprints(batch, PER_BATCH)], lambda a: self.train_prints.update(a[0].tolist()))
+
+    def close(self, done: Pass) -> None:
+        """Reduce a finished pass on its device and send the result on its way to the record."""
+        if not done.batches:
+            return
+        counts = np.asarray([b.count for b in done.batches], np.float64)
+        parts: dict[str, torch.Tensor] = {"loss": torch.stack([b.loss.float().reshape(()) for b in done.batches])}
+        samples = int(counts.sum())
+        per_sample = samples <= MOST_SAMPLES
+        for name in ("losses", "correct"):
+            rows = [getattr(b, name) for b in done.batches]
+            if per_sample and all(r is not None for r in rows):
+                parts[name] = _columns(torch.cat(rows))
+        truths = [b for b in done.batches if b.truth is not None]
+        classes = done.batches[0].classes
+        if len(truths) == len(done.batches) and all(b.classes == classes for b in truths):
+            parts["confusion"] = _confusion(truths, classes)
+        if all(b.scores is not None and b.truth is not None for b in done.batches):
+            scores = torch.cat([b.scores.float() for b in done.batches])  # type: ignore[union-attr]
+            truth = torch.cat([b.truth.float() for b in done.batches])  # type: ignore[union-attr]
+            if len(scores) == len(truth):
+                parts["scores"] = torch.stack([scores, truth], 1)[_spread(len(scores), SCORES)]
+        if all(b.hashes is not None for b in done.batches):
+            parts["hashes"] = torch.stack([b.hashes for b in done.batches]).sum(0)  # type: ignore[misc]
+        if done.prints:
+            parts["prints"] = torch.cat(done.prints)
+        for name, calls in done.others.items():
+            parts[f"other:{name}"] = torch.stack([value.float().reshape(()) for value, _ in calls])
+        done.batches = done.batches[:1]  # the rest is in the parts; a pass can be large
+        names = list(parts)
+        self.reads.read(
+            list(parts.values()), lambda arrays: self._arrived(done, counts, dict(zip(names, arrays, strict=True)))
+        )
+
+    def _arrived(self, done: Pass, counts: NDArray[Any], parts: dict[str, NDArray[Any]]) -> None:
+        losses = parts["loss"].astype(np.float64)
+        samples = int(counts.sum())
+        ordered, unordered = (int(h) for h in parts.get("hashes", np.zeros(2, np.int64)))
+        stream = self._stream(done, samples, len(counts), ordered, unordered)
+        if stream is None:
+            return
+        paired_again = stream.ordered == ordered and stream.samples == samples
+        stream.paired = stream.paired and paired_again
+        stream.passes += 1
+        self._recognise(stream, parts.get("prints"))
+        key, step = stream.name, done.step
+        provenance = {"criterion": done.criterion, "pass": stream.passes - 1}
+        put = self.record.append
+        put("val_loss", key, step, _finite(np.asarray(np.average(losses, weights=counts))), provenance)
+        matrix = {"val_sample_loss": parts.get("losses", _few(losses)), "val_sample_correct": parts.get("correct")}
+        sizes = _sizes(samples) if "losses" in parts else _few(counts)
+        for quantity, row in matrix.items():
+            known = self.record.series(quantity, key)
+            if row is not None and (known is None or known.shape == row.shape):
+                put(quantity, key, step, _finite(row) if quantity == "val_sample_loss" else row)
+        if self.record.series("val_group_size", key) is None:
+            put("val_group_size", key, step, sizes)
+        for quantity, name in (("val_confusion", "confusion"), ("val_scores", "scores")):
+            known = self.record.series(quantity, key)
+            if name in parts and (known is None or known.shape == parts[name].shape):
+                put(quantity, key, step, parts[name])
+        put("val_train_mode", key, step, done.train_mode / len(counts))
+        put("val_with_grad", key, step, done.with_grad / len(counts))
+        for name, calls in done.others.items():
+            values, weights = parts[f"other:{name}"], [n for _, n in calls]
+            put("val_loss", f"{key}:{name}", step, _finite(np.asarray(np.average(values, weights=weights))))
+        self._note(stream, done)
+        self.finished += 1
+
+    def _stream(self, done: Pass, samples: int, batches: int, ordered: int, unordered: int) -> Stream | None:
+        """The stream that a pass continues, by name, by its data, by its source, or by its place; else a new one."""
+        known = [s for s in self.streams.values() if done.name is None or s.name == done.name]
+        tests = (
+            lambda s: done.name is not None,
+            lambda s: (s.samples, s.unordered) == (samples, unordered) and unordered != 0,
+            lambda s: done.source is not None and s.source == done.source,
+            lambda s: unordered == 0 and (s.samples, s.batches) == (samples, batches) and s.position == done.position,
+            lambda s: (s.samples, s.batches, s.position) == (samples, batches, done.position) and done.source is None,
+        )
+        for test in tests:
+            for stream in known:
+                if test(stream):
+                    return stream
+        if len(self.streams) >= MOST_STREAMS:
+            return None
+        taken = sum(1 for s in self.streams.values() if s.name == "val" or s.name.startswith("val/"))
+        name = done.name or ("val" if taken == 0 else f"val/{taken}")
+        self.streams[name] = Stream(name, samples, batches, ordered, unordered, done.source, done.position)
+        if name == TRAIN_EVAL:
+            self.streams[name].kind = TRAIN_EVAL
+        return self.streams[name]
+
+    def _recognise(self, stream: Stream, prints: NDArray[Any] | None) -> None:
+        """Call a stream ``train-eval`` where its samples are those of the training batches."""
+        if prints is None or not self.train_prints or stream.kind == TRAIN_EVAL or stream.passes > 3:
+            return
+        mine = set(prints.tolist())
+        expected = len(mine) * min(1.0, len(self.train_prints) / max(1, self.train_samples or len(self.train_prints)))
+        hits = len(mine & self.train_prints)
+        # Duplicated rows may leak some training samples into a validation set; a training set shows most of them.
+        if hits >= 3 and hits >= 0.5 * min(expected, len(self.train_prints)):
+            stream.kind = TRAIN_EVAL
+
+    def _note(self, stream: Stream, done: Pass) -> None:
+        known = stream.facts
+        modules = list(dict.fromkeys([*known.get("modules_in_train_mode", []), *done.modules]))
+        stream.facts = {
+            "kind": stream.kind,
+            "criterion": done.criterion,
+            "arguments": done.arguments,
+            "samples": stream.samples,
+            "batches": stream.batches,
+            "paired": stream.paired,
+            "shuffled": None if not stream.ordered else not stream.paired,
+            "modules_in_train_mode": modules[:50],
+            "root_in_train_mode": done.root_in_train_mode or known.get("root_in_train_mode", False),
+            "batch_norm_in_train_mode": done.norm_in_train_mode or known.get("batch_norm_in_train_mode", False),
+            "passes": stream.passes,
+        }
+        primary = self.primary()
+        facts = {s.name: {**s.facts, "primary": s.name == primary} for s in self.streams.values() if s.facts}
+        self.record.set_fact("validation", facts)
+
+    def primary(self) -> str | None:
+        """The stream that verdicts are reached on: the one asked for, else the first of validation data."""
+        if self.wanted in self.streams:
+            return self.wanted
+        return next((s.name for s in self.streams.values() if s.kind == "val"), None)
+
+
+def _columns(values: torch.Tensor) -> torch.Tensor:
+    """Means over at most `COLUMNS` runs of neighbouring samples, shape (columns,)."""
+    n = len(values)
+    if n <= COLUMNS:
+        return values
+    group = torch.arange(n, device=values.device) * COLUMNS // n
+    absent = torch.isnan(values)
+    zeros = torch.zeros(COLUMNS, device=values.device)
+    total = zeros.scatter_add(0, group, torch.where(absent, 0.0, values))
+    return total / zeros.scatter_add(0, group, (~absent).float())
+
+
+def _sizes(n: int) -> NDArray[Any]:
+    if n <= COLUMNS:
+        return np.ones(n)
+    return np.bincount(np.arange(n) * COLUMNS // n, minlength=COLUMNS)
+
+
+def _few(values: NDArray[Any]) -> NDArray[Any]:
+    """One number a batch, thinned to `COLUMNS` by taking every k-th: where nothing is known per sample."""
+    return values[np.linspace(0, len(values) - 1, min(len(values), COLUMNS)).astype(int)]
+
+
+def _spread(n: int, most: int) -> torch.Tensor:
+    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()
+
+
+def _confusion(batches: Sequence[BatchView], classes: int) -> torch.Tensor:
+    truth = torch.cat([b.truth for b in batches])  # type: ignore[misc]
+    predicted = torch.cat([b.predicted for b in batches])  # type: ignore[misc]
+    valid = (truth >= 0) & (truth < classes)
+    cell = torch.where(valid, truth * classes + predicted, classes * classes)
+    counts = torch.zeros(classes * classes + 1, dtype=torch.long, device=cell.device)
+    return counts.scatter_add_(0, cell, torch.ones_like(cell))[:-1].reshape(classes, classes)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    """In the record infinity means "not finite"; NaN would read as absent. A sample without a position stays absent."""
+    return np.where(np.isinf(values), np.inf, values) if values.ndim else np.where(np.isfinite(values), values, np.inf)

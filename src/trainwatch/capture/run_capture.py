@@ -1,0 +1,496 @@
+"""Everything captured of one run: hears the events of a training and gives each to the part that measures it."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainwatch.capture import interception, wiring
+from trainwatch.capture.classes import ClassCounter
+from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.gradients import GradientRing
+from trainwatch.capture.hooks import Hooks, watch_order
+from trainwatch.capture.interception import LossCall
+from trainwatch.capture.losses import Entry, StepLosses
+from trainwatch.capture.passes import TRAIN_EVAL, PassBook
+from trainwatch.capture.samples import bare
+from trainwatch.capture.tasks import task_of
+from trainwatch.capture.validation import ValidationWatch
+from trainwatch.containment import Containment, contained
+from trainwatch.record import RunRecord
+
+OFF, TRAIN, VALIDATE = "off", "train", "validate"
+"""Stages that a trainer may announce; without one, the events themselves must tell."""
+
+
+class RunCapture:
+    """Listens to one run and fills its record.
+
+    Attributes:
+        stage: `OFF`, `TRAIN` or `VALIDATE` where a trainer announces it, else None.
+        step: Optimiser steps taken.
+        epochs: Times that the training loader was started.
+        samples: Training samples seen.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        record: RunRecord,
+        containment: Containment,
+        *,
+        flush_every: int,
+        on_step: Callable[[bool], None],
+        train_eval_loader: Any = None,
+        primary_validation: str | None = None,
+        task: str | None = None,
+        criterion: Any = None,
+    ) -> None:
+        self.models, self.optimizers = dict(models), dict(optimizers)
+        self.record, self.containment = record, containment
+        self.stage: str | None = None
+        self.step = self.epochs = self.samples = 0
+        self.reads = DeferredReads()
+        self.losses = StepLosses()
+        self.classes = ClassCounter()
+        self.book = PassBook(record, self.reads, primary_validation)
+        self.validation = ValidationWatch(self.models, self.book)
+        self._on_step = on_step
+        self._train_eval_loader = train_eval_loader
+        self._task = task
+        self._rings: dict[str, GradientRing] = {}
+        self._commits = dict.fromkeys(self.optimizers, 0)
+        self._rates: dict[str, list[float]] = {}
+        self._rate_rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._loss_facts: dict[str, Any] = {}
+        self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
+        self._recent: list[LossCall] = []
+        self._batch: torch.Tensor | None = None
+        self._print_next = True
+        self._scaled: tuple[Any, Any, Any] | None = None
+        self._scale: torch.Tensor | None = None
+        self._forwarded = self._backpropagated = False  # since the last step
+        self._skipped = 0
+        self._trains_in_eval_mode = False
+        self._loader: Any = None
+        self._train_loader: int | None = None
+        self._order: list[str] = []
+        self._hooks, self._order_hooks = Hooks(), Hooks()
+        self._optimizer_hooks: list[Any] = []
+        self._attach(criterion, flush_every)
+
+    def _attach(self, criterion: Any, flush_every: int) -> None:
+        parameters = list(wiring.parameters_of(self.models).values())
+        index = {id(p): i for i, p in enumerate(parameters)}
+        self._note_wiring(index)
+        for key, optimizer in self.optimizers.items():
+            columns = sorted({index[id(p)] for p in wiring.parameters_in(optimizer) if id(p) in index})
+            self._rings[key] = GradientRing([parameters[i] for i in columns], flush_every)
+            stepped = functools.partial(self._stepped, key)
+            self._optimizer_hooks.append(optimizer.register_step_post_hook(lambda *_, stepped=stepped: stepped()))
+        for model in self.models.values():
+            self._hooks.before(model, self.on_forward_start)
+            self._hooks.after(model, self.on_forward_end)
+        if isinstance(criterion, nn.Module):
+            self._hooks.before(criterion, self.on_criterion_start)
+            self._hooks.after(criterion, self.on_criterion_end)
+        interception.subscribe(self)
+
+    def detach(self) -> None:
+        """Take every hook and wrapper off."""
+        interception.unsubscribe(self)
+        self._hooks.remove()
+        self._order_hooks.remove()
+        while self._optimizer_hooks:
+            self._optimizer_hooks.pop().remove()
+        self._batch = None
+
+    def epochs_seen(self) -> int:
+        """Epochs, by the training loader, else by the passes over the primary validation stream."""
+        primary = self.book.streams.get(self.book.primary() or "")
+        return self.epochs or (primary.passes if primary is not None else 0)
+
+    # ------------------------------------------------------------------ wiring
+
+    @contained("wiring")
+    def _note_wiring(self, index: Mapping[int, int]) -> None:
+        put = self.record.set_fact
+        put("parameters", wiring.parameter_facts(self.models))
+        put("modules", wiring.module_facts(self.models, []))
+        put("regularisation", wiring.regularisation_facts(self.models, self.optimizers))
+        put("optimizers", {k: wiring.optimizer_facts(o, index) for k, o in self.optimizers.items()})
+        self._order_hooks = watch_order(wiring.ordered_modules(self.models), self._order)
+
+    @contained("wiring")
+    def _note_order(self) -> None:
+        """After the first step: the order of execution is known."""
+        self._order_hooks.remove()
+        if not self._order:
+            return
+        rank = wiring.execution_rank(list(wiring.named_modules(self.models)), self._order)
+        parameters = self.record.facts["parameters"]
+        places = {m: i for i, m in enumerate(sorted({p["module"] for p in parameters}, key=lambda m: rank.get(m, -1.0)))}
+        self.record.set_fact("parameters", [{**p, "order": places[p["module"]]} for p in parameters])
+        self.record.set_fact("modules", wiring.module_facts(self.models, self._order))
+
+    def note_regularisation(self, **facts: Any) -> None:
+        """Add to the inventory of what regularises the run."""
+        self.record.set_fact("regularisation", {**self.record.facts.get("regularisation", {}), **facts})
+
+    @contained("wiring")
+    def on_clip(self, kind: str, limit: float) -> None:
+        name = f"max_{kind}"
+        if (self.record.facts.get("regularisation", {}).get("clipping") or {}).get(name) != limit:
+            self.note_regularisation(clipping={name: limit})
+
+    @contained("wiring")
+    def on_iterate(self, loader: Any) -> None:
+        if self.stage is not None:
+            return
+        named = TRAIN_EVAL if loader is self._train_eval_loader else None
+        self.validation.iterate((id(loader.dataset), type(loader.sampler).__name__), named)
+        self._loader = weakref.ref(loader)
+
+    def _note_train_loader(self) -> None:
+        """The loader started last before a training step is the one that is trained on."""
+        loader, self._loader = self._loader(), None
+        if loader is None:
+            return
+        if self._train_loader is None:
+            self._train_loader = id(loader)
+            self.note_loader(loader)
+        self.epochs += id(loader) == self._train_loader
+
+    @contained("wiring")
+    def note_loader(self, loader: Any) -> None:
+        """Note size and order of the training data."""
+        try:
+            self.book.train_samples = len(loader.dataset)
+        except TypeError:  # an iterable dataset has no length
+            self.book.train_samples = None
+        sampler = type(getattr(loader, "sampler", None)).__name__
+        facts = {
+            "samples": self.book.train_samples,
+            "batch_size": getattr(loader, "batch_size", None),
+            "sampler": sampler,
+            "shuffled": "Random" in sampler,
+            "drop_last": bool(getattr(loader, "drop_last", False)),
+        }
+        self.record.set_fact("loaders", {"train": facts})
+
+    # ------------------------------------------------------------------ forward and losses
+
+    @contained("validation")
+    def on_forward_start(self, *_: Any) -> None:
+        self._inside = []
+
+    @contained("validation")
+    def on_forward_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        inside, self._inside = self._inside or [], None
+        if module not in self.models.values():  # a shallow copy shares our hook
+            return
+        grad = torch.is_grad_enabled()
+        self.validation.forward_seen(inputs, output, grad)
+        if grad:
+            self._forwarded = True
+            self.note_batch(inputs)
+        for call in inside:
+            self._view(call)
+        loss = _loss_in(output)
+        if loss is not None and not any(c.output is loss for c in self._recent):
+            self._take(LossCall("model", loss), within=True)
+
+    def note_batch(self, batch: Any) -> None:
+        """What the model was given, to recognise training data in a validation pass. Kept until the next batch."""
+        self._batch = bare(batch)
+
+    @contained("validation")
+    def note_validation_batch(self, batch: Any) -> None:
+        """What the model is given in a validation pass, where its call cannot be seen."""
+        self.validation.note_inputs(batch)
+
+    @contained("losses")
+    def on_criterion_start(self, *_: Any) -> None:
+        self._recent = []
+
+    @contained("losses")
+    def on_criterion_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and not any(c.output is output for c in self._recent):
+            tensors = [v if isinstance(v, torch.Tensor) else None for v in inputs[:2]]
+            self._take(LossCall(type(module).__name__, output, *tensors))
+
+    @contained("losses")
+    def on_loss(self, call: LossCall) -> None:
+        if self.stage != OFF:
+            self._take(call)
+
+    def _take(self, call: LossCall, within: bool = False) -> None:
+        self._recent = [*self._recent[-3:], call]
+        if self.stage == VALIDATE:
+            self._view(call)
+        elif call.output.requires_grad:
+            self._note_loss(call)
+        elif self.stage is None:
+            if self._inside is not None and not within:
+                self._inside.append(call)
+            elif within or self.validation.ours(call):
+                self._view(call)
+
+    def _note_loss(self, call: LossCall) -> None:
+        entry = self.losses.add(call, _samples(call), self.step)
+        if call.name not in self._loss_facts:
+            self._note_loss_facts(call)
+        evaluating = not any(model.training for model in self.models.values())
+        if self.stage is None and evaluating and not self._trains_in_eval_mode:
+            entry.viewed = True
+            self._view(call, with_grad=True)
+
+    @contained("validation")
+    def _view(self, call: LossCall, with_grad: bool = False) -> None:
+        self.validation.step = self.step
+        self.validation.add(call, with_grad=with_grad or call.output.requires_grad)
+        self._note_task(call)
+
+    @contained("losses")
+    def observe_train(self, call: LossCall) -> None:
+        """A training loss that the user hands over."""
+        self.losses.observe(call, _samples(call), self.step)
+        if call.name not in self._loss_facts:
+            self._note_loss_facts(call)
+
+    @contained("validation")
+    def observe_validation(self, call: LossCall) -> None:
+        """A validation loss that the user hands over."""
+        if not any(c.output is call.output for c in self._recent):
+            self._view(call)
+
+    def _note_loss_facts(self, call: LossCall) -> None:
+        arguments = {k: _plain(v) for k, v in (call.arguments or {}).items()}
+        self._loss_facts[call.name] = {
+            "function": call.name,
+            "reduction": arguments.get("reduction", "mean" if call.output.ndim == 0 else "none"),
+            "arguments": {k: v for k, v in arguments.items() if v is not None},
+            "classes": self.losses.pending[-1].classes if self.losses.pending else None,
+        }
+        self.record.set_fact("loss", self._loss_facts)
+        self._note_task(call)
+        if arguments.get("label_smoothing"):
+            self.note_regularisation(label_smoothing=arguments["label_smoothing"])
+
+    def _note_task(self, call: LossCall) -> None:
+        if "task" not in self.record.facts:
+            task = self._task or task_of(call, self._batch)
+            if task is not None:
+                self.record.set_fact("task", task)
+
+    # ------------------------------------------------------------------ backward and step
+
+    @contained("losses")
+    def on_scale(self, scaler: Any, unscaled: Any, scaled: Any) -> None:
+        if isinstance(scaled, torch.Tensor) and scaled is not unscaled:
+            self._scaled = (weakref.ref(scaled), weakref.ref(unscaled), scaler)
+
+    @contained("losses")
+    def on_backward_start(self, root: torch.Tensor) -> None:
+        if self.stage == OFF:
+            return
+        self._scale = None
+        if self._scaled is not None and self._scaled[0]() is root:
+            _, unscaled, scaler = self._scaled
+            self._scale = scaler._scale
+            original = unscaled()
+            root = original if original is not None else root.detach() / self._scale
+        self._scaled = None
+        self.losses.backward(root)
+
+    @contained("gradients")
+    def on_backward_end(self, root: torch.Tensor) -> None:
+        if self.stage == OFF or not self._concerns_us():
+            return
+        self._backpropagated = True
+        for ring in self._rings.values():
+            ring.measure(self._scale)
+        self._training_resumes()
+
+    def _concerns_us(self) -> bool:
+        """The backward pass may have reached a watched parameter: a watched model was called, or cannot be seen."""
+        return self.validation.forwards == 0 or self.stage is not None or self._forwarded or self._backpropagated
+
+    @contained("validation")
+    def _training_resumes(self) -> None:
+        if any(e.viewed and e.reached for e in self.losses.pending):
+            self._trains_in_eval_mode = True
+            self.validation.abandon()
+        self.validation.training_resumes()
+
+    @contained("losses")
+    def on_scaler_update(self, scaler: Any) -> None:
+        """If gradients were ready and no step was taken, the scaler skipped it: nothing is wrong with that."""
+        facts = {"used": True, "skipped_steps": self._skipped}
+        if self._backpropagated:
+            self._skipped += 1
+            self.losses.discard_step()
+            for ring in self._rings.values():
+                ring.discard()
+            self._backpropagated = False
+            facts["skipped_steps"] = self._skipped
+        if self.record.facts.get("scaler") != facts:
+            self.record.set_fact("scaler", facts)
+
+    def _stepped(self, key: str) -> None:
+        if self.stage != OFF:
+            self._on_step(bool(self._commit(key)))
+
+    @contained("steps")
+    def _commit(self, key: str) -> bool:
+        """Give losses and gradients to the step that was just taken; True where a buffer is full."""
+        step = self._commits[key]
+        self._commits[key] += 1
+        self._forwarded = self._backpropagated = False
+        if self.step == 0:
+            self._note_order()
+        if self._loader is not None:
+            self._note_train_loader()
+        self._commit_losses(key, step)
+        full = self._commit_gradients(key, step)
+        self._note_rates(key, step)
+        if self._print_next and self._batch is not None:
+            self._print_next = False
+            self._fingerprint(self._batch)
+        self.step = max(self.step, step + 1)
+        return bool(full)
+
+    @contained("losses")
+    def _commit_losses(self, key: str, step: int) -> None:
+        prefix = f"{key}/" if len(self.optimizers) > 1 else ""
+        scale = self._scale.clone() if self._scale is not None and self.losses.sample_factor else None
+        mine, stale = self.losses.commit(step, prefix, scale)
+        self.samples += sum(entry.count for entry in mine)
+        self._count_classes(mine)
+        if stale:
+            self._take_late(stale)
+
+    @contained("gradients")
+    def _commit_gradients(self, key: str, step: int) -> bool:
+        return self._rings[key].commit(step)
+
+    @contained("classes")
+    def _count_classes(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.classes is not None and entry.call.target is not None:
+                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target)
+
+    @contained("validation")
+    def _take_late(self, entries: list[Entry]) -> None:
+        self.validation.add_late(entries)
+
+    @contained("validation")
+    def _fingerprint(self, batch: torch.Tensor) -> None:
+        self.book.know_training_batch(batch)
+
+    @contained("rates")
+    def _note_rates(self, key: str, step: int) -> None:
+        rates = wiring.learning_rates(self.optimizers[key])
+        if rates is None or rates == self._rates.get(key):
+            return
+        self._rates[key] = rates
+        for group, rate in enumerate(rates):
+            self._rate_rows[f"{key}/{group}"].append((step, rate))
+
+    # ------------------------------------------------------------------ passes and flushes
+
+    @contained("validation")
+    def begin_pass(self, name: str | None) -> None:
+        """What follows is a validation pass of this name; None leaves it to be found out."""
+        self.validation.close()
+        self.validation.stage = name
+
+    @contained("validation")
+    def end_pass(self) -> bool:
+        """End the running validation pass.
+
+        Returns:
+            There was one.
+        """
+        return self.validation.close()
+
+    def flush(self, last: bool = False) -> None:
+        """Send what was measured on its way to the host, and write what has arrived into the record.
+
+        Args:
+            last: The run is over: wait for the device.
+        """
+        if last:
+            self._end_validation()
+        self._flush_gradients()
+        self._flush_losses()
+        self._flush_classes()
+        self._flush_rates()
+        self._deliver(last)
+        self._print_next = True
+
+    @contained("validation")
+    def _end_validation(self) -> None:
+        self.validation.add_late([e for e in self.losses.pending if not e.reached])
+        self.validation.close()
+
+    @contained("gradients")
+    def _flush_gradients(self) -> None:
+        provenance = {"before_clipping": True, "unscaled": True, "scope": "process"}
+        for key, ring in self._rings.items():
+            put = functools.partial(self.record.append, "grad_norm", key, provenance=provenance)
+            ring.flush(self.reads, lambda steps, norms, put=put: put(steps, norms))  # type: ignore[misc]
+
+    @contained("losses")
+    def _flush_losses(self) -> None:
+        self.losses.flush(self.reads, lambda q, stream, steps, values: self.record.append(q, stream, steps, values))
+
+    @contained("classes")
+    def _flush_classes(self) -> None:
+        step = max(0, self.step - 1)
+        self.classes.flush(
+            self.reads,
+            lambda key, counts: self.record.append(
+                "train_classes", key, step, counts.astype(np.float32), {"uncounted_batches": self.classes.uncounted}
+            ),
+        )
+
+    @contained("rates")
+    def _flush_rates(self) -> None:
+        rows, self._rate_rows = self._rate_rows, defaultdict(list)
+        for key, changes in rows.items():
+            steps, rates = zip(*changes, strict=True)
+            self.record.append("lr", key, steps, rates)
+
+    @contained("reads")
+    def _deliver(self, wait: bool) -> None:
+        self.reads.deliver(wait)
+
+
+def _samples(call: LossCall) -> int:
+    for tensor in (call.target, call.input):
+        if tensor is not None and tensor.ndim:
+            return int(tensor.shape[0])
+    return 1
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist() if value.numel() <= 64 and value.device.type == "cpu" else None
+    return value if isinstance(value, (bool, int, float, str)) else None
+
+
+def _loss_in(output: Any) -> torch.Tensor | None:
+    """The loss in what a model returned: ``.loss``, ``["loss"]``, or the output itself if it is a single number."""
+    loss = output if isinstance(output, torch.Tensor) else getattr(output, "loss", None)
+    if loss is None and isinstance(output, Mapping):
+        loss = output.get("loss")
+    return loss if isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.is_floating_point() else None

@@ -1,0 +1,141 @@
+"""What one validation batch says: losses, predictions and scores per sample, without waiting for the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainwatch.capture.classes import OVER_CLASSES, PER_LABEL, class_indices, labels_of
+from trainwatch.capture.interception import ORIGINAL, LossCall
+
+MOST_CONFUSED = 64  # classes in a confusion matrix
+
+
+@dataclass(slots=True)
+class BatchView:
+    """One validation batch, on its device.
+
+    Attributes:
+        loss: The loss as the loop saw it, 0-dimensional.
+        count: Samples.
+        losses: Loss per sample, shape (count,), or None where it cannot be had.
+        correct: 1.0 where the prediction is right, shape (count,).
+        truth, predicted: Class indices, shape (positions,), for the confusion matrix.
+        classes: Number of classes of `truth`.
+        scores: Binary tasks: scores in [0, 1], shape (count,).
+        hashes: Order-dependent and order-free hash of the targets, shape (2,), int64.
+    """
+
+    loss: torch.Tensor
+    count: int
+    losses: torch.Tensor | None = None
+    correct: torch.Tensor | None = None
+    truth: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
+    classes: int = 0
+    scores: torch.Tensor | None = None
+    hashes: torch.Tensor | None = None
+
+
+def view_batch(call: LossCall, offset: int) -> BatchView:
+    """Everything that can be told about one evaluation of a loss.
+
+    Args:
+        call: The evaluation.
+        offset: Samples of the pass seen before it; part of the order-dependent hash.
+    """
+    with torch.no_grad():
+        output = call.output.detach()
+        loss = output if output.ndim == 0 else output.float().mean()
+        predictions, target = call.input, call.target
+        if predictions is None or target is None or target.ndim == 0 and predictions.ndim == 0:
+            return BatchView(loss, _samples(output, target))
+        predictions, target = predictions.detach(), target.detach()
+        view = BatchView(loss, _samples(predictions, target))
+        view.hashes = target_hashes(target, offset)
+        if call.known and call.name in ORIGINAL:
+            view.losses = _losses(call, predictions, target)
+        _judge_predictions(view, call, predictions, target)
+        return view
+
+
+def target_hashes(target: torch.Tensor, offset: int) -> torch.Tensor:
+    """Two int64 hashes of a batch of targets, the first of which depends on their order."""
+    flat = target.reshape(-1)
+    if flat.is_floating_point():
+        flat = flat.float().view(torch.int32)
+    bits = flat.long() * 2654435761 + 40503
+    bits = bits ^ (bits >> 13)
+    place = torch.arange(offset + 1, offset + 1 + len(bits), device=bits.device) * 1099511628211
+    mixed = bits * bits
+    return torch.stack([(mixed * place).sum(), mixed.sum()])
+
+
+def fingerprints(batch: torch.Tensor, most: int) -> torch.Tensor:
+    """One int64 number per sample that only the same sample has: the sum of its bits, weighted by their place."""
+    rows = batch.detach()[:most].reshape(min(most, batch.shape[0]), -1)
+    bits = rows.float().view(torch.int32) if rows.is_floating_point() else rows
+    place = torch.arange(1, rows.shape[1] + 1, device=rows.device) * 2654435761
+    return (bits.long() * place).sum(1)
+
+
+def _samples(predictions: torch.Tensor, target: torch.Tensor | None) -> int:
+    for tensor in (target, predictions):
+        if tensor is not None and tensor.ndim > 0:
+            return int(tensor.shape[0])
+    return 1
+
+
+def _losses(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+    arguments = {k: v for k, v in (call.arguments or {}).items() if k not in ("reduction", "size_average", "reduce")}
+    if (call.arguments or {}).get("reduction") == "none":
+        each = call.output.detach()
+    else:
+        each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
+    if each.ndim == 0 or each.shape[0] != target.shape[0]:
+        return None
+    each = each.float().reshape(each.shape[0], -1)
+    if call.sort in OVER_CLASSES and not target.is_floating_point():
+        # Ignored positions count neither above nor below the line.
+        kept = (target != arguments.get("ignore_index", -100)).reshape(each.shape[0], -1)
+        return each.sum(1) / kept.sum(1)  # a sample without any position: 0 / 0, absent
+    return each.mean(1)
+
+
+def _judge_predictions(view: BatchView, call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> None:
+    if call.sort in OVER_CLASSES:
+        dimension = 1 if predictions.ndim > 1 else 0
+        classes = int(predictions.shape[dimension])
+        predicted, truth = predictions.argmax(dimension), class_indices(call.sort, target)
+        if predicted.shape != truth.shape or classes < 2:
+            return
+        valid = (truth >= 0) & (truth < classes)
+        right = ((predicted == truth) & valid).reshape(truth.shape[0] if truth.ndim else 1, -1).sum(1)
+        view.correct = right.float() / valid.reshape(right.shape[0], -1).sum(1)
+        if classes == 2 and predictions.ndim == 2:
+            view.scores = predictions.float().softmax(1)[:, 1] if call.sort == "cross_entropy" else predictions[:, 1].exp()
+    elif call.sort in PER_LABEL and predictions.shape == target.shape:
+        probabilities = predictions.float() if call.sort == "binary_cross_entropy" else predictions.float().sigmoid()
+        classes = 2
+        predicted, truth = (probabilities > 0.5).long(), class_indices(call.sort, target)
+        view.correct = (predicted == truth).float().reshape(truth.shape[0] if truth.ndim else 1, -1).mean(1)
+        if labels_of(call) > 1:
+            return  # a confusion matrix per label is not kept
+        view.scores = probabilities.reshape(-1)
+    else:
+        return
+    if classes <= MOST_CONFUSED:
+        view.truth, view.predicted, view.classes = truth.reshape(-1), predicted.reshape(-1), classes
+
+
+def bare(value: Any) -> torch.Tensor | None:
+    """The first tensor with a batch dimension in what a model was called with."""
+    if isinstance(value, torch.Tensor):
+        return value if value.ndim > 0 else None
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return next((found for v in value if (found := bare(v)) is not None), None)
+    return None

@@ -1,0 +1,163 @@
+"""Tells validation from everything else that computes a loss without training, and cuts it into passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwatch.capture.interception import LossCall
+from trainwatch.capture.losses import Entry
+from trainwatch.capture.passes import Pass, PassBook
+from trainwatch.capture.samples import BatchView, bare, view_batch
+from trainwatch.capture.wiring import mode_sensitive, named_modules
+
+
+class ValidationWatch:
+    """Follows the model's forward passes and the loss calls without gradients.
+
+    A loss belongs to validation if it was computed from an output of a watched model: what a teacher or a moving
+    average of the weights computes is somebody else's. Where the model's calls cannot be seen (compiled elsewhere,
+    or entered by another method than ``forward``), every loss without gradients counts.
+
+    Attributes:
+        forwards: Calls of a watched model seen so far.
+        stage: Name of the stream that the user or the trainer says is being validated; None for "find out".
+    """
+
+    def __init__(self, models: Mapping[str, nn.Module], book: PassBook) -> None:
+        self.book = book
+        self.stage: str | None = None
+        self.forwards = 0
+        self.step = 0
+        self._open: Pass | None = None
+        self._position = 0
+        self._source: Any = None
+        self._named: str | None = None
+        self._outputs: set[int] = set()  # storages of what the model returned last without gradients
+        self._inputs: torch.Tensor | None = None
+        self._owed = 0  # forward passes without gradients whose loss has not come yet
+        self._sensitive = mode_sensitive(models)
+        self._roots = list(models.values())
+        self._modules = named_modules(models)
+
+    def forward_seen(self, inputs: Any, output: Any, grad: bool) -> None:
+        """A watched model was called."""
+        self.forwards += 1
+        if grad:
+            return
+        self._owed += 1
+        self._inputs = bare(inputs)
+        self._outputs = {t.untyped_storage().data_ptr() for t in _tensors(output)}
+
+    def note_inputs(self, batch: Any) -> None:
+        """The batch that the next loss is computed on."""
+        self._inputs = bare(batch)
+
+    def ours(self, call: LossCall) -> bool:
+        """The loss was computed from an output of a watched model."""
+        if self.stage is not None or self.forwards == 0:
+            return True
+        if call.input is not None and call.input.untyped_storage().data_ptr() in self._outputs:
+            return True
+        if self._owed > 0:
+            self._owed -= 1
+            return True
+        return False
+
+    def add(self, call: LossCall, *, with_grad: bool = False) -> None:
+        """Take a loss into the running pass, or begin one."""
+        current = self._current()
+        if call.name != current.criterion and current.batches:
+            value = call.output.detach()
+            current.others.setdefault(call.name, []).append((value if value.ndim == 0 else value.mean(), _count(call)))
+            return
+        current.criterion = call.name
+        current.arguments = {k: v for k, v in (call.arguments or {}).items() if isinstance(v, (int, float, str))}
+        view = view_batch(call, current.samples)
+        current.batches.append(view)
+        current.samples += view.count
+        current.add_prints(self._inputs)
+        self._inputs = None
+        self._note_modes(current, with_grad)
+
+    def add_late(self, entries: list[Entry]) -> None:
+        """Losses that had gradients but were never backpropagated: validation without ``no_grad``.
+
+        Their predictions are gone, since keeping them would have kept their graphs: they count batch by batch.
+        """
+        entries = [e for e in entries if not e.viewed]
+        if not entries:
+            return
+        late = Pass(entries[0].step, self.stage, self._position, self._source)
+        late.criterion = entries[0].call.name
+        for entry in entries:
+            late.batches.append(BatchView(entry.value if entry.value.ndim == 0 else entry.value.mean(), entry.count))
+            self._note_modes(late, with_grad=True)
+        self.book.close(late)
+
+    def abandon(self) -> None:
+        """Drop the running pass: it turned out to be training."""
+        self._open = None
+
+    def iterate(self, source: Any, named: str | None) -> None:
+        """A loader was started: what follows belongs to another pass than what came before.
+
+        Args:
+            source: What tells the loader from others.
+            named: Name of the stream that the user gave this loader.
+        """
+        if self.stage is None:
+            self.close()
+            self._source, self._named = source, named
+
+    def training_resumes(self) -> None:
+        """A backward pass begins: the stretch without training is over."""
+        self.close()
+        self._position = 0
+        self._source = self._named = None
+        self._owed = 0
+
+    def close(self) -> bool:
+        """End the running pass, if there is one.
+
+        Returns:
+            There was one.
+        """
+        done, self._open = self._open, None
+        if done is None or not done.batches:
+            return False
+        self._position += 1
+        self.book.close(done)
+        return True
+
+    def _current(self) -> Pass:
+        if self._open is None:
+            self._open = Pass(self.step, self.stage or self._named, self._position, self._source)
+        return self._open
+
+    def _note_modes(self, current: Pass, with_grad: bool) -> None:
+        active = [(name, norm) for name, module, norm in self._sensitive if module.training]
+        current.train_mode += bool(active)
+        current.with_grad += with_grad
+        current.modules.update(dict.fromkeys(name for name, _ in active))
+        current.norm_in_train_mode |= any(norm for _, norm in active)
+        current.root_in_train_mode |= any(root.training for root in self._roots)
+
+
+def _count(call: LossCall) -> int:
+    for tensor in (call.target, call.input):
+        if tensor is not None and tensor.ndim:
+            return int(tensor.shape[0])
+    return 1
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth < 3:
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+        for item in inner:
+            yield from _tensors(item, depth + 1)

@@ -1,0 +1,214 @@
+"""Static facts of a run: parameters, modules, optimisers, and what regularises. Read once, at the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+NORMS = tuple(
+    t
+    for t in (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, getattr(nn, "RMSNorm", None))
+    if isinstance(t, type)
+)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+MATRIX_OWNERS = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.modules.conv._ConvNd, *RECURRENT)
+UNWRAPPED = ("_orig_mod", "module")  # of torch.compile, and of DataParallel and DistributedDataParallel
+
+Models = Mapping[str, nn.Module]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside `torch.compile` and parallel wrappers."""
+    while True:
+        wrapped = type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel")
+        inner = next((m for n in UNWRAPPED if isinstance(m := getattr(model, n, None), nn.Module)), None)
+        if not wrapped or inner is None:
+            return model
+        model = inner
+
+
+def named_modules(models: Models) -> dict[str, nn.Module]:
+    """All modules by name; with several models the names start with the model's."""
+    found: dict[str, nn.Module] = {}
+    for key, model in models.items():
+        for name, module in unwrap(model).named_modules():
+            full = name if len(models) == 1 else f"{key}.{name}".rstrip(".")
+            found[full] = module
+    return found
+
+
+def parameters_of(models: Models) -> dict[str, nn.Parameter]:
+    """All distinct parameters by name, a tied one once."""
+    found: dict[str, nn.Parameter] = {}
+    for key, model in models.items():
+        for name, parameter in unwrap(model).named_parameters():
+            found.setdefault(name if len(models) == 1 else f"{key}.{name}", parameter)
+    return found
+
+
+def ordered_modules(models: Models) -> dict[str, nn.Module]:
+    """The modules whose first call tells the order of execution: leaves and owners of parameters."""
+    return {
+        name: module
+        for name, module in named_modules(models).items()
+        if name and (next(module.children(), None) is None or next(module.parameters(recurse=False), None) is not None)
+    }
+
+
+def parameter_facts(models: Models) -> list[dict[str, Any]]:
+    """One entry a parameter: name, shape, kind, owner, and its L2 norm as it is now."""
+    modules, parameters = named_modules(models), parameters_of(models)
+    norms = _norms(list(parameters.values()))
+    facts = []
+    for (name, parameter), norm in zip(parameters.items(), norms, strict=True):
+        owner, _, leaf = name.rpartition(".")
+        module = modules.get(owner, nn.Module())
+        facts.append(
+            {
+                "name": name,
+                "shape": list(parameter.shape),
+                "numel": parameter.numel(),
+                "kind": _kind(module, leaf, parameter),
+                "module": owner,
+                "module_type": type(module).__name__,
+                "trainable": parameter.requires_grad,
+                "order": len(facts),
+                "norm": norm,
+            }
+        )
+    return facts
+
+
+def _kind(module: nn.Module, leaf: str, parameter: nn.Parameter) -> str:
+    if isinstance(module, NORMS):
+        return "norm"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "embedding"
+    if isinstance(module, RECURRENT) and leaf.startswith("weight_hh"):
+        return "recurrent"
+    if parameter.ndim >= 2 and (isinstance(module, MATRIX_OWNERS) or parameter.ndim == 2):
+        return "weight"
+    return "bias" if "bias" in leaf else "other"
+
+
+def _norms(parameters: list[nn.Parameter]) -> list[float]:
+    with torch.no_grad():
+        return [
+            float(torch.linalg.vector_norm(p.detach(), dtype=torch.complex64 if p.is_complex() else torch.float32))
+            for p in parameters
+        ]
+
+
+def module_facts(models: Models, order: list[str]) -> list[dict[str, Any]]:
+    """Modules without children, in execution order as far as it was seen, then as they were registered.
+
+    Args:
+        models: The models watched.
+        order: Names of modules in the order of their first call.
+    """
+    modules = named_modules(models)
+    names = [n for n, m in modules.items() if n and next(m.children(), None) is None]
+    ranked = sorted(names, key=execution_rank(list(modules), order).__getitem__)
+    return [{"name": n, "type": type(modules[n]).__name__, "order": i} for i, n in enumerate(ranked)]
+
+
+def execution_rank(names: list[str], order: list[str]) -> dict[str, float]:
+    """Name -> place in execution. A module that was never called itself stands where its nearest caller does.
+
+    Args:
+        names: All module names, parents before children, as registered.
+        order: Names in the order of their first call.
+    """
+    called = {name: float(i) for i, name in enumerate(order)}
+    rank: dict[str, float] = {}
+    previous = -1.0
+    for i, name in enumerate(names):
+        parent = name.rpartition(".")[0]
+        if name in called:
+            rank[name] = called[name]
+        elif parent in called:
+            rank[name] = called[parent] + i * 1e-6
+        else:
+            rank[name] = previous + 1e-9 * (i + 1)
+        previous = rank[name]
+    return rank
+
+
+def optimizer_facts(optimizer: torch.optim.Optimizer, index: Mapping[int, int]) -> dict[str, Any]:
+    """Type and hyperparameters of an optimiser; numbers only.
+
+    Args:
+        optimizer: The optimiser.
+        index: ``id(parameter)`` -> its place in `parameter_facts`.
+    """
+    columns = sorted({index[id(p)] for p in parameters_in(optimizer) if id(p) in index})
+    groups = []
+    for group in optimizer.param_groups:
+        facts = {k: _plain(v) for k, v in group.items() if k != "params" and _plain(v) is not None}
+        facts["parameters"] = [index[id(p)] for p in group["params"] if id(p) in index]
+        facts.setdefault("initial_lr", facts.get("lr"))
+        groups.append(facts)
+    return {"type": type(optimizer).__name__, "parameters": columns, "groups": groups}
+
+
+def parameters_in(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The parameters of an optimiser, group by group."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> list[float] | None:
+    """The rate of each group; None where one is a tensor on a device, which cannot be read without waiting."""
+    rates = [group.get("lr", math.nan) for group in optimizer.param_groups]
+    if any(isinstance(r, torch.Tensor) and r.device.type != "cpu" for r in rates):
+        return None
+    return [float(r) for r in rates]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)) and all(isinstance(v, (int, float)) for v in value):
+        return list(value)
+    return None
+
+
+def regularisation_facts(models: Models, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
+    """What regularises the run, as far as model and optimiser show it."""
+    modules = named_modules(models)
+    decay = [float(g.get("weight_decay", 0) or 0) for o in optimizers.values() for g in o.param_groups]
+    return {
+        "dropout": [{"name": n, "p": p} for n, m in modules.items() if (p := dropout_rate(m)) > 0],
+        "normalisation": [n for n, m in modules.items() if isinstance(m, NORMS)],
+        "weight_decay": max(decay, default=0.0),
+        "label_smoothing": 0.0,
+        "clipping": None,
+        "early_stopping": False,
+        "accumulation": 1,
+    }
+
+
+def dropout_rate(module: nn.Module) -> float:
+    """Probability with which a module drops activations in training mode; 0 where it never does."""
+    if isinstance(module, _DropoutNd):
+        return float(module.p)
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return float(module.dropout)
+    return 0.0
+
+
+def mode_sensitive(models: Models) -> list[tuple[str, nn.Module, bool]]:
+    """Modules whose training mode changes what they compute: (name, module, whether it normalises over the batch)."""
+    found = []
+    for name, module in named_modules(models).items():
+        batch_norm = isinstance(module, _NormBase) and module.track_running_stats and module.running_mean is not None
+        if batch_norm or dropout_rate(module) > 0:
+            found.append((name, module, batch_norm))
+    return found

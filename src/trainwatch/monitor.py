@@ -1,0 +1,258 @@
+"""The owner of one run: record, capture, engine and outlets, and the budget that they must keep together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainwatch.capture.run_capture import RunCapture
+from trainwatch.config import Settings
+from trainwatch.containment import Containment, contained
+from trainwatch.diagnosis import Diagnosis
+from trainwatch.engine import fault_of, judge
+from trainwatch.live import LiveFindings
+from trainwatch.outlets import Outlets
+from trainwatch.record import RunRecord, SegmentWriter
+from trainwatch.report import Report
+
+FLUSH_SECONDS = 10.0
+FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
+LOOK_SHARE = 0.5  # of the budget goes to looks of the engine; the rest is for capture and writing
+VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores")
+# Part -> the quantities that are missing where it had to be switched off.
+MEASURES = {
+    "losses": ("train_loss",),
+    "gradients": ("grad_norm",),
+    "classes": ("train_classes",),
+    "validation": VALIDATION,
+    "steps": ("train_loss", "grad_norm", "train_classes"),
+    "reads": ("train_loss", "grad_norm", "train_classes", *VALIDATION),
+}
+
+
+class StopTraining(Exception):
+    """Raised out of ``optimizer.step()`` after a finding named in ``stop_on``; `with watch(...)` ends quietly on it."""
+
+
+class Monitor:
+    """Watches one run. Nothing that goes wrong in here reaches the training.
+
+    Attributes:
+        record: What was measured.
+        capture: Who measures.
+        report: The report, once `finish` was called.
+        stop_by_raising: Raise `StopTraining` after a finding of ``stop_on``; trainers that can be told to stop read
+            `should_stop` instead.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        settings: Settings,
+        *,
+        framework: str = "pytorch",
+        criterion: Any = None,
+        directory: Path | None = None,
+        writer: Any = None,
+        task: str | None = None,
+        class_names: Sequence[str] | None = None,
+        on_finding: Callable[[Diagnosis], None] | None = None,
+        stop_on: Sequence[str] = (),
+        stop_by_raising: bool = True,
+        train_eval_loader: Any = None,
+        primary_validation: str | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.settings, self.directory = settings, directory
+        self.report: Report | None = None
+        self.stop_by_raising = stop_by_raising
+        self.record = RunRecord(SegmentWriter(directory) if directory is not None else None)
+        self.containment = Containment(clock, self._fault, settings.strict)
+        self._clock, self._began, self._last_flush = clock, clock(), clock()
+        self._framework = framework
+        self._looks = self._looks_put_off = self._judged_passes = 0
+        self._look_seconds = 0.0
+        self._outlets = Outlets(directory, writer, quiet=settings.quiet)
+        self._live = LiveFindings(self.record, on_finding, stop_on, self._outlets.say)
+        self._note_run(finished=False)
+        if class_names is not None:
+            self.record.set_fact("class_names", [str(name) for name in class_names])
+        if task is not None:
+            self.record.set_fact("task", task)
+        self.capture = RunCapture(
+            models,
+            optimizers,
+            self.record,
+            self.containment,
+            flush_every=settings.flush_every,
+            on_step=self._stepped,
+            train_eval_loader=train_eval_loader,
+            primary_validation=primary_validation,
+            task=task,
+            criterion=criterion,
+        )
+        self._write()
+
+    @property
+    def should_stop(self) -> bool:
+        """A finding named in ``stop_on`` was reported."""
+        return self._live.stop
+
+    # ------------------------------------------------------------------ while the training runs
+
+    def _stepped(self, full: bool) -> None:
+        if self.report is not None:
+            return
+        passes = self.capture.book.finished
+        if full or passes != self._judged_passes or self._clock() - self._last_flush > FLUSH_SECONDS:
+            self.flush()
+        if self.should_stop and self.stop_by_raising:
+            raise StopTraining("trainwatch: a finding named in stop_on was made; see the report")
+
+    def flush(self) -> None:
+        """Read what was measured, write it, and judge it if the budget allows."""
+        self._last_flush = self._clock()
+        self.capture.flush()
+        self._show_curves()
+        self._look()
+        self._write()
+
+    def epoch_end(self, metrics: Mapping[str, float]) -> None:
+        """The user or the trainer says that an epoch is over."""
+        self.capture.end_pass()
+        self._note_epoch(dict(metrics))
+        self.flush()
+
+    @contained("record")
+    def _note_epoch(self, metrics: dict[str, float]) -> None:
+        step = self.capture.step
+        series = self.record.series("epoch", "end")
+        self.record.append("epoch", "end", step, 1.0 if series is None else float(series.values[-1]) + 1)
+        for name, value in metrics.items():
+            self.record.append("metric", name, step, float(value))
+
+    @contained("engine")
+    def _look(self) -> None:
+        """Judge the run as it stands. Put off where looks have used up their share of the budget."""
+        last = self._look_seconds / self._looks if self._looks else 0.0
+        elapsed = self._clock() - self._began
+        budget = max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step) * LOOK_SHARE
+        if self._looks and self._look_seconds + last > budget:
+            self._looks_put_off += 1
+            return
+        began = self._clock()
+        self._judged_passes = self.capture.book.finished
+        report = judge(self.record, self.settings)
+        self._take(report)
+        self._looks += 1
+        self._look_seconds += self._clock() - began
+
+    @contained("notices")
+    def _take(self, report: Report) -> None:
+        self._live.look(report, self.capture.step, self.capture.book.finished)
+        self._outlets.look(self.capture.step, report)
+
+    @contained("tensorboard")
+    def _show_curves(self) -> None:
+        self._outlets.curves(self.record, self.capture.step)
+
+    @contained("record")
+    def _write(self) -> None:
+        if isinstance(self.record.journal, SegmentWriter):
+            self.record.journal.flush()
+
+    # ------------------------------------------------------------------ the end
+
+    def finish(self, error: BaseException | None = None) -> Report:
+        """End the watch: take hooks off, read what is under way, judge, and write the report.
+
+        Args:
+            error: The exception that ended the training, if one did; noted in the report.
+        """
+        if self.report is not None:
+            return self.report
+        self.capture.detach()
+        self.capture.flush(last=True)
+        self._show_curves()
+        self._note_run(finished=error is None, error=error)
+        self.report = Report("not-judged")  # should the engine itself fail
+        self._settle()
+        self._note_overhead()
+        # Again, since faults, transitions and overhead belong to the report; the measures are kept by the record.
+        self.report = self.containment.run("engine", judge, self.record, self.settings) or self.report
+        if "engine" in self.containment.off:
+            self.report = replace(self.report, not_checked={"TW709": "the rule engine failed (see the record's faults)"})
+        self._close()
+        return self.report
+
+    @contained("engine")
+    def _settle(self) -> None:
+        report = judge(self.record, self.settings)
+        self.containment.run("notices", self._live.settle, report, self.capture.step)
+
+    @contained("record")
+    def _note_overhead(self) -> None:
+        self.record.set_fact("overhead", self._overhead())
+
+    def _close(self) -> None:
+        assert self.report is not None
+        self.containment.run("record", self._close_journal)
+        self.containment.run("tensorboard", self._outlets.finish, self.capture.step, self.report)
+        if self.directory is not None:
+            self.containment.run("report files", self.report.save, self.directory)
+        self.containment.run("notices", self._outlets.show, self.report)
+
+    def _close_journal(self) -> None:
+        if isinstance(self.record.journal, SegmentWriter):
+            self.record.journal.close()
+
+    def _note_run(self, finished: bool, error: BaseException | None = None) -> None:
+        started = hasattr(self, "capture")
+        facts = {
+            "framework": self._framework,
+            "steps": self.capture.step if started else 0,
+            "epochs": self.capture.epochs_seen() if started else 0,
+            "samples": self.capture.samples if started else 0,
+            "train_samples": self.capture.book.train_samples if started else None,
+            "finished": finished,
+            "ended_by": "" if error is None else f"{type(error).__name__}: {error}".rstrip(": "),
+        }
+        self.containment.run("record", self.record.set_fact, "run", facts)
+
+    def _overhead(self) -> dict[str, Any]:
+        seconds = {part: round(s, 6) for part, s in sorted(self.containment.seconds.items())}
+        run = max(self._clock() - self._began, 1e-9)
+        spent = sum(seconds.values())
+        skipped = []
+        if self._looks_put_off:
+            skipped.append(f"{self._looks_put_off} looks of the rule engine were put off to keep the budget")
+        if self.capture.classes.uncounted:
+            skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
+        return {
+            "seconds": seconds,
+            "run_seconds": round(run, 6),
+            "share": spent / run,
+            "per_step_us": 1e6 * spent / max(1, self.capture.step),
+            "budget": self.settings.overhead,
+            "skipped": skipped,
+        }
+
+    def _fault(self, part: str, error: Exception) -> None:
+        """Note a contained fault. Nothing in here may fail in its turn."""
+        fault = fault_of(part, error, self.capture.step if hasattr(self, "capture") else 0)
+        if part == "record":
+            self.record.journal = None
+        reason = f"its capture failed with {type(error).__name__} (see TW000)"
+        lost = {quantity: reason for quantity in MEASURES.get(part, ())}
+        try:
+            self.record.add_fault(fault)
+            self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **lost})
+        except Exception:
+            self.record.journal = None  # what could not be written is still held in memory

@@ -1,0 +1,90 @@
+"""Where a running watch speaks: notices on the terminal, curves and findings in TensorBoard, the report at the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis
+from trainwatch.record import RunRecord
+from trainwatch.report import Report
+from trainwatch.reports.notice import notice
+from trainwatch.tensorboard.writer import TensorBoardSink, open_sink
+
+
+class Outlets:
+    """Everything that a watch prints or draws.
+
+    Args:
+        directory: Where an event file is opened, if the trainer has no writer of its own.
+        writer: The trainer's own TensorBoard writer, or None.
+        quiet: Print nothing.
+    """
+
+    def __init__(self, directory: Path | None, writer: Any, *, quiet: bool) -> None:
+        self._directory, self._writer, self._quiet = directory, writer, quiet
+        self._sink: TensorBoardSink | None = None
+        self._opened = False
+        self._drawn: dict[tuple[str, str], int] = {}  # series -> last step drawn
+        self._codes: list[str] = []
+
+    def say(self, state: str, diagnosis: Diagnosis, step: int) -> None:
+        """Print one line for a finding that was first reported or is resolved."""
+        if not self._quiet:
+            print(f"trainwatch: {notice(diagnosis, step, resolved=state == 'resolved')}", file=sys.stderr, flush=True)
+
+    def curves(self, record: RunRecord, step: int) -> None:
+        """One point a flush for each loss, the learning rates and the gradient norm of all parameters together."""
+        sink = self._open()
+        if sink is None:
+            return
+        points: dict[str, float] = {}
+        for quantity in ("train_loss", "val_loss", "lr"):
+            for key in record.keys(quantity):
+                if (values := self._new(record, quantity, key)) is not None:
+                    points[f"trainwatch/{quantity}/{key}"] = float(np.mean(values))
+        for key in record.keys("grad_norm"):
+            if (norms := self._new(record, "grad_norm", key)) is not None:
+                points[f"trainwatch/grad_norm/{key}"] = float(np.mean(np.sqrt(np.nansum(np.square(norms), axis=1))))
+        if points:
+            sink.scalars(step, points)
+
+    def look(self, step: int, report: Report) -> None:
+        """Draw the findings, where they changed or are due."""
+        sink = self._open()
+        codes = [d.code for d in report.findings()]
+        if sink is not None and sink.wants_snapshot(step, codes != self._codes):
+            sink.findings(step, report)
+        self._codes = codes
+
+    def finish(self, step: int, report: Report) -> None:
+        """Draw the last findings and close."""
+        sink = self._open()
+        if sink is not None:
+            sink.findings(step, report)
+            sink.close()
+
+    def show(self, report: Report) -> None:
+        """Print the report and where its files are."""
+        if self._quiet:
+            return
+        report.print()
+        if self._directory is not None:
+            print(f"Record and report: {self._directory}")
+
+    def _new(self, record: RunRecord, quantity: str, key: str) -> Any:
+        series = record.series(quantity, key)
+        if series is None or not len(series):
+            return None
+        fresh = series.steps > self._drawn.get((quantity, key), -1)
+        self._drawn[quantity, key] = series.last_step
+        return series.values[fresh] if fresh.any() else None
+
+    def _open(self) -> TensorBoardSink | None:
+        if not self._opened:
+            self._opened = True
+            self._sink = open_sink(self._directory, self._writer)
+        return self._sink

@@ -1,0 +1,142 @@
+"""The course of the training loss: where it began, where it got to, how noisy it is, and what chance would give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+from trainwatch.record.series import Array
+
+BLOCKS = 20  # medians of this many equal parts of the run
+TAIL = 0.2  # share of the run that counts as its end
+MAD_TO_SD = 1.4826  # of a normal distribution
+MEDIAN_ERROR = 1.2533  # standard error of a median against that of a mean
+
+
+@dataclass(frozen=True)
+class LossCourse:
+    """What the training loss did, in its own unit.
+
+    Attributes:
+        stream: Stream of ``train_loss`` that it was read from.
+        steps: Optimiser steps.
+        values: Losses at those steps; infinity where not finite.
+        start: The first loss: before any update.
+        settled: Median between 5 % and 15 % of the run, when an output bias has found the mean of the targets.
+        best: Lowest median of a twentieth of the run.
+        best_step: Where that twentieth begins.
+        end: Median of the last fifth of the run; infinite where most of it is not finite.
+        noise: Standard deviation of one loss about the course, from differences of neighbours.
+        end_error: Standard error of `end`.
+        chance: Loss of a constant guess, where the criterion and the classes tell; else None.
+    """
+
+    stream: str
+    steps: Array = field(repr=False)
+    values: Array = field(repr=False)
+    start: float
+    settled: float
+    best: float
+    best_step: int
+    end: float
+    noise: float
+    end_error: float
+    chance: float | None
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def learned(self) -> float:
+        """Share of the loss that training has removed, at most 1; minus infinity where the end is not finite.
+
+        Against chance where that is known. Else against the level after the first transient, unless most of the first
+        loss is gone: an untrained net may start far above chance, and a trained one may have got there at once.
+        """
+        if not np.isfinite(self.end):
+            return -np.inf
+        if self.chance is not None:
+            return 1 - self.end / self.chance
+        fallen = _share(self.start - self.end, self.start)
+        return max(_share(self.settled - self.end, self.settled), fallen if fallen > 0.5 else -np.inf)
+
+    @property
+    def learned_error(self) -> float:
+        """Standard error of `learned`."""
+        return self.end_error / max(abs(self.settled if self.chance is None else self.chance), 1e-30)
+
+
+def loss_course(record: RunRecord) -> LossCourse | None:
+    """The course of the loss that is trained on; None where no loss was recorded.
+
+    A single criterion is read as it is, since chance is known for it; a sum of several at its root.
+    """
+    streams = record.keys("train_loss")
+    criteria = [s for s in streams if s != "root"]
+    stream = criteria[0] if len(criteria) == 1 or (criteria and "root" not in streams) else "root"
+    series = record.series("train_loss", stream)
+    if series is None or not len(series):
+        return None
+    steps, values = series.history()
+    values = values.astype(float)
+    kept = ~np.isnan(values)
+    steps, values = steps[kept], values[kept]
+    if not len(values):
+        return None
+    n = len(values)
+    finite = values[np.isfinite(values)]
+    cuts = np.linspace(0, n, min(BLOCKS, n) + 1).astype(int)[:-1]
+    levels = _block_medians(values, min(BLOCKS, n))
+    tail = values[min(int(n * (1 - TAIL)), n - 1) :]
+    noise = float(np.median(np.abs(np.diff(finite)))) * MAD_TO_SD / np.sqrt(2) if len(finite) > 1 else 0.0
+    return LossCourse(
+        stream=stream,
+        steps=steps,
+        values=values,
+        start=float(values[0]),
+        settled=float(np.median(values[int(n * 0.05) : max(int(n * 0.15), 1)])),
+        best=float(levels.min()),
+        best_step=int(steps[cuts[int(levels.argmin())]]),
+        end=float(np.median(tail)),
+        noise=noise,
+        end_error=MEDIAN_ERROR * noise / float(np.sqrt(len(tail))),
+        chance=chance_of(record, stream),
+    )
+
+
+def chance_of(record: RunRecord, stream: str) -> float | None:
+    """Loss of the best constant guess of a class, in nats; None where the criterion does not tell.
+
+    The entropy of the training targets, as far as they were counted, else the logarithm of the number of classes.
+    """
+    facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
+    if "cross_entropy" not in str(facts.get("function")) or facts.get("reduction") != "mean":
+        return None
+    width = facts.get("classes") or 0
+    plain = not any(value is not None and np.any(np.asarray(value) != 0) for value in _weighting(facts))
+    counts = record.series("train_classes", "targets")
+    if plain and counts is not None and len(counts):
+        share = counts.history()[1].astype(float).sum(0)[:-1]
+        share = share[share > 0] / max(share.sum(), 1)
+        if len(share) > 1:
+            return float(-(share * np.log(share)).sum())
+    return float(np.log(width)) if width > 1 and "binary" not in str(facts["function"]) else None
+
+
+def _weighting(facts: dict[str, Any]) -> list[Any]:
+    """Arguments that change what a constant guess costs."""
+    arguments = facts.get("arguments", {})
+    return [arguments.get(name) for name in ("weight", "pos_weight", "label_smoothing")]
+
+
+def _block_medians(values: Array, blocks: int) -> Array:
+    width = len(values) // blocks
+    usable = values[len(values) - width * blocks :]
+    return np.asarray(np.median(usable.reshape(blocks, width), axis=1))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / abs(whole) if whole else 0.0

@@ -1,0 +1,142 @@
+"""How far a validation curve has risen from its minimum, against the noise of samples and of iterates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
+
+REPLICATES = 200
+WANDERING = 1.6  # neighbouring passes err alike (autocorrelation about 0.5), which residuals understate
+
+
+@dataclass(frozen=True)
+class Rise:
+    """The rise of a curve above its minimum.
+
+    "Last minus lowest" is a selected difference: it is positive for noise alone. `rise` is therefore that
+    difference less what a falling or flat curve under the same noise would show.
+
+    Attributes:
+        best: Index of the pass with the lowest loss.
+        best_step: Its optimiser step.
+        best_steps: 95 % interval of the step at which the curve turns.
+        minimum: Loss there.
+        end: Loss now: median of the last passes.
+        last: How many passes `end` rests on.
+        rise: `end` - `minimum`, less the selection bias.
+        error: Standard error of `rise`.
+        interval: 95 % interval of `rise`.
+        probability: Share of replicates without a rise that show less than was observed.
+        noise: Standard deviation of the curve from pass to pass around its trend.
+    """
+
+    best: int
+    best_step: int
+    best_steps: tuple[int, int]
+    minimum: float
+    end: float
+    last: int
+    rise: float
+    error: float
+    interval: tuple[float, float]
+    probability: float
+    noise: float
+
+
+def validation_rise(record: RunRecord) -> Rise | None:
+    """The rise of the primary validation loss, for `RunRecord.memo`; None below four passes."""
+    curve = record.memo(validation_curve)
+    return rise_of(curve) if curve is not None and len(curve.steps) > 3 else None
+
+
+def rise_of(curve: ValidationCurve) -> Rise:
+    """Measure the rise of a curve of at least four passes by a bootstrap of its columns.
+
+    Each replicate redoes the whole curve and its minimum: columns are drawn anew (independently per pass where they
+    are not paired) and iterate noise is added, once around a curve that never rises (the null, for the bias and
+    `probability`) and once around the unimodal fit (for the errors).
+    """
+    y, rng = curve.mean, np.random.default_rng(0)
+    length, best, last = len(y), int(y.argmin()), last_passes(len(y))
+    fit = unimodal(y, best)
+    noise, freedom = _iterate_noise(y, fit, best)
+    jitter = noise * rng.standard_normal((REPLICATES, length))
+    sampling = _sampling(curve, rng)
+    null = -_isotonic(-y) + jitter
+    alike = fit + jitter + sampling
+    chance = np.median(null[:, -last:], axis=1) - null.min(1)
+    end = float(np.median(y[-last:]))
+    rise = end - float(y[best]) - float(chance.mean())
+    drawn = np.median((y + sampling)[:, -last:], axis=1) - (y + sampling)[:, best]
+    # Noise known from few residuals is itself uncertain: widen, as Student's t does.
+    spread = float(np.hypot(WANDERING * chance.std() * (1 + 1.5 / freedom), drawn.std()))
+    turns = np.percentile(alike.argmin(1), (2.5, 97.5)).round().astype(int)
+    return Rise(
+        best=best,
+        best_step=int(curve.steps[best]),
+        best_steps=(int(curve.steps[turns[0]]), int(curve.steps[turns[1]])),
+        minimum=float(y[best]),
+        end=end,
+        last=last,
+        rise=rise,
+        error=spread,
+        interval=(rise - 1.96 * spread, rise + 1.96 * spread),
+        probability=float((chance < end - y[best]).mean()),
+        noise=noise,
+    )
+
+
+def last_passes(length: int) -> int:
+    """How many passes "now" stands for: a median over them outvotes one stray pass."""
+    return max(3, length // 10) if length > 5 else 2
+
+
+def unimodal(y: Array, turn: int) -> Array:
+    """Least-squares fit that falls until `turn` and rises after it."""
+    left, right = _isotonic(y[turn::-1]), _isotonic(y[turn:])
+    return np.concatenate([left[:0:-1], [(left[0] + right[0]) / 2], right[1:]])
+
+
+def _isotonic(y: Array) -> Array:
+    """Rising least-squares fit, by pooling adjacent violators."""
+    levels: list[float] = []
+    sizes: list[int] = []
+    for value in y.tolist():
+        levels.append(value)
+        sizes.append(1)
+        while len(levels) > 1 and levels[-2] > levels[-1]:
+            size = sizes[-2] + sizes[-1]
+            levels[-2:] = [(levels[-2] * sizes[-2] + levels[-1] * sizes[-1]) / size]
+            sizes[-2:] = [size]
+    return np.repeat(levels, sizes)
+
+
+def _sampling(curve: ValidationCurve, rng: np.random.Generator) -> Array:
+    """Deviations of resampled curves from the curve, shape (REPLICATES, T)."""
+    length, columns = curve.losses.shape
+    if columns == 1:
+        return np.zeros((REPLICATES, length))  # no spread over samples was seen: iterate noise alone
+    if not curve.paired:
+        centred = curve.losses - curve.mean[:, None]
+        return np.asarray(rng.standard_normal((REPLICATES, length)) * np.sqrt(centred**2 @ curve.weights**2))
+    drawn = rng.multinomial(columns, np.full(columns, 1 / columns), size=REPLICATES) * curve.weights
+    return np.asarray(drawn @ curve.losses.T / drawn.sum(1, keepdims=True) - curve.mean)
+
+
+def _iterate_noise(y: Array, fit: Array, best: int) -> tuple[float, float]:
+    """Noise from pass to pass since the minimum and its degrees of freedom: the larger of two views.
+
+    Second differences see fast noise whatever the trend; residuals of the unimodal fit see slow waves.
+    """
+    # With too few passes after the minimum those before it help out, but not the steep start.
+    begin = best if len(y) - best > 4 else max(0, min(best, len(y) // 3, len(y) - 5))
+    y, fit = y[begin:], fit[begin:]
+    bend = (y[:-2] + y[2:]) / 2 - y[1:-1]
+    fast = np.sqrt((bend**2).mean() / 1.5)
+    pieces = 1 + np.count_nonzero(np.diff(fit))
+    slow = np.sqrt(((y - fit) ** 2).sum() / max(len(y) - 1.5 * pieces, len(y) / 3))
+    return float(max(fast, slow)), max(0.6 * len(bend), 1.0)
