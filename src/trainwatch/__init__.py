@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trainwatch.diagnosis import Severity as Severity
     from trainwatch.monitor import StopTraining as StopTraining
     from trainwatch.offline import diagnose as diagnose
+    from trainwatch.record import RecordError as RecordError
     from trainwatch.record import RunRecord as RunRecord
     from trainwatch.report import FindingsError as FindingsError
     from trainwatch.report import Report as Report
@@ -40,6 +41,7 @@ _HOMES = {
     "Severity": "diagnosis",
     "StopTraining": "monitor",
     "diagnose": "offline",
+    "RecordError": "record",
     "RunRecord": "record",
     "FindingsError": "report",
     "Report": "report",

@@ -14,7 +14,7 @@ import typer
 import trainwatch
 from trainwatch.config import SettingsError, rule_named
 from trainwatch.demo import Fault
-from trainwatch.record.frames import RecordError
+from trainwatch.record import RecordError
 from trainwatch.report import Report
 from trainwatch.rules import Rule, all_rules
 
@@ -98,8 +98,8 @@ def demo(
 
     try:
         report = show(fault, seed, directory)
-    except OSError as error:
-        _fail(f"cannot write to {error.filename or directory}: {error.strerror or error}")
+    except RecordError as error:
+        _fail(str(error))
     first = report.findings()[0].code if report else None
     if first != fault.code or report.verdict == "not-judged":
         typer.echo(f"This is not what was planted: {fault.code or 'nothing'} was expected.", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trainwatch.config import Settings, load_settings
 from trainwatch.engine import judge
-from trainwatch.record.reader import read_record
+from trainwatch.record import read_record
 from trainwatch.report import Report
 
 

@@ -47,7 +47,9 @@ def show(fault: Fault, seed: int, log_dir: Path, console: Console | None = None)
         report = train(setup, seed, log_dir, on_epoch, on_finding)
     console.print()
     report.print()
-    files = ", ".join(p.name for p in sorted(log_dir.glob("report.*")))
-    console.print(f"\nFiles: {files} in {log_dir}", highlight=False, soft_wrap=True)
-    console.print(f"Again: trainwatch diagnose {log_dir}", highlight=False, soft_wrap=True)
+    for line in (
+        f"\nFiles: {', '.join(str(path) for path in sorted(log_dir.rglob('report.*')))}",
+        f"Again: trainwatch diagnose {log_dir}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return report
