@@ -79,7 +79,9 @@ def figure_from_plain(data: dict[str, Any]) -> Figure:
         return Curve(**{**fields, "lines": lines, "marks": {int(k): v for k, v in fields["marks"].items()}})
     if data["kind"] == "heatmap":
         values = tuple(tuple(_float(v) for v in row) for row in fields["values"])
-        return Heatmap(**{**fields, "rows": tuple(fields["rows"]), "columns": tuple(fields["columns"]), "values": values})
+        return Heatmap(
+            **{**fields, "rows": tuple(fields["rows"]), "columns": tuple(fields["columns"]), "values": values}
+        )
     if data["kind"] == "bars":
         groups = {name: tuple(_float(v) for v in values) for name, values in fields["groups"].items()}
         return Bars(**{**fields, "labels": tuple(fields["labels"]), "groups": groups})

@@ -188,7 +188,9 @@ class Monitor:
         # Again, since faults, transitions and overhead belong to the report; the measures are kept by the record.
         self.report = self.containment.run("engine", judge, self.record, self.settings) or self.report
         if "engine" in self.containment.off:
-            self.report = replace(self.report, not_checked={"TW709": "the rule engine failed (see the record's faults)"})
+            self.report = replace(
+                self.report, not_checked={"TW709": "the rule engine failed (see the record's faults)"}
+            )
         self._close()
         return self.report
 

@@ -88,7 +88,12 @@ class TrainWatch(Callback):
         models = {"default": pl_module}
         optimizers = {_key(i, trainer.optimizers): o for i, o in enumerate(trainer.optimizers)}
         check_arguments(
-            models, optimizers, self._criterion, self._options["on_finding"], self._options["stop_on"], self._options["task"]
+            models,
+            optimizers,
+            self._criterion,
+            self._options["on_finding"],
+            self._options["stop_on"],
+            self._options["task"],
         )
         self.report = None
         self._monitor = Monitor(
@@ -154,7 +159,9 @@ class TrainWatch(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._monitor is not None and not trainer.sanity_checking:
-            metrics = {k: v for k, v in trainer.callback_metrics.items() if getattr(v, "device", None) == torch.device("cpu")}
+            metrics = {
+                k: v for k, v in trainer.callback_metrics.items() if getattr(v, "device", None) == torch.device("cpu")
+            }
             self._monitor.epoch_end({k: float(v) for k, v in metrics.items()})
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

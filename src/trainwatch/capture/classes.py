@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -79,13 +80,17 @@ class ClassCounter:
             deliver: Called with the key (``"targets"`` or ``"labels"``) and counts of shape (K + 1,).
         """
         held, self._held, self._bytes = self._held, [], 0
+        batches: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
+        for sort, classes, labels, target, version in held:
+            if _version(target) == version:
+                batches[sort, classes, labels, target.dtype, target.device, target.shape[1:]].append(target)
+            else:
+                self.uncounted += 1
         totals: dict[tuple[str, int, torch.device], torch.Tensor] = {}
         with torch.no_grad():
-            for name, classes, labels, target, version in held:
-                if _version(target) != version:
-                    self.uncounted += 1
-                    continue
-                key, counts = _count(name, classes, labels, target)
+            for (sort, classes, labels, *_), targets in batches.items():
+                whole = torch.cat(targets) if targets[0].ndim else torch.stack(targets)
+                key, counts = _count(sort, classes, labels, whole)
                 slot = (key, len(counts), counts.device)
                 totals[slot] = totals[slot] + counts if slot in totals else counts
         for (key, _, _), counts in totals.items():
@@ -103,9 +108,9 @@ def count_classes(indices: torch.Tensor, classes: int) -> torch.Tensor:
     return counts.scatter_add_(0, safe, torch.ones_like(safe))
 
 
-def _count(name: str, classes: int, labels: int, target: torch.Tensor) -> tuple[str, torch.Tensor]:
-    indices = class_indices(name, target)
-    if name in PER_LABEL and labels > 1:
+def _count(sort: str, classes: int, labels: int, target: torch.Tensor) -> tuple[str, torch.Tensor]:
+    indices = class_indices(sort, target)
+    if sort in PER_LABEL and labels > 1:
         per_sample = indices.reshape(-1, labels)
         samples = torch.full((1,), per_sample.shape[0], device=indices.device)
         return "labels", torch.cat([per_sample.sum(0), samples])

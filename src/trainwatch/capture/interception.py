@@ -28,7 +28,6 @@ LOSSES = (
 ).split()
 
 
-
 def _copy(function: types.FunctionType) -> types.FunctionType:
     twin = types.FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
@@ -50,7 +49,7 @@ class LossCall:
         output: What it returned.
         input: Predictions, where known.
         target: Targets, where known.
-        arguments: Further arguments, by name: ``reduction``, ``weight``, ``label_smoothing`` ...
+        positional, keywords: The further arguments, as they were passed.
         known: The name is one of torch's own functional losses, so that `ORIGINAL` can evaluate it per sample.
         meaning: The functional loss whose predictions and targets look like these, where `name` is another.
     """
@@ -59,7 +58,8 @@ class LossCall:
     output: torch.Tensor
     input: torch.Tensor | None = None
     target: torch.Tensor | None = None
-    arguments: dict[str, Any] | None = None
+    positional: tuple[Any, ...] = ()
+    keywords: dict[str, Any] | None = None
     known: bool = False
     meaning: str = ""
 
@@ -67,6 +67,19 @@ class LossCall:
     def sort(self) -> str:
         """Name of the functional loss that tells how to read predictions and targets."""
         return self.meaning or self.name
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The further arguments by name: ``reduction``, ``weight``, ``label_smoothing`` ..."""
+        named = dict(zip(_POSITIONS.get(self.name, ()), self.positional, strict=False))
+        named.update((k, v) for k, v in (self.keywords or {}).items() if k not in ("input", "target"))
+        return named
+
+    def without_graph(self) -> LossCall:
+        """A copy that keeps nothing of the graph alive: no predictions, the output detached."""
+        keywords = self.keywords and {k: v for k, v in self.keywords.items() if k != "input"}
+        output = self.output.detach()
+        return LossCall(self.name, output, None, self.target, self.positional, keywords, self.known, self.meaning)
 
 
 class Listener(Protocol):
@@ -164,7 +177,7 @@ def _call_loss(name: str, original: Callable[..., Any], args: tuple[Any, ...], k
     if isinstance(output, torch.Tensor):
         inputs = args[0] if args else kwargs.get("input")
         target = args[1] if len(args) > 1 else kwargs.get("target")
-        call = LossCall(name, output, _tensor(inputs), _tensor(target), _named(name, args, kwargs), known=True)
+        call = LossCall(name, output, _tensor(inputs), _tensor(target), args[2:], kwargs, known=True)
         for listener in _listeners:
             listener.on_loss(call)
     return output
@@ -253,9 +266,3 @@ _POSITIONS = {
     "smooth_l1_loss": ("size_average", "reduce", "reduction", "beta"),
     "huber_loss": ("reduction", "delta"),
 }
-
-
-def _named(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    named = dict(zip(_POSITIONS.get(name, ()), args[2:], strict=False))
-    named.update((k, v) for k, v in kwargs.items() if k not in ("input", "target"))
-    return named

@@ -64,7 +64,7 @@ class StepLosses:
     def add(self, call: LossCall, count: int, step: int) -> Entry:
         """Note a loss computed with gradients, after `step` optimiser steps."""
         output = call.output
-        bare = LossCall(call.name, output.detach(), None, call.target, call.arguments, call.known, call.meaning)
+        bare = call.without_graph()
         entry = Entry(bare, bare.output, count, weakref.ref(output), step=step)
         entry.classes, entry.labels = classes_of(call), labels_of(call)
         if self._calm < CALM and output.requires_grad:

@@ -73,7 +73,7 @@ class RunCapture:
         self._loss_facts: dict[str, Any] = {}
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
         self._recent: list[LossCall] = []
-        self._batch: torch.Tensor | None = None
+        self._inputs: Any = None  # of the model, in training
         self._print_next = True
         self._scaled: tuple[Any, Any, Any] | None = None
         self._scale: torch.Tensor | None = None
@@ -111,7 +111,7 @@ class RunCapture:
         self._order_hooks.remove()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
-        self._batch = None
+        self._inputs = None
 
     def epochs_seen(self) -> int:
         """Epochs, by the training loader, else by the passes over the primary validation stream."""
@@ -137,7 +137,9 @@ class RunCapture:
             return
         rank = wiring.execution_rank(list(wiring.named_modules(self.models)), self._order)
         parameters = self.record.facts["parameters"]
-        places = {m: i for i, m in enumerate(sorted({p["module"] for p in parameters}, key=lambda m: rank.get(m, -1.0)))}
+        places = {
+            m: i for i, m in enumerate(sorted({p["module"] for p in parameters}, key=lambda m: rank.get(m, -1.0)))
+        }
         self.record.set_fact("parameters", [{**p, "order": places[p["module"]]} for p in parameters])
         self.record.set_fact("modules", wiring.module_facts(self.models, self._order))
 
@@ -188,7 +190,6 @@ class RunCapture:
 
     # ------------------------------------------------------------------ forward and losses
 
-    @contained("validation")
     def on_forward_start(self, *_: Any) -> None:
         self._inside = []
 
@@ -201,7 +202,7 @@ class RunCapture:
         self.validation.forward_seen(inputs, output, grad)
         if grad:
             self._forwarded = True
-            self.note_batch(inputs)
+            self._inputs = inputs
         for call in inside:
             self._view(call)
         loss = _loss_in(output)
@@ -209,8 +210,8 @@ class RunCapture:
             self._take(LossCall("model", loss), within=True)
 
     def note_batch(self, batch: Any) -> None:
-        """What the model was given, to recognise training data in a validation pass. Kept until the next batch."""
-        self._batch = bare(batch)
+        """What the model is given, to recognise training data in a validation pass. Kept until the next batch."""
+        self._inputs = batch
 
     @contained("validation")
     def note_validation_batch(self, batch: Any) -> None:
@@ -273,7 +274,7 @@ class RunCapture:
             self._view(call)
 
     def _note_loss_facts(self, call: LossCall) -> None:
-        arguments = {k: _plain(v) for k, v in (call.arguments or {}).items()}
+        arguments = {k: _plain(v) for k, v in call.arguments.items()}
         self._loss_facts[call.name] = {
             "function": call.name,
             "reduction": arguments.get("reduction", "mean" if call.output.ndim == 0 else "none"),
@@ -287,7 +288,7 @@ class RunCapture:
 
     def _note_task(self, call: LossCall) -> None:
         if "task" not in self.record.facts:
-            task = self._task or task_of(call, self._batch)
+            task = self._task or task_of(call, bare(self._inputs))
             if task is not None:
                 self.record.set_fact("task", task)
 
@@ -318,7 +319,8 @@ class RunCapture:
         self._backpropagated = True
         for ring in self._rings.values():
             ring.measure(self._scale)
-        self._training_resumes()
+        if not self.validation.idle:
+            self._training_resumes()
 
     def _concerns_us(self) -> bool:
         """The backward pass may have reached a watched parameter: a watched model was called, or cannot be seen."""
@@ -362,9 +364,9 @@ class RunCapture:
         self._commit_losses(key, step)
         full = self._commit_gradients(key, step)
         self._note_rates(key, step)
-        if self._print_next and self._batch is not None:
+        if self._print_next and self._inputs is not None:
             self._print_next = False
-            self._fingerprint(self._batch)
+            self._fingerprint()
         self.step = max(self.step, step + 1)
         return bool(full)
 
@@ -393,11 +395,15 @@ class RunCapture:
         self.validation.add_late(entries)
 
     @contained("validation")
-    def _fingerprint(self, batch: torch.Tensor) -> None:
-        self.book.know_training_batch(batch)
+    def _fingerprint(self) -> None:
+        batch = bare(self._inputs)
+        if batch is not None:
+            self.book.know_training_batch(batch)
 
     @contained("rates")
     def _note_rates(self, key: str, step: int) -> None:
+        if [g.get("lr") for g in self.optimizers[key].param_groups] == self._rates.get(key):
+            return
         rates = wiring.learning_rates(self.optimizers[key])
         if rates is None or rates == self._rates.get(key):
             return

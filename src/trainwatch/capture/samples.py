@@ -89,8 +89,8 @@ def _samples(predictions: torch.Tensor, target: torch.Tensor | None) -> int:
 
 
 def _losses(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
-    arguments = {k: v for k, v in (call.arguments or {}).items() if k not in ("reduction", "size_average", "reduce")}
-    if (call.arguments or {}).get("reduction") == "none":
+    arguments = {k: v for k, v in call.arguments.items() if k not in ("reduction", "size_average", "reduce")}
+    if call.arguments.get("reduction") == "none":
         each = call.output.detach()
     else:
         each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
@@ -115,7 +115,9 @@ def _judge_predictions(view: BatchView, call: LossCall, predictions: torch.Tenso
         right = ((predicted == truth) & valid).reshape(truth.shape[0] if truth.ndim else 1, -1).sum(1)
         view.correct = right.float() / valid.reshape(right.shape[0], -1).sum(1)
         if classes == 2 and predictions.ndim == 2:
-            view.scores = predictions.float().softmax(1)[:, 1] if call.sort == "cross_entropy" else predictions[:, 1].exp()
+            view.scores = (
+                predictions.float().softmax(1)[:, 1] if call.sort == "cross_entropy" else predictions[:, 1].exp()
+            )
     elif call.sort in PER_LABEL and predictions.shape == target.shape:
         probabilities = predictions.float() if call.sort == "binary_cross_entropy" else predictions.float().sigmoid()
         classes = 2

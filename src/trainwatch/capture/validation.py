@@ -32,6 +32,7 @@ class ValidationWatch:
         self.stage: str | None = None
         self.forwards = 0
         self.step = 0
+        self.idle = True  # nothing but training happened since training resumed
         self._open: Pass | None = None
         self._position = 0
         self._source: Any = None
@@ -48,6 +49,7 @@ class ValidationWatch:
         self.forwards += 1
         if grad:
             return
+        self.idle = False
         self._owed += 1
         self._inputs = bare(inputs)
         self._outputs = {t.untyped_storage().data_ptr() for t in _tensors(output)}
@@ -69,13 +71,14 @@ class ValidationWatch:
 
     def add(self, call: LossCall, *, with_grad: bool = False) -> None:
         """Take a loss into the running pass, or begin one."""
+        self.idle = False
         current = self._current()
         if call.name != current.criterion and current.batches:
             value = call.output.detach()
             current.others.setdefault(call.name, []).append((value if value.ndim == 0 else value.mean(), _count(call)))
             return
         current.criterion = call.name
-        current.arguments = {k: v for k, v in (call.arguments or {}).items() if isinstance(v, (int, float, str))}
+        current.arguments = {k: v for k, v in call.arguments.items() if isinstance(v, (int, float, str))}
         view = view_batch(call, current.samples)
         current.batches.append(view)
         current.samples += view.count
@@ -109,6 +112,7 @@ class ValidationWatch:
             source: What tells the loader from others.
             named: Name of the stream that the user gave this loader.
         """
+        self.idle = False
         if self.stage is None:
             self.close()
             self._source, self._named = source, named
@@ -116,6 +120,7 @@ class ValidationWatch:
     def training_resumes(self) -> None:
         """A backward pass begins: the stretch without training is over."""
         self.close()
+        self.idle = True
         self._position = 0
         self._source = self._named = None
         self._owed = 0

@@ -10,6 +10,7 @@ CATALOGUE: dict[str, RemedyEntry] = {
     entry.id: entry for family in (data, fit, gradients, steps, wiring) for entry in family.ENTRIES
 }
 
+
 def remedy(id: str, *, already_in_use: bool = False, **numbers: object) -> Remedy:
     """A remedy of the catalogue with this run's numbers in it.
 

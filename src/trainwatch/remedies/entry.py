@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from string import Formatter
 
 
-
 @dataclass(frozen=True)
 class RemedyEntry:
     """One remedy of the catalogue.

@@ -2,4 +2,108 @@
 
 from trainwatch.remedies.entry import RemedyEntry
 
-ENTRIES: tuple[RemedyEntry, ...] = ()
+ENTRIES: tuple[RemedyEntry, ...] = (
+    RemedyEntry(
+        id="early-stopping",
+        title="Stop at step {best_step}, where the validation loss was lowest",
+        why="{spent:.0%} of the steps came after the best pass (95 % interval: steps {low} to {high}) and made it worse.",
+        how="{next_step}\n"
+        "EarlyStopping(monitor='val_loss', patience={patience})  # and keep the best weights:\n"
+        "ModelCheckpoint(monitor='val_loss', save_top_k=1)",
+        strength="strong",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="more-data",
+        title="Train on more samples",
+        why="There are {ratio} for the network to memorise; more data is the most dependable cure of overfitting.",
+        how="Learn what more data would buy: train on 25, 50 and 100 % of it and extend the curve of validation losses.",
+        strength="strong",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="augment",
+        title="Augment the training inputs",
+        why="Each epoch then shows new variants, so the {samples} training samples are harder to memorise.",
+        how="Images: small shifts, crops and flips that keep the label. Tables and signals: noise well below the spread of "
+        "each feature. Augment training alone, never validation. Accuracy under each variant now: not measured.",
+        strength="strong",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="stronger-regularisation",
+        title="Raise the weight decay from {present:g} to {proposed:g}",
+        why="A stronger pull towards small weights limits how closely the network can follow noise.",
+        how="{next_step}\noptimizer = torch.optim.AdamW(model.parameters(), lr=..., weight_decay={proposed:g})",
+        strength="moderate",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="dropout",
+        title="Use dropout with p = {proposed:g} (now: {present})",
+        why="Units that drop out at random cannot rely on one another to memorise samples. "
+        "Vote gain and co-adaptation of this network: not measured.",
+        how="{next_step}\ntorch.nn.Dropout(p={proposed:g})  # after the activations of {where}",
+        strength="moderate",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="smaller-model",
+        title="Shrink the network",
+        why="Its {parameters} trainable parameters make {ratio}.",
+        how="Halve the widest layers and compare the lowest validation losses. How far each layer can shrink (its effective "
+        "rank): not measured.",
+        strength="moderate",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="clean-data",
+        title="Look for wrong labels",
+        why="Wrong labels can be fitted only by heart, and training loss has come down to {training:.3g}.",
+        how="trainwatch.audit(train_loader, val_loader)  # lists the samples most likely mislabelled; not measured here",
+        strength="moderate",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="ensemble",
+        title="Average the predictions of several models or epochs",
+        why="What each one memorised differs and averages out. Gain over the last epoch alone: not measured.",
+        how="averaged = torch.optim.swa_utils.AveragedModel(model)\n"
+        "averaged.update_parameters(model)  # once an epoch up to step {best_step}; refresh batch norm with update_bn",
+        strength="moderate",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="raise-learning-rate",
+        title="Try a larger learning rate",
+        why="Larger steps can favour flatter solutions; the evidence for this as a cure is weak.",
+        how="Only where a larger step is stable (not measured here): double it once and compare the lowest validation losses.",
+        strength="weak",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="label-smoothing",
+        title="Smooth the labels by {proposed:g} (now: {present:g})",
+        why="The loss then stops rewarding ever larger logits once a sample is right.",
+        how="{next_step}\ncriterion = torch.nn.CrossEntropyLoss(label_smoothing={proposed:g})  "
+        "# two-class logits of width 1: soften the targets instead",
+        strength="strong",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="temperature",
+        title="Divide the logits by a temperature after training",
+        why="It corrects confidence and leaves every arg-max, and so accuracy, as it is. Best value on this run: {measured}.",
+        how="# fit it on validation logits, with the trained network left alone\n"
+        "log_t = torch.zeros(1, requires_grad=True)\n"
+        "fit = torch.optim.LBFGS([log_t], max_iter=50)\n"
+        "def closure():\n"
+        "    fit.zero_grad()\n"
+        "    loss = criterion(val_logits / log_t.exp(), val_targets)\n"
+        "    loss.backward()\n"
+        "    return loss\n"
+        "fit.step(closure)  # then use logits / log_t.exp()",
+        strength="strong",
+        section="§2",
+    ),
+)

@@ -19,7 +19,9 @@ def _classes() -> Iterator[type[Rule]]:
         if module.name.startswith("tw"):
             found = importlib.import_module(f"{__name__}.{module.name}")
             yield from (
-                c for _, c in inspect.getmembers(found, inspect.isclass) if issubclass(c, Rule) and c.__module__ == found.__name__
+                c
+                for _, c in inspect.getmembers(found, inspect.isclass)
+                if issubclass(c, Rule) and c.__module__ == found.__name__
             )
     for entry in entry_points(group="trainwatch.rules"):
         yield entry.load()
@@ -36,6 +38,8 @@ def all_rules() -> dict[str, type[Rule]]:
     for rule in sorted(_classes(), key=lambda r: r.code):
         clash = next((r for r in rules.values() if rule.code == r.code or rule.name == r.name), None)
         if clash is not None:
-            raise ValueError(f"rules {clash.__qualname__} and {rule.__qualname__} share a code or name: {rule.code} {rule.name}")
+            raise ValueError(
+                f"rules {clash.__qualname__} and {rule.__qualname__} share a code or name: {rule.code} {rule.name}"
+            )
         rules[rule.code] = rule
     return rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ from trainwatch.record.series import Array
 
 FIRST = 32  # rows kept at the start of a run
 ROWS = 512  # rows kept altogether
-BLOCKS = 8  # parts of the run that a profile is measured in
+BLOCKS = 8  # parts of the run that the signal is measured in
 LAYERS = 32  # most layers that a slope is fitted to
+FEWEST = 3  # layers without which there is no depth
+MAD_TO_SD = 1.4826  # of a normal distribution
 NORMALISING = ("BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
+SGD = ("SGD",)
+ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Lion")  # steps of about lr a weight
 
 
 @dataclass(frozen=True)
@@ -22,31 +27,40 @@ class Gradients:
     """Gradient norms of the parameters of one optimiser, thinned in time.
 
     Attributes:
+        optimizer: Facts of the optimiser.
+        key: Its name.
         parameters: Facts of each column's parameter.
         steps: Optimiser steps of the rows: the first ones all, the rest at equal distances.
         norms: L2 norms, shape (n, P); NaN where there was no gradient, infinity where it was not finite.
         total: Norm of all gradients together, shape (n,).
     """
 
+    optimizer: dict[str, Any]
+    key: str
     parameters: tuple[dict[str, Any], ...]
     steps: Array = field(repr=False)
     norms: Array = field(repr=False)
     total: Array = field(repr=False)
 
+    def typical_before(self, step: int) -> float | None:
+        """Nine in ten finite norms before a step were below this; None where there was none."""
+        before = self.total[(self.steps < step) & np.isfinite(self.total) & (self.total > 0)]
+        return float(np.quantile(before, 0.9)) if len(before) else None
+
 
 @dataclass(frozen=True)
-class Profile:
-    """RMS gradients of one kind of parameter over depth, from the first step on.
+class Signal:
+    """The gradient on its way back through the layers, as RMS per tensor, from the first step on.
 
     Attributes:
-        kind: ``weight`` or ``bias``.
-        parameters: Facts of the parameters, the first layer first.
+        kind: ``bias`` or ``weight``: the tensors that it was read from.
+        parameters: Their facts, the first layer first.
         steps: First step of each block; the first block is the first row alone.
         log_rms: Decimal logarithm of the RMS gradient, shape (blocks, layers); NaN where zero, absent or not finite.
-        decades: Rise of the gradient from the last layer to the first along the fitted line, per block: negative
-            where it shrinks on its way back; NaN where fewer than three layers had one.
+        decades: Rise from the last layer to the first along the fitted line, per block: negative where the gradient
+            shrinks on its way back; NaN where fewer than three layers have one.
         steady: Share of neighbouring layers between which it goes the way of the line, per block.
-        error: Standard error of `decades` at the first row, from the scatter about the line.
+        error: Standard error of `decades`, from the scatter about the line at the first step.
     """
 
     kind: str
@@ -57,75 +71,135 @@ class Profile:
     steady: Array
     error: float
 
-    def per_layer(self, block: int = 0) -> float:
-        """Factor by which one layer changes the gradient on its way back."""
-        return float(10 ** (self.decades[block] / max(len(self.parameters) - 1, 1)))
+    @property
+    def layers(self) -> int:
+        return len(self.parameters)
+
+    @property
+    def factor(self) -> float:
+        """Factor by which one layer changes the gradient at the first step."""
+        return float(10 ** (self.decades[0] / (self.layers - 1)))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The first finite gradient norm far above all that came before it."""
+
+    step: int
+    factor: float
+    largest: float
 
 
 def gradients_of(record: RunRecord) -> Gradients | None:
-    """The gradients of a run with one optimiser; None where there are several, or none recorded."""
+    """The gradients of a run with one optimiser; None where there are several, or none was recorded."""
     keys = record.keys("grad_norm")
-    columns = record.facts.get("optimizers", {}).get(keys[0] if keys else "", {}).get("parameters")
-    if len(keys) != 1 or not columns:
+    optimizer = record.facts.get("optimizers", {}).get(keys[0] if keys else "", {})
+    if len(keys) != 1 or not optimizer.get("parameters"):
         return None
     series = record.series("grad_norm", keys[0])
-    steps, norms = series.history() if series is not None else (np.zeros(0), np.zeros((0, 0)))
-    if not len(steps):
+    if series is None or not len(series):
         return None
+    steps, norms = series.history()
     n = len(steps)
     rows = np.unique(np.append(np.arange(min(FIRST, n)), np.linspace(0, n - 1, min(ROWS, n)).astype(int)))
     some = norms[rows].astype(float)
-    present = np.where(np.isnan(some), 0.0, some)
-    total = np.sqrt((present**2).sum(1))
+    total = np.sqrt((np.where(np.isnan(some), 0.0, some) ** 2).sum(1))
     known = record.facts["parameters"]
-    return Gradients(tuple(known[i] for i in columns), steps[rows], some, total)
+    return Gradients(optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps[rows], some, total)
 
 
-def profiles_of(record: RunRecord) -> dict[str, Profile]:
-    """Kind of parameter -> its profile over depth, for those kinds that at least three layers have.
+def backward_signal(record: RunRecord) -> Signal | None:
+    """How the gradient changes on its way from the last layer to the first; None where that cannot be told.
 
-    Biases that a normalisation layer follows are left out: it cancels them, and what gradient they have is rounding.
+    Read from biases where most layers have one: their gradient is the signal itself, while a weight's is the signal
+    times the layer's input, and those two may cancel over depth. Biases that a normalisation layer follows are left
+    out: it cancels them, and what gradient they have is rounding. Read from weights, the first layer is left out
+    where there are others enough: its gradient has the scale of the data.
     """
     gradients = record.memo(gradients_of)
     if gradients is None:
-        return {}
+        return None
     cancelled = _before_normalisation(record.facts.get("modules", []))
-    found = {}
-    for kind in ("weight", "bias"):
-        columns = [
-            i
-            for i, p in enumerate(gradients.parameters)
-            if p["kind"] == kind and p["order"] is not None and p["order"] >= 0 and p["numel"]
-            if kind != "bias" or p["module"] not in cancelled
-        ]
-        columns = [i for i in columns if (gradients.norms[:, i] > 0).any()]
-        columns.sort(key=lambda i: (gradients.parameters[i]["order"], i))
-        if len(columns) > LAYERS:
-            columns = [columns[i] for i in np.linspace(0, len(columns) - 1, LAYERS).astype(int)]
-        if len(columns) >= 3:
-            found[kind] = _profile(kind, gradients, columns)
-    return found
+    alive = np.asarray((gradients.norms > 0).any(0))
+    columns: dict[str, list[int]] = {"bias": [], "weight": []}
+    for i, p in sorted(enumerate(gradients.parameters), key=lambda item: (item[1]["order"] or 0, item[0])):
+        kind = "weight" if p["kind"] == "recurrent" else p["kind"]
+        ranked = p["order"] is not None and p["order"] >= 0
+        if kind in columns and alive[i] and ranked and (kind == "weight" or p["module"] not in cancelled):
+            columns[kind].append(i)
+    weights = columns["weight"][1 if len(columns["weight"]) > FEWEST else 0 :]
+    for kind, chosen in (("bias", columns["bias"]), ("weight", weights)):
+        if len(chosen) >= max(FEWEST, len(weights) / 2 if kind == "bias" else 0):
+            thinned = np.linspace(0, len(chosen) - 1, min(LAYERS, len(chosen))).astype(int)
+            return _signal(kind, gradients, [chosen[i] for i in thinned])
+    return None
 
 
-def _profile(kind: str, gradients: Gradients, columns: list[int]) -> Profile:
+def growth_of(gradients: Gradients, factor: float) -> Growth | None:
+    """When the total norm first reached `factor` times the median of all earlier rows; None if it never did."""
+    finite = np.isfinite(gradients.total) & (gradients.total > 0)
+    steps, total = gradients.steps[finite], gradients.total[finite]
+    if len(total) < 2 or total.max() < factor * total.min():
+        return None
+    for i in np.flatnonzero(total[1:] >= factor * np.minimum.accumulate(total)[:-1]) + 1:
+        before = float(np.median(total[:i]))
+        if total[i] >= factor * before:
+            return Growth(int(steps[i]), float(total[i] / before), float(total.max() / before))
+    return None
+
+
+def update_ratio(record: RunRecord, step: int) -> float | None:
+    """Length of the update at a step against that of the weights at the start, momentum included.
+
+    None where the optimiser's step is not known from its gradient and learning rate.
+    """
+    gradients = record.memo(gradients_of)
+    if gradients is None:
+        return None
+    kind = gradients.optimizer["type"]
+    row = gradients.norms[max(int(np.searchsorted(gradients.steps, step, "right")) - 1, 0)]
+    column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
+    moved = length = 0.0
+    for g, group in enumerate(gradients.optimizer["groups"]):
+        lr = learning_rate(record, step, g)
+        for p in group["parameters"]:
+            facts = record.facts["parameters"][p]
+            if facts["kind"] not in ("weight", "recurrent") or not facts["norm"] or p not in column:
+                continue
+            length += facts["norm"] ** 2
+            if kind in ADAPTIVE:
+                moved += lr**2 * facts["numel"]
+            elif kind in SGD and np.isfinite(row[column[p]]):
+                moved += (lr * float(row[column[p]]) / max(1 - (group.get("momentum") or 0.0), 0.01)) ** 2
+    return float(np.sqrt(moved / length)) if length and kind in SGD + ADAPTIVE else None
+
+
+def learning_rate(record: RunRecord, step: int, group: int = 0) -> float:
+    """The learning rate that a group of the first optimiser had at a step."""
+    key = next(iter(record.keys("grad_norm")), "")
+    series = record.series("lr", f"{key}/{group}")
+    if series is None or not len(series):
+        return float(record.facts["optimizers"][key]["groups"][group]["lr"])
+    steps, values = series.history()
+    return float(values[max(int(np.searchsorted(steps, step, "right")) - 1, 0)])
+
+
+def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:
     parameters = tuple(gradients.parameters[i] for i in columns)
     rms = gradients.norms[:, columns] / np.sqrt([p["numel"] for p in parameters])
     usable = np.where(np.isfinite(rms) & (rms > 0), rms, np.nan)
-    cuts = np.unique(np.append(0, np.linspace(1, len(rms), BLOCKS + 1).astype(int)))[:-1]
-    ends = np.append(cuts[1:], len(rms))
-    log_rms = np.log10([_medians(usable[a:b]) for a, b in zip(cuts, ends, strict=True)])
-    first, second = np.triu_indices(len(columns), 1)
-    slopes = (log_rms[:, second] - log_rms[:, first]) / (second - first)
-    enough = np.isfinite(log_rms).sum(1) >= 3
-    slope = np.where(enough, _medians(slopes.T), np.nan)
-    step = np.diff(log_rms, axis=1)
-    with np.errstate(invalid="ignore"):
-        along = (step * np.sign(slope)[:, None] > 0).sum(1)
-    steady = along / np.maximum(np.isfinite(step).sum(1), 1)
-    line = log_rms[0] - slope[0] * np.arange(len(columns))
-    scatter = float(_medians(np.abs(line - _medians(line[:, None]))[:, None])[0]) * 1.4826
-    spread = float(np.sqrt((len(columns) - 1) * 12 / (len(columns) * (len(columns) + 1))))  # of a fitted slope x (L - 1)
-    return Profile(kind, parameters, gradients.steps[cuts], log_rms, -slope * (len(columns) - 1), steady, scatter * spread)
+    n, layers = rms.shape
+    starts = np.unique(np.append(0, np.linspace(min(1, n - 1), n, BLOCKS + 1).astype(int)[:-1]))
+    log_rms = np.log10([_medians(usable[a:b]) for a, b in zip(starts, np.append(starts[1:], n), strict=True)])
+    first, second = np.triu_indices(layers, 1)
+    slope = _medians(((log_rms[:, second] - log_rms[:, first]) / (second - first)).T)  # Theil and Sen's
+    slope[np.isfinite(log_rms).sum(1) < FEWEST] = np.nan
+    pace = np.diff(log_rms, axis=1)
+    steady = (pace * np.sign(slope)[:, None] > 0).sum(1) / np.maximum(np.isfinite(pace).sum(1), 1)
+    about = log_rms[0] - slope[0] * np.arange(layers)
+    scatter = MAD_TO_SD * float(_medians(np.abs(about - _medians(about[:, None]))[:, None])[0])
+    error = scatter * float(np.sqrt(12 * (layers - 1) / (layers * (layers + 1))))  # of (layers - 1) x a fitted slope
+    return Signal(kind, parameters, gradients.steps[starts], log_rms, -slope * (layers - 1), steady, max(error, 0.05))
 
 
 def _medians(rows: Array) -> Array:
@@ -138,4 +212,4 @@ def _medians(rows: Array) -> Array:
 
 def _before_normalisation(modules: list[dict[str, Any]]) -> set[str]:
     names = sorted(modules, key=lambda m: m["order"])
-    return {a["name"] for a, b in zip(names, names[1:], strict=False) if b["type"].startswith(NORMALISING)}
+    return {a["name"] for a, b in pairwise(names) if b["type"].startswith(NORMALISING)}

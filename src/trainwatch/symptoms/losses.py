@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainwatch.record import RunRecord
-from trainwatch.record.series import Array
+from trainwatch.record.series import Array, Series
 
 BLOCKS = 20  # medians of this many equal parts of the run
 TAIL = 0.2  # share of the run that counts as its end
@@ -50,23 +50,35 @@ class LossCourse:
         return len(self.steps)
 
     @property
-    def learned(self) -> float:
-        """Share of the loss that training has removed, at most 1; minus infinity where the end is not finite.
-
-        Against chance where that is known. Else against the level after the first transient, unless most of the first
-        loss is gone: an untrained net may start far above chance, and a trained one may have got there at once.
-        """
-        if not np.isfinite(self.end):
-            return -np.inf
-        if self.chance is not None:
-            return 1 - self.end / self.chance
-        fallen = _share(self.start - self.end, self.start)
-        return max(_share(self.settled - self.end, self.settled), fallen if fallen > 0.5 else -np.inf)
+    def reference(self) -> float:
+        """What a run that learns must get below: the loss of chance, else the first loss."""
+        return self.start if self.chance is None else self.chance
 
     @property
-    def learned_error(self) -> float:
-        """Standard error of `learned`."""
-        return self.end_error / max(abs(self.settled if self.chance is None else self.chance), 1e-30)
+    def gained(self) -> float:
+        """Share of `reference` that training has removed, at most 1; minus infinity where the end is not finite."""
+        return _share(self.reference - self.end, self.reference)
+
+    @property
+    def learned(self) -> float:
+        """As `gained`, but a fall within the first tenth of the run does not count unless most of the loss went.
+
+        Where chance is not known, an untrained net may start above it, and an output bias alone gets it down there.
+        """
+        if self.chance is not None or not np.isfinite(self.end):
+            return self.gained
+        return max(_share(self.settled - self.end, self.settled), self.gained if self.gained > 0.5 else -np.inf)
+
+    @property
+    def gained_error(self) -> float:
+        """Standard error of `gained`."""
+        return max(_share(self.end_error, self.reference), 1e-9)
+
+    @property
+    def relapsed(self) -> float:
+        """Share of the best gain that was lost again by the end; 0 where there never was one."""
+        gain = self.reference - self.best
+        return (self.end - self.best) / gain if gain > 3 * self.noise else 0.0
 
 
 def loss_course(record: RunRecord) -> LossCourse | None:
@@ -104,6 +116,43 @@ def loss_course(record: RunRecord) -> LossCourse | None:
         noise=noise,
         end_error=MEDIAN_ERROR * noise / float(np.sqrt(len(tail))),
         chance=chance_of(record, stream),
+    )
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """Where a series first held a value that is not finite.
+
+    Attributes:
+        step: Optimiser step of that row.
+        columns: Columns of the row that are not finite; ``(0,)`` for a scalar.
+        present: Columns of the row that have a value at all.
+        share: Share of the rows from there on that hold such a value.
+        trailing: Rows at the end that all hold one.
+    """
+
+    step: int
+    columns: tuple[int, ...]
+    present: int
+    share: float
+    trailing: int
+
+
+def not_finite(series: Series) -> NotFinite | None:
+    """The first value of a series that is not finite; None where all are."""
+    steps, values = series.history()
+    table = values.reshape(len(values), -1)
+    if not np.isinf(table).any():
+        return None
+    bad = np.asarray(np.isinf(table).any(axis=1))
+    at = int(bad.argmax())
+    good = np.flatnonzero(~bad)
+    return NotFinite(
+        step=int(series.windows["first"][at]) if at < len(series.windows["first"]) else int(steps[at]),
+        columns=tuple(int(i) for i in np.flatnonzero(np.isinf(table[at]))),
+        present=int((~np.isnan(table[at])).sum()),
+        share=float(bad[at:].mean()),
+        trailing=len(bad) - 1 - int(good[-1]) if len(good) else len(bad),
     )
 
 

@@ -1,0 +1,132 @@
+"""What TW201 and TW202 share: a validation loss that rises while the training loss does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainwatch.diagnosis import Evidence, Remedy
+from trainwatch.record import RunRecord
+from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.symptoms.curves import ValidationCurve, validation_curve
+from trainwatch.symptoms.paired import Rise, validation_rise
+
+
+@dataclass(frozen=True)
+class Risen:
+    """A rise that counts.
+
+    Attributes:
+        curve: The validation curve.
+        rise: Its rise above the minimum.
+        share: The rise as a share of the drop before it.
+        margin: Standard errors beyond the threshold.
+        training: Training loss around the best pass and now.
+        accuracy: Validation accuracy around the best pass and now; None where it was not recorded.
+    """
+
+    curve: ValidationCurve
+    rise: Rise
+    share: float
+    margin: float
+    training: tuple[float, float]
+    accuracy: tuple[float, float] | None
+
+    def accuracy_fell(self, slack: float) -> bool:
+        """Whether accuracy is lower by more than `slack`; a run without accuracy counts as one where it fell."""
+        # Accuracies are means of counts: rounding must not decide a loss of exactly `slack`.
+        return self.accuracy is None or self.accuracy[0] - self.accuracy[1] > slack + 1e-9
+
+
+@dataclass(frozen=True)
+class RisingValidation(Rule):
+    """Base of TW201 and TW202, which differ in accuracy alone: of one rise exactly one of them speaks."""
+
+    needs = ("train_loss", "val_loss")
+
+    min_rise: float = 0.03
+    min_errors: float = 2.5
+    min_after: int = 3
+    accuracy_slack: float = 0.01
+
+    def risen(self, record: RunRecord) -> Risen | None:
+        """The rise of the primary validation loss, or None where it is none or training rises too.
+
+        Raises:
+            NotChecked: There are too few passes, or no training loss lies between them.
+        """
+        curve, rise = record.memo(validation_curve), record.memo(validation_rise)
+        if curve is None or rise is None or len(curve.steps) < self.min_after + 2:
+            seen = 0 if curve is None else len(curve.steps)
+            raise NotChecked(f"{seen} whole validation passes; a rise can be told from noise from {self.min_after + 2} on")
+        if len(curve.steps) - 1 - rise.best < self.min_after:
+            return None
+        reference = max(curve.start - rise.minimum, abs(rise.minimum))
+        beyond = rise.rise - max(self.min_rise * reference, self.min_errors * rise.error)
+        if beyond <= 0:
+            return None
+        then, now, error = self._training(curve, rise)
+        fell = then - now > 2 * error
+        below = curve.same_criterion and now < rise.minimum
+        if not (fell or below) or now - then > rise.rise / 2:
+            return None  # training got no better, or worse as well: divergence or shift, not fit
+        margin = beyond / rise.error if rise.error > 0 else float("inf")
+        return Risen(curve, rise, rise.rise / reference, margin, (then, now), _accuracy(curve, rise))
+
+    def evidence(self, found: Risen) -> tuple[Evidence, ...]:
+        """What both rules show."""
+        rise, curve, now = found.rise, found.curve, int(found.curve.steps[-1])
+        pairing = "paired samples" if curve.paired else "unpaired: the passes do not show the same samples in one order"
+        low, high = rise.interval
+        then_loss, now_loss = found.training
+        gap = f"{rise.end - now_loss:.4g}" if curve.same_criterion else "not measured: another criterion in training"
+        shown = [
+            Evidence(
+                "rise of the validation loss above its minimum",
+                rise.rise,
+                threshold=max(self.min_rise * rise.rise / found.share, self.min_errors * rise.error),
+                where=curve.stream,
+                step=now,
+                note=f"95 % interval {low:.4g} to {high:.4g}, {pairing}; {found.share:.0%} of the drop before it; "
+                f"P(rise) {rise.probability:.2f}",
+            ),
+            Evidence(
+                "validation loss at its minimum",
+                rise.minimum,
+                where=curve.stream,
+                step=rise.best_step,
+                note=f"95 % interval of that step: {rise.best_steps[0]} to {rise.best_steps[1]}",
+            ),
+            Evidence("validation loss now", rise.end, where=curve.stream, step=now, note=f"median of {rise.last} passes"),
+            Evidence("training loss at the best pass", then_loss, step=rise.best_step),
+            Evidence("training loss now", now_loss, step=now, note=f"gap to validation: {gap}"),
+        ]
+        if found.accuracy is not None:
+            best, last = found.accuracy
+            note = f"{best:.4g} around the best pass; a loss above {self.accuracy_slack:g} makes it overfitting"
+            shown.append(Evidence("validation accuracy now", last, where=curve.stream, step=now, note=note))
+        return tuple(shown)
+
+    @staticmethod
+    def _training(curve: ValidationCurve, rise: Rise) -> tuple[float, float, float]:
+        """Training loss around the best pass, now, and the standard error of their difference."""
+        near, late = curve.training[max(0, rise.best - 1) : rise.best + 2], curve.training[-rise.last :]
+        near, late = near[np.isfinite(near)], late[np.isfinite(late)]
+        if not len(near) or not len(late):
+            raise NotChecked("no training loss lies between the validation passes")
+        since = np.diff(curve.training[rise.best :])
+        jitter = float(np.nanstd(since)) / np.sqrt(2)
+        return float(near.mean()), float(late.mean()), jitter * float(np.sqrt(1 / len(near) + 1 / len(late)))
+
+
+def ranked(remedies: list[Remedy]) -> tuple[Remedy, ...]:
+    """Remedies in the order given, but weakly supported ones later and those already in use last."""
+    return tuple(sorted(remedies, key=lambda r: (r.already_in_use, r.strength == "weak")))
+
+
+def _accuracy(curve: ValidationCurve, rise: Rise) -> tuple[float, float] | None:
+    if curve.accuracy is None:
+        return None
+    near = curve.accuracy[max(0, rise.best - 1) : rise.best + 2]
+    return float(near.mean()), float(curve.accuracy[-rise.last :].mean())

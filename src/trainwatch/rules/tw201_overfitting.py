@@ -1,0 +1,133 @@
+"""TW201: the network goes on learning its training set at the expense of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.rising_validation import Risen, RisingValidation, ranked
+
+
+@dataclass(frozen=True)
+class Overfitting(RisingValidation):
+    """The validation loss rises from its minimum while the training loss keeps falling.
+
+    ## Symptom
+    The loss of the primary validation stream has risen by more than `min_rise` of the drop before it and by more than
+    `min_errors` standard errors. Training loss fell meanwhile or lies below validation, and did not rise by half as much.
+    Accuracy fell by more than `accuracy_slack`, or is not recorded.
+
+    ## Why it hurts
+    The network now fits what is particular to its training samples, noise included. Every further step makes it worse
+    on new data, and the last weights are not the best ones.
+
+    ## How it is measured
+    At least `min_after` passes follow the minimum. "Now" is the median of the last passes. The noise between passes is
+    taken from second differences and from the residuals of a fall-then-rise fit; a curve under that noise which never
+    rises shows what "last minus lowest" gives by selection alone, and that is subtracted. Samples are resampled in
+    pairs, so that a validation set which is hard as a whole adds no error. The drop is that from the first loss seen
+    to the minimum, and at least the minimum itself.
+
+    ## Remedies
+    Early stopping, more data, augmentation, stronger regularisation, dropout, a smaller network, cleaner labels,
+    averaging; a larger learning rate is supported weakly.
+
+    ## Not a fault when
+    Accuracy holds: that is over-confidence (TW202). The weights of the best pass are restored at the end. Training
+    loss rises too: that is divergence.
+
+    ## Sources
+    §2; Prechelt, "Early stopping - but when?" (1998).
+    """
+
+    code = "TW201"
+    name = "overfitting"
+    section = "§2"
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        found = self.risen(record)
+        if found is None or not found.accuracy_fell(self.accuracy_slack):
+            return
+        rise, (then, now) = found.rise, found.training
+        samples, parameters = sizes(record)
+        counted = (
+            Evidence("parameters per training sample", parameters / samples, note=f"{parameters} for {samples} samples")
+            if samples and parameters
+            else Evidence("parameters per training sample", note="not measured: the size of the training set is unknown")
+        )
+        yield self.diagnose(
+            f"validation loss rose from {rise.minimum:.4g} at step {rise.best_step} to {rise.end:.4g} "
+            f"while training loss went from {then:.4g} to {now:.4g}",
+            margin=found.margin,
+            where=(found.curve.stream,),
+            onset_step=rise.best_step,
+            evidence=(*self.evidence(found), counted),
+            remedies=_remedies(record, found),
+        )
+
+
+def sizes(record: RunRecord) -> tuple[int, int]:
+    """Training samples and trainable parameters, 0 where unknown."""
+    counts = (int(p["numel"]) for p in record.facts.get("parameters", ()) if p.get("trainable", True))
+    return int(record.facts.get("run", {}).get("train_samples") or 0), sum(counts)
+
+
+def early_stopping(record: RunRecord, found: Risen) -> Remedy:
+    """The remedy `early-stopping` with the numbers of this run."""
+    rise, curve = found.rise, found.curve
+    used = bool(record.facts.get("regularisation", {}).get("early_stopping"))
+    return remedy(
+        "early-stopping",
+        already_in_use=used,
+        best_step=rise.best_step,
+        low=rise.best_steps[0],
+        high=rise.best_steps[1],
+        spent=1 - rise.best_step / max(int(curve.steps[-1]), 1),
+        patience=max(2, (len(curve.steps) - rise.best) // 4),
+        next_step="# In use already: lower its patience, and restore the best weights at the end."
+        if used
+        else "# Not in use yet.",
+    )
+
+
+def stronger_regularisation(record: RunRecord) -> Remedy:
+    """The remedy `stronger-regularisation` with the present and a proposed weight decay."""
+    present = float(record.facts.get("regularisation", {}).get("weight_decay") or 0.0)
+    return remedy(
+        "stronger-regularisation",
+        already_in_use=present > 0,
+        present=present,
+        proposed=min(3 * present, 0.5) if present else 0.01,
+        next_step="# In use already: next, try three times as much." if present else "# Not in use yet.",
+    )
+
+
+def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
+    samples, parameters = sizes(record)
+    ratio = f"{parameters / samples:.3g} parameters per training sample" if samples and parameters else "few samples"
+    layers = record.facts.get("regularisation", {}).get("dropout") or []
+    p = max((float(d["p"]) for d in layers), default=0.0)
+    dropout = remedy(
+        "dropout",
+        already_in_use=p > 0,
+        present=f"p = {p:g} in {', '.join(d['name'] for d in layers)}" if p else "none",
+        proposed=min(round(p + 0.2, 2), 0.5) if p else 0.2,
+        where="the wide hidden layers",
+        next_step="# In use already: next, raise p." if p else "# Not in use yet.",
+    )
+    return ranked(
+        [
+            early_stopping(record, found),
+            remedy("more-data", ratio=ratio),
+            remedy("augment", samples=samples or "few"),
+            stronger_regularisation(record),
+            dropout,
+            remedy("smaller-model", parameters=parameters or "unknown number of", ratio=ratio),
+            remedy("clean-data", training=found.training[1]),
+            remedy("ensemble", best_step=found.rise.best_step),
+            remedy("raise-learning-rate"),
+        ]
+    )

@@ -1,0 +1,129 @@
+"""TW301: the gradient dies out on its way back to the first layers, and the net does not learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of
+from trainwatch.symptoms.losses import loss_course
+
+SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
+RECURRENT = ("RNN", "RNNCell")
+NORMALISATION = {"Linear": "BatchNorm1d", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d", "Conv3d": "BatchNorm3d"}
+
+
+@dataclass(frozen=True)
+class VanishingGradients(Rule):
+    """The first layers get next to no gradient, and the loss has not left the level of a constant guess.
+
+    ## Symptom
+    The gradient shrinks from layer to layer on its way back, by `decades` powers of ten or more, from the first step on and to
+    the end.
+
+    ## Why it hurts
+    Layers near the output learn, the first stay where they began: a deep net is in effect a shallow one on random features. An
+    adaptive optimiser moves the first layers nonetheless, but by noise.
+
+    ## How it is measured
+    RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line through
+    its logarithm. Fires where the line falls by `decades` at the first step and in `sustained` of the second half of the run,
+    where `steady` of neighbouring layers fall with it, and where less than `learned` of the loss is gone: of the loss of
+    chance where the criterion tells, else of the loss after the first tenth.
+
+    ## Remedies
+    `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
+
+    ## Not a fault when
+    The net learns: a steep profile at the start often levels out. Small gradients of a converged run are small in all
+    layers. Layers whose gradient is exactly zero are dead or cut off, which is another fault.
+
+    ## Sources
+    §9; Hochreiter 1991; Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks".
+    """
+
+    code: ClassVar[str] = "TW301"
+    name: ClassVar[str] = "vanishing-gradients"
+    section: ClassVar[str] = "§9"
+    needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
+
+    decades: float = 3.0
+    steady: float = 0.7
+    sustained: float = 0.75
+    learned: float = 0.1
+    min_steps: int = 50
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare the first layers with the last, and the loss with what no learning gives."""
+        course, signal = record.memo(loss_course), record.memo(backward_signal)
+        if record.memo(gradients_of) is None or course is None:
+            raise NotChecked("several optimisers: their losses have no common course")
+        if signal is None:
+            raise NotChecked("fewer than three layers in a row have a gradient")
+        if len(course) < self.min_steps:
+            raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
+        falls = (signal.decades <= -self.decades) & (signal.steady >= self.steady)
+        late = falls[len(falls) // 2 :]
+        if not falls[0] or late.mean() < self.sustained or not course.learned < self.learned or np.isinf(course.end):
+            return
+        measured = float(np.nanmedian(signal.decades))
+        margin = min(
+            (-measured - self.decades) / signal.error,
+            (self.learned - course.learned) / course.gained_error,
+        )
+        starved = _starved(signal, self.decades)
+        first, last = signal.parameters[0]["module"], signal.parameters[-1]["module"]
+        goal = f"chance is {course.chance:.3g}" if course.chance is not None else f"it began at {course.start:.3g}"
+        yield self.diagnose(
+            f"The gradient of '{first}' is {10**measured:.1g} times that of '{last}', {signal.factor:.2g} a layer, "
+            f"and the loss has not learned: {course.end:.3g} at the end, {goal}",
+            margin=margin,
+            where=tuple(dict.fromkeys(p["module"] for p in starved)),
+            onset_step=int(signal.steps[0]),
+            evidence=(
+                Evidence("gradient of the first layer over the last", 10**measured, 10**-self.decades, where=first,
+                         note=f"RMS of {signal.kind}es" if signal.kind == "bias" else "RMS of weights"),
+                Evidence("share of the loss learned", course.learned, self.learned, where=course.stream,
+                         step=int(course.steps[-1]), note=goal),
+                Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
+            ),
+            remedies=tuple(_remedies(record, signal, starved)),
+        )
+
+
+def _starved(signal: Signal, decades: float) -> list[dict[str, Any]]:
+    """Parameters whose gradient is below that of the largest by the threshold, the first layer first."""
+    depth = signal.log_rms[0] - np.nanmax(signal.log_rms[0])
+    return [p for p, fall in zip(signal.parameters, depth, strict=True) if fall <= -decades] or [signal.parameters[0]]
+
+
+def _remedies(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
+    modules = record.facts.get("modules", [])
+    normalised = bool(record.facts.get("regularisation", {}).get("normalisation"))
+    names = list(dict.fromkeys(p["module"] for p in signal.parameters[:-1]))
+    factor = f"{signal.factor:.2g}"
+    squashing = [m for m in modules if m["type"] in SQUASHING and m["order"] < signal.parameters[-1]["order"]]
+    if squashing:
+        types = " and ".join(dict.fromkeys(m["type"] for m in squashing))
+        yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], factor=factor)
+    recurrent = [p for p in record.facts["parameters"] if p["kind"] == "recurrent" and p["module_type"] in RECURRENT]
+    if recurrent:
+        hidden = recurrent[0]["shape"][-1]
+        yield remedy("lstm-gating", module=recurrent[0]["module"], type=recurrent[0]["module_type"], inputs="...", hidden=hidden)
+    kind = signal.parameters[0]["module_type"]
+    widths = [(p["module"], p["shape"][0]) for p in signal.parameters[:-1]]
+    norm = NORMALISATION.get(kind, "LayerNorm")
+    yield remedy("batch-norm", already_in_use=normalised, count=len(widths), module=norm, layers=widths, factor=factor)
+    ratio = f"{10 ** signal.decades[0]:.1g}"
+    yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
+    gain = f"{_present_gain(signal, record) / signal.factor:.2g}"
+    yield remedy("initialisation", gain=gain, factor=factor, layers=names)
+    places = list(dict.fromkeys(p["module"] for p in starved))
+    yield remedy("pretrain-finetune", count=len(places), layers=places)

@@ -1,0 +1,147 @@
+"""TW601: steps so long that the loss left its start behind, upwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Rule, not_later
+from trainwatch.symptoms.gradients import backward_signal, gradients_of, learning_rate, update_ratio
+from trainwatch.symptoms.losses import LossCourse, loss_course
+
+
+@dataclass(frozen=True)
+class LearningRateTooHigh(Rule):
+    """The steps were too long: the loss rose above its start and never came to be better.
+
+    ## Symptom
+    The loss leaps above its first value within the first updates, or loses in mid-run what it had gained, and stays
+    there.
+
+    ## Why it hurts
+    A step longer than the loss surface is smooth leads uphill. The weights end far away, where units are saturated or
+    dead, and a lower rate from then on no longer helps.
+
+    ## How it is measured
+    Three things must come together. The loss rises by `jump` of its first value and by `noise_jump` standard
+    deviations. At the end less than `learned` of the loss of chance (else of the first loss) is gone, or `relapse` of
+    the best gain is lost again. And the update then was longer than `update` of the weights: lr |g| / |w| for SGD, lr
+    sqrt(n) / |w| for Adam's kin.
+
+    ## Remedies
+    `lower-learning-rate` to where the update is `proposed_update` of the weights; `warm-up`; `gradient-clipping`.
+
+    ## Not a fault when
+    The loss recovers: noise, warm-up, restarts and single spikes are no fault. Nor where the gradient was amplified in
+    the very first backward pass, before any update: that is TW302.
+
+    ## Sources
+    §9; Goodfellow, Bengio and Courville 2016, "Deep Learning", 11.4.1; Goyal et al. 2017, "Accurate, Large Minibatch
+    SGD".
+    """
+
+    code: ClassVar[str] = "TW601"
+    name: ClassVar[str] = "learning-rate-too-high"
+    severity: ClassVar[Severity] = Severity.ERROR
+    section: ClassVar[str] = "§9"
+    needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
+    explains: ClassVar[Any] = {"TW302": not_later, "TW303": not_later}
+
+    jump: float = 0.5
+    noise_jump: float = 5.0
+    learned: float = 0.1
+    relapse: float = 0.7
+    update: float = 0.1
+    proposed_update: float = 0.01
+    amplified: float = 2.0
+    min_steps: int = 30
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare the loss with its start and its best, and the update with the weights."""
+        course, gradients = record.memo(loss_course), record.memo(gradients_of)
+        if course is None or gradients is None:
+            raise NotChecked("several optimisers: their losses have no common course")
+        if np.isfinite(course.values).all() and len(course) < self.min_steps:
+            raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
+        worse = min(self.learned - course.gained, 1e6) / course.gained_error
+        lost = (course.relapsed - self.relapse) * (course.reference - course.best) / max(course.end_error, 1e-9)
+        margin, from_best = max((worse, False), (lost, True))
+        onset = _rise(course, self.jump, self.noise_jump, after=course.best_step if from_best else 0)
+        if margin <= 0 or onset is None:
+            return
+        signal = record.memo(backward_signal)
+        if signal is not None and signal.decades[0] >= self.amplified:
+            return  # TW302's: it was there before the first update
+        before = int(course.steps[max(int(np.searchsorted(course.steps, onset)) - 1, 0)])
+        ratio = update_ratio(record, before)
+        if ratio is None:
+            raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
+        if ratio < self.update:
+            return
+        rate, kind = learning_rate(record, before), gradients.optimizer["type"]
+        bound = course.reference - self.learned * abs(course.reference)
+        end = f"{course.end:.3g}" if np.isfinite(course.end) else "not finite"
+        yield self.diagnose(
+            f"With a learning rate of {rate:.3g} the update at step {before} was {ratio:.2g} times as long as the weights; "
+            f"the loss rose from {course.best if from_best else course.start:.3g} at step {onset} and is {end} at the end",
+            margin=float(min(margin, 1e3)),
+            onset_step=onset,
+            evidence=(
+                Evidence("update over weights", ratio, self.update, step=before, note=f"{kind}, lr {rate:.3g}"),
+                Evidence("loss at the end", course.end, bound, where=course.stream, note=_note(course)),
+                Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
+            ),
+            remedies=tuple(self._remedies(record, rate, ratio, before)),
+        )
+
+    def _remedies(self, record: RunRecord, rate: float, ratio: float, step: int) -> Iterator[Remedy]:
+        gradients = record.memo(gradients_of)
+        assert gradients is not None
+        yield remedy(
+            "lower-learning-rate",
+            present=f"{rate:.3g}",
+            proposed=f"{rate * self.proposed_update / ratio:.1g}",
+            optimizer=gradients.optimizer["type"],
+            reason=f"So an update would be about {self.proposed_update:.0%} of the weights' length, not {ratio:.0%}.",
+        )
+        yield remedy("warm-up", steps=max(10, record.steps // 20))
+        if (typical := gradients.typical_before(step + 1)) is not None:
+            yield remedy(
+                "gradient-clipping",
+                already_in_use=bool(record.facts.get("regularisation", {}).get("clipping")),
+                max_norm=f"{typical:.2g}",
+                reason=f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it.",
+            )
+
+
+def _rise(course: LossCourse, share: float, deviations: float, after: int) -> int | None:
+    """Step of the first loss after a step that is clearly above the level there; None where there is none.
+
+    Single losses must stand out of the noise; where the end itself is above, the noise of a wild run is no excuse.
+    """
+    level = course.best if after else course.start
+    reach = level + share * abs(course.reference)
+    if course.end <= reach:
+        reach = max(reach, level + deviations * course.noise)
+    above = np.flatnonzero((course.steps > after) & (course.values > reach))
+    return int(course.steps[above[0]]) if len(above) else None
+
+
+def _rise(course: LossCourse, share: float, deviations: float, after: int) -> int | None:
+    """Step of the first loss after a step that is clearly above the level there; None where there is none."""
+    level = course.best if after else course.start
+    later = course.steps > after
+    reach = level + max(share * abs(course.reference), deviations * course.noise if np.isfinite(course.noise) else 0.0)
+    above = np.flatnonzero(later & (course.values > reach))
+    return int(course.steps[above[0]]) if len(above) else None
+
+
+def _note(course: LossCourse) -> str:
+    chance = f", {course.chance:.3g} is chance" if course.chance is not None else ""
+    return f"{course.start:.3g} at the start, {course.best:.3g} at best{chance}"
