@@ -19,7 +19,7 @@ def as_data(record: RunRecord) -> dict[str, Any]:
         series[quantity, key] = (str(meta), [(a.dtype.str, a.shape, a.tobytes()) for a in arrays])
     return {
         "series": list(series.items()),
-        "facts": list((topic, repr(value)) for topic, value in record.facts.items()),
+        "facts": [(topic, repr(value)) for topic, value in record.facts.items()],
         "faults": repr(record.faults),
         "transitions": repr(record.transitions),
         "dropped": record.dropped,
