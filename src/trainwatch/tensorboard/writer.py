@@ -56,14 +56,13 @@ class TensorBoardSink:
     def __init__(self, writer: Any) -> None:
         _require_tensorboard()
         if not callable(getattr(writer, "_get_file_writer", None)):
-            raise TypeError(
-                f"expected a SummaryWriter of torch or tensorboardX to write to TensorBoard, got {type(writer).__name__}"
-            )
+            raise TypeError(f"expected a SummaryWriter of torch or tensorboardX, got {type(writer).__name__}")
         self._writer = writer
         self._steps: dict[str, int] = {}  # tag -> step of its last event
         self._charts: dict[str, list[str]] = {}
         self._snapshots = 0
         self._due = 1
+        self._closed = False
 
     @classmethod
     def open(cls, directory: str | Path) -> TensorBoardSink:
@@ -131,15 +130,17 @@ class TensorBoardSink:
         self.flush()
 
     def flush(self) -> None:
-        """Make all events visible to TensorBoard; else they wait up to two minutes."""
+        """Make events visible to TensorBoard; else they wait up to two minutes, as in tensorboardX they may still."""
         if (files := self._writer._get_file_writer()) is not None:
             files.flush()
 
     def close(self) -> None:
-        """Flush, and close what was opened here."""
-        self.flush()
-        if isinstance(self._writer, _OwnWriter):
-            self._writer.close()
+        """Flush, and close what was opened here. Closing again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.flush()
+            if isinstance(self._writer, _OwnWriter):
+                self._writer.close()
 
     def _rising(self, tag: str, step: int) -> int:
         self._steps[tag] = max(step, self._steps.get(tag, -1) + 1)
