@@ -17,8 +17,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="relu-family",
         title="Replace {types} between the layers by ReLU or one of its family",
-        why="Here a layer passes back {factor} of the gradient that it gets. A sigmoid's slope is at most 1/4 and a saturated "
-        "tanh's near 0; that of ReLU is 1 wherever the unit is on.",
+        why="Here a layer passes back {factor} of the gradient that it gets. A sigmoid's slope is at most 1/4, "
+        "a saturated tanh's near 0; that of ReLU is 1 wherever the unit is on.",
         how=_SWAP + "nn.ReLU())  # or nn.LeakyReLU(0.1), nn.GELU()",
         strength="strong",
         section="§9",
@@ -26,7 +26,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="batch-norm",
         title="Normalise after {count} layers with {module}",
-        why="It brings each layer's inputs back to the range in which the activation has a slope, whatever the depth; now a "
+        why="It brings each layer's inputs back to where the activation has a slope, whatever the depth; now a "
         "layer passes back {factor} of the gradient that it gets.",
         how=_NORMALISE,
         strength="strong",
@@ -35,7 +35,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="layer-norm",
         title="Normalise after {count} layers with {module}",
-        why="It keeps the scale of activations, and so of the gradients, from growing or shrinking with depth or time; now "
+        why="It keeps the scale of activations, and so of gradients, from changing with depth or time; now "
         "one layer multiplies the gradient by {factor}.",
         how=_NORMALISE,
         strength="strong",
@@ -53,8 +53,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="initialisation",
         title="Initialise the weights for depth: gain {gain} by fan-in",
-        why="One layer multiplies the gradient by {factor} from the first step on; the start of training should leave its "
-        "size as it is.",
+        why="One layer multiplies the gradient by {factor} from the first step on; it should leave its size as it is.",
         how="for name in {layers}:\n"
         "    layer = model.get_submodule(name)\n"
         "    fan_in = layer.weight[0].numel()\n"
@@ -67,7 +66,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="pretrain-finetune",
         title="Train the first {count} layers on their own, then fine-tune all",
-        why="Layers that get no gradient from the loss can be trained greedily, each on the output of the one below it.",
+        why="Layers that the loss does not reach can be trained one by one, each on the output of the one below it.",
         how="# for each of {layers}, in this order: an autoencoder on its input, then keep its weights\n"
         "decoder = nn.Linear(layer.out_features, layer.in_features)\n"
         "loss = nn.functional.mse_loss(decoder(layer(x)), x)",
@@ -77,8 +76,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="lstm-gating",
         title="Replace '{module}' by a gated cell",
-        why="The cell state of an LSTM is carried on by addition, so the gradient through time is not multiplied by the "
-        "recurrent matrix at each of the steps.",
+        why="The cell state of an LSTM is carried on by addition, so the gradient through time is not multiplied "
+        "by the recurrent matrix at each of the steps.",
         how="nn.LSTM({inputs}, {hidden}, batch_first=True)  # in place of {type} '{module}'; returns output, (h, c)",
         strength="strong",
         section="§9",
@@ -99,7 +98,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="with torch.autograd.detect_anomaly():  # slow: only round step {step}\n"
         "    loss = criterion(model(inputs), targets)\n"
         "    loss.backward()\n"
-        "# usual sources: log(0), sqrt at 0, division by a norm or a count of 0, exp of a large number, NaN in the data\n"
+        "# usual sources: log(0), sqrt at 0, division by a norm or count of 0, exp of a large number, NaN in the data\n"
         "assert torch.isfinite(inputs).all() and torch.isfinite(targets.float()).all()",
         strength="strong",
         section="§9",

@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule
-from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of
+from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of, weight_gain
 from trainwatch.symptoms.losses import loss_course
 
 SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
@@ -25,18 +25,18 @@ class VanishingGradients(Rule):
     """The first layers get next to no gradient, and the loss has not left the level of a constant guess.
 
     ## Symptom
-    The gradient shrinks from layer to layer on its way back, by `decades` powers of ten or more, from the first step on and to
-    the end.
+    The gradient shrinks from layer to layer on its way back, by `decades` powers of ten or more, from the first step
+    on and to the end.
 
     ## Why it hurts
-    Layers near the output learn, the first stay where they began: a deep net is in effect a shallow one on random features. An
-    adaptive optimiser moves the first layers nonetheless, but by noise.
+    Layers near the output learn, the first stay where they began: a deep net is in effect a shallow one on random
+    features. An adaptive optimiser moves the first layers nonetheless, but by noise.
 
     ## How it is measured
-    RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line through
-    its logarithm. Fires where the line falls by `decades` at the first step and in `sustained` of the second half of the run,
-    where `steady` of neighbouring layers fall with it, and where less than `learned` of the loss is gone: of the loss of
-    chance where the criterion tells, else of the loss after the first tenth.
+    RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
+    through its logarithm. Fires where the line falls by `decades` at the first step and in `sustained` of the second
+    half of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of the loss is
+    gone: of the loss of chance where the criterion tells, else of the loss after the first tenth.
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
@@ -46,7 +46,8 @@ class VanishingGradients(Rule):
     layers. Layers whose gradient is exactly zero are dead or cut off, which is another fault.
 
     ## Sources
-    §9; Hochreiter 1991; Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks".
+    §9; Hochreiter 1991; Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural
+    networks".
     """
 
     code: ClassVar[str] = "TW301"
@@ -70,8 +71,9 @@ class VanishingGradients(Rule):
         if len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
         falls = (signal.decades <= -self.decades) & (signal.steady >= self.steady)
-        late = falls[len(falls) // 2 :]
-        if not falls[0] or late.mean() < self.sustained or not course.learned < self.learned or np.isinf(course.end):
+        seen = falls[np.isfinite(signal.decades)]  # a block whose layers are dead or cut off says nothing
+        lasting = len(seen) > len(falls) / 2 and falls[0] and seen[-1] and seen.mean() >= self.sustained
+        if not lasting or not -np.inf < course.learned < self.learned:
             return
         measured = float(np.nanmedian(signal.decades))
         margin = min(
@@ -88,10 +90,21 @@ class VanishingGradients(Rule):
             where=tuple(dict.fromkeys(p["module"] for p in starved)),
             onset_step=int(signal.steps[0]),
             evidence=(
-                Evidence("gradient of the first layer over the last", 10**measured, 10**-self.decades, where=first,
-                         note=f"RMS of {signal.kind}es" if signal.kind == "bias" else "RMS of weights"),
-                Evidence("share of the loss learned", course.learned, self.learned, where=course.stream,
-                         step=int(course.steps[-1]), note=goal),
+                Evidence(
+                    "gradient of the first layer over the last",
+                    10**measured,
+                    10**-self.decades,
+                    where=first,
+                    note=f"RMS gradient of each {signal.kind}",
+                ),
+                Evidence(
+                    "share of the loss learned",
+                    course.learned,
+                    self.learned,
+                    where=course.stream,
+                    step=int(course.steps[-1]),
+                    note=goal,
+                ),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
             ),
             remedies=tuple(_remedies(record, signal, starved)),
@@ -105,25 +118,26 @@ def _starved(signal: Signal, decades: float) -> list[dict[str, Any]]:
 
 
 def _remedies(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
+    chain = {p["module"]: p for p in signal.parameters[:-1]}
+    factor, names = f"{signal.factor:.2g}", list(chain)
     modules = record.facts.get("modules", [])
-    normalised = bool(record.facts.get("regularisation", {}).get("normalisation"))
-    names = list(dict.fromkeys(p["module"] for p in signal.parameters[:-1]))
-    factor = f"{signal.factor:.2g}"
-    squashing = [m for m in modules if m["type"] in SQUASHING and m["order"] < signal.parameters[-1]["order"]]
+    last = next((m["order"] for m in modules if m["name"] == signal.parameters[-1]["module"]), len(modules))
+    squashing = [m for m in modules if m["type"] in SQUASHING and m["order"] < last]
     if squashing:
         types = " and ".join(dict.fromkeys(m["type"] for m in squashing))
         yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], factor=factor)
-    recurrent = [p for p in record.facts["parameters"] if p["kind"] == "recurrent" and p["module_type"] in RECURRENT]
-    if recurrent:
-        hidden = recurrent[0]["shape"][-1]
-        yield remedy("lstm-gating", module=recurrent[0]["module"], type=recurrent[0]["module_type"], inputs="...", hidden=hidden)
-    kind = signal.parameters[0]["module_type"]
-    widths = [(p["module"], p["shape"][0]) for p in signal.parameters[:-1]]
-    norm = NORMALISATION.get(kind, "LayerNorm")
-    yield remedy("batch-norm", already_in_use=normalised, count=len(widths), module=norm, layers=widths, factor=factor)
+    for cell in [p for p in record.facts["parameters"] if p["module_type"] in RECURRENT][:1]:
+        cells = {"inputs": cell["shape"][-1], "hidden": cell["shape"][0]}  # the first tensor is input to hidden
+        yield remedy("lstm-gating", module=cell["module"], type=cell["module_type"], **cells)
+    plain = {name: p for name, p in chain.items() if p["module_type"] in NORMALISATION}
+    if plain:
+        norm = NORMALISATION[next(iter(plain.values()))["module_type"]]
+        in_use = bool(record.facts.get("regularisation", {}).get("normalisation"))
+        sizes = [(name, p["shape"][0]) for name, p in plain.items()]
+        yield remedy("batch-norm", already_in_use=in_use, count=len(sizes), module=norm, layers=sizes, factor=factor)
+        if (gain := weight_gain(record)) is not None:
+            yield remedy("initialisation", gain=f"{gain / signal.factor:.2g}", factor=factor, layers=list(plain))
     ratio = f"{10 ** signal.decades[0]:.1g}"
     yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
-    gain = f"{_present_gain(signal, record) / signal.factor:.2g}"
-    yield remedy("initialisation", gain=gain, factor=factor, layers=names)
     places = list(dict.fromkeys(p["module"] for p in starved))
     yield remedy("pretrain-finetune", count=len(places), layers=places)

@@ -117,7 +117,7 @@ def _remedies(record: RunRecord, quantity: str, place: str, first: NotFinite) ->
             "gradient-clipping",
             already_in_use=bool(record.facts.get("regularisation", {}).get("clipping")),
             max_norm=f"{typical:.2g}",
-            reason=f"Nine in ten gradient norms before step {first.step} were below {typical:.2g}: those are left alone.",
+            reason=f"Nine in ten gradient norms before step {first.step} were below it, and stay as they are.",
         )
     source = (
         "The loss of that step was finite, so the backward pass made it."

@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule, not_later
-from trainwatch.symptoms.gradients import backward_signal, gradients_of, learning_rate, update_ratio
+from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
 
@@ -69,35 +69,33 @@ class LearningRateTooHigh(Rule):
             raise NotChecked("several optimisers: their losses have no common course")
         if np.isfinite(course.values).all() and len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
-        worse = min(self.learned - course.gained, 1e6) / course.gained_error
-        lost = (course.relapsed - self.relapse) * (course.reference - course.best) / max(course.end_error, 1e-9)
-        margin, from_best = max((worse, False), (lost, True))
-        onset = _rise(course, self.jump, self.noise_jump, after=course.best_step if from_best else 0)
+        margin, from_best = course.harm(self.learned, self.relapse)
+        since = course.best_step if from_best else int(course.steps[0])
+        onset = _rise(course, self.jump, self.noise_jump, since, course.best if from_best else course.start)
         if margin <= 0 or onset is None:
             return
         signal = record.memo(backward_signal)
         if signal is not None and signal.decades[0] >= self.amplified:
             return  # TW302's: it was there before the first update
-        before = int(course.steps[max(int(np.searchsorted(course.steps, onset)) - 1, 0)])
-        ratio = update_ratio(record, before)
-        if ratio is None:
+        update = largest_update(record, since, onset - 1)
+        if update is None:
             raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
+        step, ratio = update
         if ratio < self.update:
             return
-        rate, kind = learning_rate(record, before), gradients.optimizer["type"]
+        rate, kind = learning_rate(record, step), gradients.optimizer["type"]
         bound = course.reference - self.learned * abs(course.reference)
-        end = f"{course.end:.3g}" if np.isfinite(course.end) else "not finite"
         yield self.diagnose(
-            f"With a learning rate of {rate:.3g} the update at step {before} was {ratio:.2g} times as long as the weights; "
-            f"the loss rose from {course.best if from_best else course.start:.3g} at step {onset} and is {end} at the end",
-            margin=float(min(margin, 1e3)),
+            f"With a learning rate of {rate:.3g} the update at step {step} was {ratio:.2g} times the weights' length; "
+            f"the loss rose at step {onset} and the run is no better for training: {course.story}",
+            margin=margin,
             onset_step=onset,
             evidence=(
-                Evidence("update over weights", ratio, self.update, step=before, note=f"{kind}, lr {rate:.3g}"),
-                Evidence("loss at the end", course.end, bound, where=course.stream, note=_note(course)),
+                Evidence("update over weights", ratio, self.update, step=step, note=f"{kind}, lr {rate:.3g}"),
+                Evidence("loss at the end", course.end, bound, where=course.stream, note=course.story),
                 Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
             ),
-            remedies=tuple(self._remedies(record, rate, ratio, before)),
+            remedies=tuple(self._remedies(record, rate, ratio, step)),
         )
 
     def _remedies(self, record: RunRecord, rate: float, ratio: float, step: int) -> Iterator[Remedy]:
@@ -120,28 +118,13 @@ class LearningRateTooHigh(Rule):
             )
 
 
-def _rise(course: LossCourse, share: float, deviations: float, after: int) -> int | None:
-    """Step of the first loss after a step that is clearly above the level there; None where there is none.
+def _rise(course: LossCourse, share: float, deviations: float, after: int, level: float) -> int | None:
+    """Step of the first loss after a step that is clearly above a level; None where there is none.
 
     Single losses must stand out of the noise; where the end itself is above, the noise of a wild run is no excuse.
     """
-    level = course.best if after else course.start
     reach = level + share * abs(course.reference)
     if course.end <= reach:
         reach = max(reach, level + deviations * course.noise)
     above = np.flatnonzero((course.steps > after) & (course.values > reach))
     return int(course.steps[above[0]]) if len(above) else None
-
-
-def _rise(course: LossCourse, share: float, deviations: float, after: int) -> int | None:
-    """Step of the first loss after a step that is clearly above the level there; None where there is none."""
-    level = course.best if after else course.start
-    later = course.steps > after
-    reach = level + max(share * abs(course.reference), deviations * course.noise if np.isfinite(course.noise) else 0.0)
-    above = np.flatnonzero(later & (course.values > reach))
-    return int(course.steps[above[0]]) if len(above) else None
-
-
-def _note(course: LossCourse) -> str:
-    chance = f", {course.chance:.3g} is chance" if course.chance is not None else ""
-    return f"{course.start:.3g} at the start, {course.best:.3g} at best{chance}"

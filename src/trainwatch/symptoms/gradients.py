@@ -148,30 +148,44 @@ def growth_of(gradients: Gradients, factor: float) -> Growth | None:
     return None
 
 
-def update_ratio(record: RunRecord, step: int) -> float | None:
-    """Length of the update at a step against that of the weights at the start, momentum included.
+def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float] | None:
+    """The longest update between two steps, momentum included, over the length of the weights at the start.
 
-    None where the optimiser's step is not known from its gradient and learning rate.
+    Returns:
+        Its step and the ratio; None where the optimiser's step is not known from its gradient and learning rate.
     """
     gradients = record.memo(gradients_of)
-    if gradients is None:
+    if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE:
         return None
-    kind = gradients.optimizer["type"]
-    row = gradients.norms[max(int(np.searchsorted(gradients.steps, step, "right")) - 1, 0)]
+    a, b = np.searchsorted(gradients.steps, [first, last + 1])
+    a = min(int(a), len(gradients.steps) - 1)
+    steps, norms = gradients.steps[a : max(b, a + 1)], gradients.norms[a : max(b, a + 1)]
     column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
-    moved = length = 0.0
+    moved, length = np.zeros(len(steps)), 0.0
     for g, group in enumerate(gradients.optimizer["groups"]):
-        lr = learning_rate(record, step, g)
-        for p in group["parameters"]:
-            facts = record.facts["parameters"][p]
-            if facts["kind"] not in ("weight", "recurrent") or not facts["norm"] or p not in column:
-                continue
-            length += facts["norm"] ** 2
-            if kind in ADAPTIVE:
-                moved += lr**2 * facts["numel"]
-            elif kind in SGD and np.isfinite(row[column[p]]):
-                moved += (lr * float(row[column[p]]) / max(1 - (group.get("momentum") or 0.0), 0.01)) ** 2
-    return float(np.sqrt(moved / length)) if length and kind in SGD + ADAPTIVE else None
+        facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
+        facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
+        length += sum(f["norm"] ** 2 for f in facts.values())
+        rates = np.array([learning_rate(record, int(step), g) for step in steps])
+        if gradients.optimizer["type"] in ADAPTIVE:
+            moved += rates**2 * sum(f["numel"] for f in facts.values())
+        else:
+            some = norms[:, [column[p] for p in facts]] / max(1 - (group.get("momentum") or 0.0), 0.01)
+            moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
+    if not length:
+        return None
+    at = int(moved.argmax())
+    return int(steps[at]), float(np.sqrt(moved[at] / length))
+
+
+def weight_gain(record: RunRecord) -> float | None:
+    """Standard deviation of the weights at the start, times the root of the fan-in: the median over layers."""
+    gains = [
+        p["norm"] / np.sqrt(p["shape"][0])  # = norm / sqrt(numel) * sqrt(fan-in)
+        for p in record.facts.get("parameters", [])
+        if p["kind"] in ("weight", "recurrent") and len(p["shape"]) > 1 and p["norm"]
+    ]
+    return float(np.median(gains)) if gains else None
 
 
 def learning_rate(record: RunRecord, step: int, group: int = 0) -> float:

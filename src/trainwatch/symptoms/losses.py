@@ -80,6 +80,28 @@ class LossCourse:
         gain = self.reference - self.best
         return (self.end - self.best) / gain if gain > 3 * self.noise else 0.0
 
+    def harm(self, learned: float, relapse: float) -> tuple[float, bool]:
+        """How surely the run is no better for training, and whether it had been.
+
+        Args:
+            learned: A run that ends with less of its reference gone than this has not learned.
+            relapse: A run that ends having lost more of its best gain than this has lost it.
+
+        Returns:
+            Standard errors beyond the nearer threshold, positive where there is harm; True if a gain was lost.
+        """
+        stuck = (learned - self.gained) / self.gained_error
+        lost = (self.relapsed - relapse) * (self.reference - self.best) / max(self.end_error, 1e-30)
+        margin, relapsed = max((stuck, False), (lost, True)) if self.relapsed > 0 else (stuck, False)
+        return float(np.clip(margin, -1e3, 1e3)), relapsed
+
+    @property
+    def story(self) -> str:
+        """The course in words, for a summary."""
+        end = f"{self.end:.3g}" if np.isfinite(self.end) else "not finite"
+        chance = f" ({self.chance:.3g} is chance)" if self.chance is not None else ""
+        return f"{self.start:.3g} at the start, {self.best:.3g} at best, {end} at the end{chance}"
+
 
 def loss_course(record: RunRecord) -> LossCourse | None:
     """The course of the loss that is trained on; None where no loss was recorded.
@@ -103,7 +125,6 @@ def loss_course(record: RunRecord) -> LossCourse | None:
     cuts = np.linspace(0, n, min(BLOCKS, n) + 1).astype(int)[:-1]
     levels = _block_medians(values, min(BLOCKS, n))
     tail = values[min(int(n * (1 - TAIL)), n - 1) :]
-    noise = float(np.median(np.abs(np.diff(finite)))) * MAD_TO_SD / np.sqrt(2) if len(finite) > 1 else 0.0
     return LossCourse(
         stream=stream,
         steps=steps,
@@ -113,8 +134,8 @@ def loss_course(record: RunRecord) -> LossCourse | None:
         best=float(levels.min()),
         best_step=int(steps[cuts[int(levels.argmin())]]),
         end=float(np.median(tail)),
-        noise=noise,
-        end_error=MEDIAN_ERROR * noise / float(np.sqrt(len(tail))),
+        noise=_noise(finite),
+        end_error=MEDIAN_ERROR * _noise(tail[np.isfinite(tail)]) / float(np.sqrt(len(tail))),
         chance=chance_of(record, stream),
     )
 
@@ -185,6 +206,11 @@ def _block_medians(values: Array, blocks: int) -> Array:
     width = len(values) // blocks
     usable = values[len(values) - width * blocks :]
     return np.asarray(np.median(usable.reshape(blocks, width), axis=1))
+
+
+def _noise(values: Array) -> float:
+    """Standard deviation of one value about a slow course, from differences of neighbours."""
+    return float(np.median(np.abs(np.diff(values)))) * MAD_TO_SD / 2**0.5 if len(values) > 1 else 0.0
 
 
 def _share(part: float, whole: float) -> float:
