@@ -6,7 +6,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="early-stopping",
         title="Stop at step {best_step}, where the validation loss was lowest",
-        why="{spent:.0%} of the steps came after the best pass (95 % interval: steps {low} to {high}) and made it worse.",
+        why="{spent:.0%} of the steps came after the best pass (95 % interval: steps {low} to {high}).",
         how="{next_step}\n"
         "EarlyStopping(monitor='val_loss', patience={patience})  # and keep the best weights:\n"
         "ModelCheckpoint(monitor='val_loss', save_top_k=1)",
@@ -17,7 +17,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="more-data",
         title="Train on more samples",
         why="There are {ratio} for the network to memorise; more data is the most dependable cure of overfitting.",
-        how="Learn what more data would buy: train on 25, 50 and 100 % of it and extend the curve of validation losses.",
+        how="See what more would buy: train on 25, 50 and 100 % of it and extend the curve of validation losses.",
         strength="strong",
         section="§2",
     ),
@@ -25,8 +25,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="augment",
         title="Augment the training inputs",
         why="Each epoch then shows new variants, so the {samples} training samples are harder to memorise.",
-        how="Images: small shifts, crops and flips that keep the label. Tables and signals: noise well below the spread of "
-        "each feature. Augment training alone, never validation. Accuracy under each variant now: not measured.",
+        how="Images: small shifts, crops and flips that keep the label. Tables and signals: noise well below the "
+        "spread of each feature. Augment training alone, never validation. Accuracy under each now: not measured.",
         strength="strong",
         section="§2",
     ),
@@ -51,8 +51,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="smaller-model",
         title="Shrink the network",
         why="Its {parameters} trainable parameters make {ratio}.",
-        how="Halve the widest layers and compare the lowest validation losses. How far each layer can shrink (its effective "
-        "rank): not measured.",
+        how="Halve the widest layers and compare the lowest validation losses. How far each layer can shrink (its "
+        "effective rank): not measured.",
         strength="moderate",
         section="§2",
     ),
@@ -60,7 +60,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="clean-data",
         title="Look for wrong labels",
         why="Wrong labels can be fitted only by heart, and training loss has come down to {training:.3g}.",
-        how="trainwatch.audit(train_loader, val_loader)  # lists the samples most likely mislabelled; not measured here",
+        how="trainwatch.audit(train_loader, val_loader)  # lists likely wrong labels; not measured here",
         strength="moderate",
         section="§2",
     ),
@@ -77,7 +77,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="raise-learning-rate",
         title="Try a larger learning rate",
         why="Larger steps can favour flatter solutions; the evidence for this as a cure is weak.",
-        how="Only where a larger step is stable (not measured here): double it once and compare the lowest validation losses.",
+        how="Only where a larger step is stable (not measured here): double it and compare the validation minima.",
         strength="weak",
         section="§2",
     ),
@@ -93,7 +93,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="temperature",
         title="Divide the logits by a temperature after training",
-        why="It corrects confidence and leaves every arg-max, and so accuracy, as it is. Best value on this run: {measured}.",
+        why="It corrects confidence and leaves every arg-max, and so accuracy, as it is. "
+        "Best value on this run: {measured}.",
         how="# fit it on validation logits, with the trained network left alone\n"
         "log_t = torch.zeros(1, requires_grad=True)\n"
         "fit = torch.optim.LBFGS([log_t], max_iter=50)\n"

@@ -46,7 +46,7 @@ class RisingValidation(Rule):
     needs = ("train_loss", "val_loss")
 
     min_rise: float = 0.03
-    min_errors: float = 2.5
+    min_errors: float = 2.0
     min_after: int = 3
     accuracy_slack: float = 0.01
 
@@ -59,7 +59,7 @@ class RisingValidation(Rule):
         curve, rise = record.memo(validation_curve), record.memo(validation_rise)
         if curve is None or rise is None or len(curve.steps) < self.min_after + 2:
             seen = 0 if curve is None else len(curve.steps)
-            raise NotChecked(f"{seen} whole validation passes; a rise can be told from noise from {self.min_after + 2} on")
+            raise NotChecked(f"{seen} whole validation passes; a rise needs at least {self.min_after + 2} to show")
         if len(curve.steps) - 1 - rise.best < self.min_after:
             return None
         reference = max(curve.start - rise.minimum, abs(rise.minimum))
@@ -98,7 +98,9 @@ class RisingValidation(Rule):
                 step=rise.best_step,
                 note=f"95 % interval of that step: {rise.best_steps[0]} to {rise.best_steps[1]}",
             ),
-            Evidence("validation loss now", rise.end, where=curve.stream, step=now, note=f"median of {rise.last} passes"),
+            Evidence(
+                "validation loss now", rise.end, where=curve.stream, step=now, note=f"of the last {rise.last} passes"
+            ),
             Evidence("training loss at the best pass", then_loss, step=rise.best_step),
             Evidence("training loss now", now_loss, step=now, note=f"gap to validation: {gap}"),
         ]

@@ -17,8 +17,8 @@ class Overfitting(RisingValidation):
 
     ## Symptom
     The loss of the primary validation stream has risen by more than `min_rise` of the drop before it and by more than
-    `min_errors` standard errors. Training loss fell meanwhile or lies below validation, and did not rise by half as much.
-    Accuracy fell by more than `accuracy_slack`, or is not recorded.
+    `min_errors` standard errors. Training loss fell meanwhile or lies below validation, and did not rise by half as
+    much. Accuracy fell by more than `accuracy_slack`, or is not recorded.
 
     ## Why it hurts
     The network now fits what is particular to its training samples, noise included. Every further step makes it worse
@@ -53,11 +53,9 @@ class Overfitting(RisingValidation):
             return
         rise, (then, now) = found.rise, found.training
         samples, parameters = sizes(record)
-        counted = (
-            Evidence("parameters per training sample", parameters / samples, note=f"{parameters} for {samples} samples")
-            if samples and parameters
-            else Evidence("parameters per training sample", note="not measured: the size of the training set is unknown")
-        )
+        counted = Evidence("parameters per training sample", note="not measured: one of the two is unknown")
+        if samples and parameters:
+            counted = Evidence(counted.name, parameters / samples, note=f"{parameters} for {samples} samples")
         yield self.diagnose(
             f"validation loss rose from {rise.minimum:.4g} at step {rise.best_step} to {rise.end:.4g} "
             f"while training loss went from {then:.4g} to {now:.4g}",

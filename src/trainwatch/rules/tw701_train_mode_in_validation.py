@@ -43,8 +43,8 @@ class TrainModeInValidation(Rule):
     `model.eval()` before validation; where batch norm was concerned, running statistics recomputed from training data.
 
     ## Not a fault when
-    Dropout is left on deliberately to sample predictions (Monte Carlo dropout): reported as info. A stream over training
-    data may run in either mode.
+    Dropout is left on deliberately to sample predictions (Monte Carlo dropout): reported as info. A stream over
+    training data may run in either mode.
 
     ## Sources
     §6; Gal and Ghahramani, "Dropout as a Bayesian Approximation" (2016).
@@ -55,7 +55,7 @@ class TrainModeInValidation(Rule):
     section = "§6"
     needs = ("val_train_mode",)
     at_first_look = True
-    explains: ClassVar[dict[str, Predicate]] = {  # type: ignore[misc]
+    explains: ClassVar[dict[str, Predicate]] = {
         "TW201": _measured_another_network,
         "TW202": _measured_another_network,
     }
@@ -84,8 +84,8 @@ class TrainModeInValidation(Rule):
         if normal:
             advice.append(remedy("restore-running-statistics", modules=named or "the model"))
         return self.diagnose(
-            f"{named or 'dropout or batch norm'} in training mode during {len(wrong)} of {len(steps)} passes of {stream!r}"
-            + ("" if root else ", the model itself in evaluation mode"),
+            f"{named or 'dropout or batch norm'} in training mode during {len(wrong)} of {len(steps)} passes "
+            f"of {stream!r}" + ("" if root else ", the model itself in evaluation mode"),
             margin=float("inf"),
             severity=Severity.ERROR if normal else Severity.WARNING if root else Severity.INFO,
             where=tuple(modules) or (stream,),

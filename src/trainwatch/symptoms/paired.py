@@ -10,7 +10,7 @@ from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
 
 REPLICATES = 200
-WANDERING = 1.6  # neighbouring passes err alike (autocorrelation about 0.5), which residuals understate
+WANDERING = 2.0  # neighbouring passes err alike (autocorrelation about 0.5), which residuals understate
 
 
 @dataclass(frozen=True)

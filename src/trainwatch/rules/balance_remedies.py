@@ -1,0 +1,104 @@
+"""The remedies of §1 with the numbers of a run, for the rules on uneven classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainwatch.diagnosis import Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.symptoms.classes import Confusion, TrainClasses, average_precision, binary_scores
+from trainwatch.symptoms.curves import Array
+
+BETA = 0.999  # of the effective number of samples (1 - beta^n) / (1 - beta): beyond some 1000, more tell little new
+LITERAL = 50  # classes up to which a vector is written out
+
+
+def balance_remedies(
+    record: RunRecord, classes: TrainClasses, table: Confusion | None, rare: Array, ratio: float, anomaly_share: float
+) -> tuple[Remedy, ...]:
+    """What to do about the rare classes, the best fit first and what is in use last.
+
+    Args:
+        record: The run.
+        classes: Training targets per class.
+        table: The last validation pass, if predictions were seen.
+        rare: Indices of the rare classes.
+        ratio: Largest over smallest class that is to be reached by collecting.
+        anomaly_share: Share of a class below which anomaly detection is offered.
+    """
+    counts, names = classes.counts, classes.names
+    listed = ", ".join(f"class {names[i]}" for i in rare[:5]) + (" ..." if len(rare) > 5 else "")
+    share = float(counts[rare].min() / counts.sum())
+    weighted, sampled = _weights_in_use(record), _sampler_in_use(record)
+    inverse = np.divide(counts.sum(), len(classes.present) * counts, out=np.zeros(len(counts)), where=counts > 0)
+    effective = np.divide(1, 1 - BETA**counts, out=np.zeros(len(counts)), where=counts > 0)
+    effective *= len(classes.present) / effective.sum()
+    tuned = "# In use already: next, tune the weights of the rare classes by their recall."
+    counted = "\nn = torch.bincount(train_targets).double()" if len(counts) > LITERAL else ""
+    found = [
+        remedy(
+            "class-weights",
+            already_in_use=weighted,
+            rare=listed,
+            inverse=_literal(inverse, "(n.sum() / (n.count_nonzero() * n)).tolist()"),
+            effective=_literal(effective, f"(1 / (1 - {BETA}**n)).tolist()"),
+            scale="1 for a class of average size",
+            beta=BETA,
+            next_step=(tuned if weighted else "# Not in use yet; not together with resampling.") + counted,
+        ),
+        remedy(
+            "resample",
+            already_in_use=sampled,
+            rare=listed,
+            share=share,
+            inverse=_literal(inverse, "(n.sum() / (n.count_nonzero() * n)).tolist()"),
+            next_step=(tuned if sampled else "# Not in use yet; not together with class weights.") + counted,
+        ),
+        remedy("augment-minority", rare=listed, short=_short(counts.max() - counts, classes, rare)),
+        remedy(
+            "collect-minority", rare=listed, ratio=ratio, short=_short(counts.max() / ratio - counts, classes, rare)
+        ),
+    ]
+    if table is not None:
+        scores = record.memo(binary_scores)
+        found.append(
+            remedy(
+                "better-metric",
+                accuracy=table.accuracy,
+                majority=table.majority_rate,
+                balanced=table.balanced_accuracy,
+                macro_f1=table.macro_f1,
+                mcc=table.mcc,
+                pr_auc=f"{average_precision(*scores):.3f}" if scores else "not measured",
+            )
+        )
+    # A threshold below one half suits a rare positive class and calibrated scores: reweighted ones are not.
+    if len(counts) == 2 and 1 in rare and not weighted and not sampled:
+        found.append(remedy("move-threshold", positive=names[1], rate=float(counts[1] / counts.sum())))
+    if share < anomaly_share:
+        found.append(remedy("reframe-as-anomaly", rare=f"class {names[int(rare[counts[rare].argmin()])]}", share=share))
+    return tuple(sorted(found, key=lambda r: r.already_in_use))
+
+
+def _weights_in_use(record: RunRecord) -> bool:
+    losses = record.facts.get("loss", {}).values()
+    return any((loss.get("arguments") or {}).get(k) is not None for loss in losses for k in ("weight", "pos_weight"))
+
+
+def _sampler_in_use(record: RunRecord) -> bool:
+    loader = record.facts.get("loaders", {}).get("train") or {}
+    return "Weighted" in str(loader.get("sampler", ""))
+
+
+def _short(missing: Array, classes: TrainClasses, rare: Array) -> str:
+    unit = "samples" if classes.per_epoch else "of the targets seen"
+    lacking = [f"{classes.names[i]}: {int(np.ceil(missing[i]))}" for i in rare if missing[i] > 0]
+    return f"{', '.join(lacking) or 'none'} more {unit}"
+
+
+def _literal(weights: Array, formula: str) -> str:
+    """The weights as a list to paste; beyond `LITERAL` of them, the expression that computes them."""
+    if len(weights) > LITERAL:
+        return formula
+    return "[" + ", ".join(f"{w:.4g}" for w in weights) + "]"
