@@ -8,7 +8,7 @@ for name in {modules}:
     setattr(model.get_submodule(parent), child, """
 
 _NORMALISE = """\
-# replace `layers` and the sizes by those of your model where it is not built from plain modules
+# wraps each layer in place; better still, write it into the model
 for name, width in {layers}:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Sequential(model.get_submodule(name), nn.{module}(width)))"""

@@ -95,7 +95,8 @@ class VanishingGradients(Rule):
                     10**measured,
                     10**-self.decades,
                     where=first,
-                    note=f"RMS gradient of each {signal.kind}",
+                    step=int(signal.steps[0]),
+                    note=f"RMS gradient of each {signal.kind}; median over the run",
                 ),
                 Evidence(
                     "share of the loss learned",

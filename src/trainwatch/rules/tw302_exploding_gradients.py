@@ -25,6 +25,7 @@ from trainwatch.symptoms.gradients import (
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
 RECURRENT = ("RNN", "RNNCell")
+GROWTH_ERROR = 0.3  # decades: scatter of single norms in sound runs
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class ExplodingGradients(Rule):
         return self.diagnose(
             f"At step {growth.step} the gradient's norm is {growth.factor:.2g} times its median until then, "
             f"and the loss is no better for training: {course.story}",
-            margin=min(harm, float(np.log10(growth.factor / self.growth)) / 0.3 + 1),
+            margin=min(harm, float(np.log10(growth.factor / self.growth)) / GROWTH_ERROR),
             onset_step=growth.step,
             evidence=(
                 Evidence(
@@ -133,8 +134,9 @@ class ExplodingGradients(Rule):
     def _remedies(self, record: RunRecord, step: int, signal: Signal | None) -> Iterator[Remedy]:
         gradients = record.memo(gradients_of)
         assert gradients is not None
-        gain, rate = weight_gain(record), learning_rate(record, step)
-        _, ratio = largest_update(record, step, step) or (step, None)
+        before = max(step - 1, 0)
+        gain, rate = weight_gain(record), learning_rate(record, before)
+        _, ratio = largest_update(record, before, before) or (before, None)
         factor = f"{signal.factor:.2g}" if signal is not None else ""
         chain = {p["module"]: p for p in signal.parameters[:-1]} if signal is not None else {}
         plain = [(name, p["shape"][0]) for name, p in chain.items() if p["module_type"] == "Linear"]
@@ -150,8 +152,9 @@ class ExplodingGradients(Rule):
             )
         in_use = bool(record.facts.get("regularisation", {}).get("clipping"))
         yield remedy("gradient-clipping", already_in_use=in_use, max_norm=f"{cap:.2g}", reason=reason)
-        if ratio is not None and ratio > self.proposed_update:
-            reason = f"The update at step {step} was {ratio:.2g} times as long as the weights."
+        # Where the gradient is off by more than that, no learning rate is a cure.
+        if ratio is not None and self.proposed_update < ratio < 1e3 * self.proposed_update:
+            reason = f"The update at step {before} was {ratio:.2g} times as long as the weights."
             proposed, kind = f"{rate * self.proposed_update / ratio:.1g}", gradients.optimizer["type"]
             yield remedy("lower-learning-rate", present=f"{rate:.3g}", proposed=proposed, optimizer=kind, reason=reason)
         for cell in [p for p in record.facts["parameters"] if p["module_type"] in RECURRENT][:1]:

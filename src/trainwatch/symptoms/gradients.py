@@ -12,8 +12,9 @@ from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 
 FIRST = 32  # rows kept at the start of a run
-ROWS = 512  # rows kept altogether
+ROWS = 256  # rows kept altogether
 BLOCKS = 8  # parts of the run that the signal is measured in
+SAMPLES = 9  # rows looked at in each
 LAYERS = 32  # most layers that a slope is fitted to
 FEWEST = 3  # layers without which there is no depth
 MAD_TO_SD = 1.4826  # of a normal distribution
@@ -99,13 +100,15 @@ def gradients_of(record: RunRecord) -> Gradients | None:
     series = record.series("grad_norm", keys[0])
     if series is None or not len(series):
         return None
-    steps, norms = series.history()
-    n = len(steps)
+    old, recent = series.windows, series.values
+    n = len(old["mean"]) + len(recent)
     rows = np.unique(np.append(np.arange(min(FIRST, n)), np.linspace(0, n - 1, min(ROWS, n)).astype(int)))
-    some = norms[rows].astype(float)
+    late = np.searchsorted(rows, len(old["mean"]))  # the table is not copied as a whole: it may be large
+    some = np.concatenate([old["mean"][rows[:late]], recent[rows[late:] - len(old["mean"])]]).astype(float)
+    steps = np.concatenate([old["first"], series.steps])[rows]
     total = np.sqrt((np.where(np.isnan(some), 0.0, some) ** 2).sum(1))
     known = record.facts["parameters"]
-    return Gradients(optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps[rows], some, total)
+    return Gradients(optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps, some, total)
 
 
 def backward_signal(record: RunRecord) -> Signal | None:
@@ -201,10 +204,11 @@ def learning_rate(record: RunRecord, step: int, group: int = 0) -> float:
 def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:
     parameters = tuple(gradients.parameters[i] for i in columns)
     rms = gradients.norms[:, columns] / np.sqrt([p["numel"] for p in parameters])
-    usable = np.where(np.isfinite(rms) & (rms > 0), rms, np.nan)
     n, layers = rms.shape
-    starts = np.unique(np.append(0, np.linspace(min(1, n - 1), n, BLOCKS + 1).astype(int)[:-1]))
-    log_rms = np.log10([_medians(usable[a:b]) for a, b in zip(starts, np.append(starts[1:], n), strict=True)])
+    cuts = np.unique(np.append(0, np.linspace(min(1, n), n, BLOCKS + 1).astype(int)))  # the first row is a block alone
+    picks = np.linspace(cuts[:-1], cuts[1:] - 1, SAMPLES).astype(int)
+    some = rms[picks]  # samples x blocks x layers
+    log_rms = np.log10(_medians(np.where(np.isfinite(some) & (some > 0), some, np.nan)))
     first, second = np.triu_indices(layers, 1)
     slope = _medians(((log_rms[:, second] - log_rms[:, first]) / (second - first)).T)  # Theil and Sen's
     slope[np.isfinite(log_rms).sum(1) < FEWEST] = np.nan
@@ -213,11 +217,11 @@ def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:
     about = log_rms[0] - slope[0] * np.arange(layers)
     scatter = MAD_TO_SD * float(_medians(np.abs(about - _medians(about[:, None]))[:, None])[0])
     error = scatter * float(np.sqrt(12 * (layers - 1) / (layers * (layers + 1))))  # of (layers - 1) x a fitted slope
-    return Signal(kind, parameters, gradients.steps[starts], log_rms, -slope * (layers - 1), steady, max(error, 0.05))
+    return Signal(kind, parameters, gradients.steps[cuts[:-1]], log_rms, -slope * (layers - 1), steady, max(error, 0.05))
 
 
 def _medians(rows: Array) -> Array:
-    """Medians of the columns, NaN left out; NaN for a column without numbers. Far faster than `numpy.nanmedian`."""
+    """Medians over the first axis, NaN left out; NaN where there are no numbers. Far faster than `numpy.nanmedian`."""
     ordered = np.sort(rows, axis=0)  # NaN last
     count = (~np.isnan(ordered)).sum(0, keepdims=True)
     low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(rows) - 1)

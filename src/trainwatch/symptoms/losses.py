@@ -131,7 +131,7 @@ def loss_course(record: RunRecord) -> LossCourse | None:
         values=values,
         start=float(values[0]),
         settled=float(np.median(values[int(n * 0.05) : max(int(n * 0.15), 1)])),
-        best=float(levels.min()),
+        best=float(levels.min()) if np.isfinite(levels.min()) else float(values[0]),
         best_step=int(steps[cuts[int(levels.argmin())]]),
         end=float(np.median(tail)),
         noise=_noise(finite),
@@ -161,10 +161,10 @@ class NotFinite:
 
 def not_finite(series: Series) -> NotFinite | None:
     """The first value of a series that is not finite; None where all are."""
+    if not (np.isinf(series.values).any() or np.isinf(series.windows["max"]).any()):
+        return None
     steps, values = series.history()
     table = values.reshape(len(values), -1)
-    if not np.isinf(table).any():
-        return None
     bad = np.asarray(np.isinf(table).any(axis=1))
     at = int(bad.argmax())
     good = np.flatnonzero(~bad)
