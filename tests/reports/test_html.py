@@ -93,7 +93,7 @@ def test_drawing_is_deterministic_and_undated(large):
 def test_drawing_leaves_the_settings_of_matplotlib_alone(large):
     import matplotlib
 
-    with matplotlib.rc_context({"axes.facecolor": "red"}):
+    with matplotlib.rc_context({"axes.grid": True}):
         before = dict(matplotlib.rcParams)
         text = drawing.svg(large.figures["loss"], "salt")
         assert dict(matplotlib.rcParams) == before

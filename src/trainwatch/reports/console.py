@@ -46,7 +46,7 @@ def render(report: Report) -> str:
 
 def _print(report: Report, console: Console) -> None:
     for part in _parts(wording.settled(report)):
-        console.print(part, width=min(WIDTH, console.width), crop=False, highlight=False, markup=False, emoji=False)
+        console.print(part, width=min(WIDTH, console.width), crop=False)
 
 
 def _parts(report: Report) -> Iterator[RenderableType]:
