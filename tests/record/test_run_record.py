@@ -103,7 +103,7 @@ def test_the_journal_hears_what_the_record_was_told() -> None:
 
     record = RunRecord(Heard())
     for step in range(2):
-        record.append("lr", "default/0", step, 0.1, {"schedule": ("cosine",)})
+        record.append("lr", "default/0", step, 0.1, {"schedule": ["cosine"]})
     record.set_fact("task", "binary")
     record.add_fault({"part": "capture"})
     record.add_transition({"code": "TW101"})

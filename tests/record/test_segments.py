@@ -98,6 +98,23 @@ def test_the_disk_that_a_long_run_takes_is_bounded(tmp_path: Path) -> None:
     assert as_data(read_record(tmp_path)) == as_data(record)
 
 
+def test_what_an_interrupted_deletion_left_is_ignored_and_then_deleted(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, **SMALL)
+    record, rng, step, kept = RunRecord(writer), np.random.default_rng(0), 0, b""
+    old, snapshots = tmp_path / "segment-000001.seg", list[str]()
+    while len(snapshots) < 2:
+        step = add_something(record, rng, step)
+        writer.flush()
+        if old.exists():
+            kept = old.read_bytes()
+        elif not snapshots:
+            old.write_bytes(kept)
+            assert as_data(read_record(tmp_path)) == as_data(record)
+        snapshots = sorted({*snapshots, *(n for n in names(tmp_path) if n.startswith("snapshot"))})
+    assert not old.exists()
+    assert as_data(read_record(tmp_path)) == as_data(record)
+
+
 def test_a_state_larger_than_the_bound_is_not_compacted_at_every_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

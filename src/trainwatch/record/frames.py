@@ -34,6 +34,7 @@ MOST_JSON = 1 << 25  # bytes in one frame
 MOST_ARRAYS = 1 << 28
 _LENGTHS = struct.Struct("<II")
 _CRC = struct.Struct("<I")
+_JSON = json.JSONEncoder(separators=(",", ":"))
 PREFIX = _LENGTHS.size + _CRC.size
 
 Frame = tuple[dict[str, Any], list[Array]]
@@ -60,7 +61,7 @@ def encode(head: dict[str, Any], arrays: Sequence[Array] = ()) -> bytes:
     typed = [np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for a in arrays]
     if typed:
         head = {**head, "arrays": [[a.dtype.str, a.shape] for a in typed]}
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = _JSON.encode(head).encode()
     body = b"".join([text, *(a.tobytes() for a in typed)])
     if len(text) > MOST_JSON or len(body) - len(text) > MOST_ARRAYS:
         raise ValueError(f"a frame of kind {head.get('kind')!r} with {len(body)} bytes is too large for a record")

@@ -70,9 +70,11 @@ class RunRecord:
         series = self.series(quantity, key)
         if series is None:
             series = Series(v.shape[1:])
-        news = {k: p for k, p in _plain(provenance).items() if series.provenance.get(k) != p} if provenance else {}
+        held = series.provenance
+        news = {k: p for k, p in (provenance or {}).items() if k not in held or held[k] != p}
+        news = _plain(news) if news else news
         series.append(s, v)
-        series.provenance.update(news)
+        held.update(news)
         self._series.setdefault(quantity, {})[key] = series
         self._memo.clear()
         if self.journal is not None:
@@ -143,12 +145,15 @@ class RunRecord:
             self.journal.event(kind, event)
 
 
-def _plain(value: Any) -> Any:
-    """A copy of a value as JSON would give it back."""
-    return json.loads(json.dumps(value, default=_from_numpy))
-
-
 def _from_numpy(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"a record keeps what JSON can: {type(value).__name__} is not")
+
+
+_JSON = json.JSONEncoder(default=_from_numpy)
+
+
+def _plain(value: Any) -> Any:
+    """A copy of a value as JSON would give it back."""
+    return json.loads(_JSON.encode(value))
