@@ -194,7 +194,7 @@ def overhead(report: Report) -> list[str]:
     by_part = ", ".join(f"{line(name)} {_duration(seconds)}" for name, seconds in parts)
     lines = [f"{', '.join(said)}: {by_part}".removeprefix(": ").removesuffix(": ")] if said or parts else []
     if cost.get("skipped"):
-        lines.append("Skipped to keep the budget: " + ", ".join(line(str(each)) for each in cost["skipped"]))
+        lines.append("Skipped: " + ", ".join(line(str(each)) for each in cost["skipped"]))
     return [f"{text}." for text in lines]
 
 
