@@ -77,7 +77,7 @@ class Monitor:
         self.containment = Containment(clock, self._fault, settings.strict)
         self._clock, self._began, self._last_flush = clock, clock(), clock()
         self._framework = framework
-        self._looks = self._looks_put_off = self._judged_passes = 0
+        self._looks = self._looks_put_off = self._flushed_passes = 0
         self._look_seconds = 0.0
         self._outlets = Outlets(directory, writer, quiet=settings.quiet)
         self._live = LiveFindings(self.record, on_finding, stop_on, self._outlets.say)
@@ -98,7 +98,10 @@ class Monitor:
             task=task,
             criterion=criterion,
         )
+        self.containment.run("tensorboard", self._outlets.open)
         self._write()
+        self._once = self._spent()  # seconds spent at the start and, later, at the end
+        self._began = clock()
 
     @property
     def should_stop(self) -> bool:
@@ -110,8 +113,7 @@ class Monitor:
     def _stepped(self, full: bool) -> None:
         if self.report is not None:
             return
-        passes = self.capture.book.finished
-        if full or passes != self._judged_passes or self._clock() - self._last_flush > FLUSH_SECONDS:
+        if full or self.capture.book.finished != self._flushed_passes or self._clock() - self._last_flush > FLUSH_SECONDS:
             self.flush()
         if self.should_stop and self.stop_by_raising:
             raise StopTraining("trainwatch: a finding named in stop_on was made; see the report")
@@ -119,6 +121,7 @@ class Monitor:
     def flush(self) -> None:
         """Read what was measured, write it, and judge it if the budget allows."""
         self._last_flush = self._clock()
+        self._flushed_passes = self.capture.book.finished
         self.capture.flush()
         self._show_curves()
         self._look()
@@ -148,7 +151,6 @@ class Monitor:
             self._looks_put_off += 1
             return
         began = self._clock()
-        self._judged_passes = self.capture.book.finished
         report = judge(self.record, self.settings)
         self._take(report)
         self._looks += 1
@@ -178,6 +180,7 @@ class Monitor:
         """
         if self.report is not None:
             return self.report
+        self._watched_seconds, self._while_training = self._clock() - self._began, self._spent() - self._once
         self.capture.detach()
         self.capture.flush(last=True)
         self._show_curves()
@@ -186,7 +189,8 @@ class Monitor:
         self._settle()
         self._note_overhead()
         # Again, since faults, transitions and overhead belong to the report; the measures are kept by the record.
-        self.report = self.containment.run("engine", judge, self.record, self.settings) or self.report
+        report = self.containment.run("engine", judge, self.record, self.settings)
+        self.report = self.report if report is None else report
         if "engine" in self.containment.off:
             self.report = replace(
                 self.report, not_checked={"TW709": "the rule engine failed (see the record's faults)"}
@@ -228,20 +232,23 @@ class Monitor:
         }
         self.containment.run("record", self.record.set_fact, "run", facts)
 
+    def _spent(self) -> float:
+        return sum(self.containment.seconds.values())
+
     def _overhead(self) -> dict[str, Any]:
-        seconds = {part: round(s, 6) for part, s in sorted(self.containment.seconds.items())}
-        run = max(self._clock() - self._began, 1e-9)
-        spent = sum(seconds.values())
+        run = max(self._watched_seconds, 1e-9)
+        spent = self._while_training
         skipped = []
         if self._looks_put_off:
             skipped.append(f"{self._looks_put_off} looks of the rule engine were put off to keep the budget")
         if self.capture.classes.uncounted:
             skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
         return {
-            "seconds": seconds,
+            "seconds": {part: round(s, 6) for part, s in sorted(self.containment.seconds.items())},
             "run_seconds": round(run, 6),
             "share": spent / run,
             "per_step_us": 1e6 * spent / max(1, self.capture.step),
+            "once_seconds": round(self._spent() - spent, 6),
             "budget": self.settings.overhead,
             "skipped": skipped,
         }

@@ -27,9 +27,13 @@ class Outlets:
     def __init__(self, directory: Path | None, writer: Any, *, quiet: bool) -> None:
         self._directory, self._writer, self._quiet = directory, writer, quiet
         self._sink: TensorBoardSink | None = None
-        self._opened = False
         self._drawn: dict[tuple[str, str], int] = {}  # series -> last step drawn
         self._codes: list[str] = []
+
+    def open(self) -> None:
+        """Open the event file, or take the trainer's own writer."""
+        parent = None if self._directory is None else self._directory.parent  # the sink makes its own sub-directory
+        self._sink = open_sink(parent, self._writer)
 
     def say(self, state: str, diagnosis: Diagnosis, step: int) -> None:
         """Print one line for a finding that was first reported or is resolved."""
@@ -38,7 +42,7 @@ class Outlets:
 
     def curves(self, record: RunRecord, step: int) -> None:
         """One point a flush for each loss, the learning rates and the gradient norm of all parameters together."""
-        sink = self._open()
+        sink = self._sink
         if sink is None:
             return
         points: dict[str, float] = {}
@@ -54,7 +58,7 @@ class Outlets:
 
     def look(self, step: int, report: Report) -> None:
         """Draw the findings, where they changed or are due."""
-        sink = self._open()
+        sink = self._sink
         codes = [d.code for d in report.findings()]
         if sink is not None and sink.wants_snapshot(step, codes != self._codes):
             sink.findings(step, report)
@@ -62,7 +66,7 @@ class Outlets:
 
     def finish(self, step: int, report: Report) -> None:
         """Draw the last findings and close."""
-        sink = self._open()
+        sink = self._sink
         if sink is not None:
             sink.findings(step, report)
             sink.close()
@@ -82,9 +86,3 @@ class Outlets:
         fresh = series.steps > self._drawn.get((quantity, key), -1)
         self._drawn[quantity, key] = series.last_step
         return series.values[fresh] if fresh.any() else None
-
-    def _open(self) -> TensorBoardSink | None:
-        if not self._opened:
-            self._opened = True
-            self._sink = open_sink(self._directory, self._writer)
-        return self._sink

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from trainwatch.capture.deferred import DeferredReads
-from trainwatch.capture.samples import BatchView, fingerprints
+from trainwatch.capture.interception import LossCall
+from trainwatch.capture.samples import SampleView, alike, fingerprints, held_bytes, samples_in, view_samples
 from trainwatch.record import RunRecord
 
+HELD_BYTES = 32 << 20  # of predictions and targets, until they are evaluated together
 COLUMNS = 256  # columns of the per-sample matrices
 SCORES = 512
 MOST_SAMPLES = 1 << 20  # per pass at one number a sample; beyond, one number a batch
@@ -21,6 +23,7 @@ MOST_STREAMS = 16
 TRAIN_EVAL = "train-eval"  # kind (and, where the user says so, name) of a stream over training data
 FINGERPRINTS = 4096  # samples of a pass that are compared with those of training batches
 PER_BATCH = 256
+PRINTED_PASSES = 8  # of a run: after a few passes it is known what each stream is
 KNOWN_TRAIN = 20_000
 
 
@@ -28,32 +31,78 @@ KNOWN_TRAIN = 20_000
 class Pass:
     """One validation pass while it runs.
 
+    Predictions and targets are held until `HELD_BYTES` of alike batches have come together, and then evaluated at once:
+    a handful of operations a pass instead of a handful a batch.
+
     Attributes:
         step: Optimiser steps taken before it.
         name: Stream that the user or the trainer named; None where it must be found out.
         position: How many passes came before it in this stretch without training.
+        source: What tells its loader from others.
+        criterion: Name of the loss, and `arguments`, its further arguments.
+        values: Loss of each batch, as the loop saw it.
+        counts: Samples of each batch.
+        others: Further losses computed on the batches, by name.
+        train_mode, with_grad: Batches computed in training mode, and with gradients.
         modules: Mode-sensitive modules seen in training mode, in order.
+        prints: Fingerprints of samples.
     """
 
     step: int
     name: str | None
     position: int
     source: Any = None
-    batches: list[BatchView] = field(default_factory=list)
-    others: dict[str, list[tuple[torch.Tensor, int]]] = field(default_factory=dict)
     criterion: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
-    samples: int = 0
+    values: list[torch.Tensor] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    views: list[SampleView] = field(default_factory=list)
+    others: dict[str, list[tuple[torch.Tensor, int]]] = field(default_factory=dict)
     train_mode: int = 0
     with_grad: int = 0
     modules: dict[str, None] = field(default_factory=dict)
     root_in_train_mode: bool = False
     norm_in_train_mode: bool = False
     prints: list[torch.Tensor] = field(default_factory=list)
+    _held: list[tuple[LossCall, int]] = field(default_factory=list)
+    _bytes: int = 0
+    _alike: Any = None
+    _viewed: int = 0
 
-    def add_prints(self, batch: torch.Tensor | None) -> None:
-        if batch is not None and len(self.prints) * PER_BATCH < FINGERPRINTS:
+    def add(self, call: LossCall) -> None:
+        """Take a batch in."""
+        count = samples_in(call)
+        self.add_value(call.output.detach(), count)
+        key, size = alike(call), held_bytes(call)
+        if self._held and (key != self._alike or self._bytes + size > HELD_BYTES):
+            self.evaluate()
+        self._alike = key
+        self._bytes += size
+        self._held.append((call, count))
+
+    def add_value(self, value: torch.Tensor, count: int) -> None:
+        """Take in a batch of which nothing is known but its loss."""
+        self.values.append(value if value.ndim == 0 else value.float().mean())
+        self.counts.append(count)
+
+    def add_other(self, call: LossCall) -> None:
+        """Take in a further loss on a batch."""
+        value = call.output.detach()
+        value = value if value.ndim == 0 else value.float().mean()
+        self.others.setdefault(call.name, []).append((value, samples_in(call)))
+
+    def add_prints(self, batch: torch.Tensor) -> None:
+        """Remember fingerprints of the batch's samples."""
+        if len(self.prints) * PER_BATCH < FINGERPRINTS:
             self.prints.append(fingerprints(batch, PER_BATCH))
+
+    def evaluate(self) -> None:
+        """Evaluate the batches held so far."""
+        if self._held:
+            calls, counts = zip(*self._held, strict=True)
+            self.views.append(view_samples(calls, counts, self._viewed))
+            self._viewed += sum(counts)
+        self._held, self._bytes = [], 0
 
 
 @dataclass(slots=True)
@@ -83,6 +132,11 @@ class PassBook:
         self.train_samples: int | None = None
         self.finished = 0
 
+    @property
+    def wants_prints(self) -> bool:
+        """Whether passes are still to be compared with training batches."""
+        return self.finished < PRINTED_PASSES
+
     def know_training_batch(self, batch: torch.Tensor) -> None:
         """Remember fingerprints of a training batch, to recognise training data in a validation pass."""
         if len(self.train_prints) < KNOWN_TRAIN:
@@ -90,32 +144,29 @@ class PassBook:
 
     def close(self, done: Pass) -> None:
         """Reduce a finished pass on its device and send the result on its way to the record."""
-        if not done.batches:
+        if not done.values:
             return
-        counts = np.asarray([b.count for b in done.batches], np.float64)
-        parts: dict[str, torch.Tensor] = {"loss": torch.stack([b.loss.float().reshape(()) for b in done.batches])}
-        samples = int(counts.sum())
-        per_sample = samples <= MOST_SAMPLES
-        for name in ("losses", "correct"):
-            rows = [getattr(b, name) for b in done.batches]
-            if per_sample and all(r is not None for r in rows):
-                parts[name] = _columns(torch.cat(rows))
-        truths = [b for b in done.batches if b.truth is not None]
-        classes = done.batches[0].classes
-        if len(truths) == len(done.batches) and all(b.classes == classes for b in truths):
-            parts["confusion"] = _confusion(truths, classes)
-        if all(b.scores is not None and b.truth is not None for b in done.batches):
-            scores = torch.cat([b.scores.float() for b in done.batches])  # type: ignore[union-attr]
-            truth = torch.cat([b.truth.float() for b in done.batches])  # type: ignore[union-attr]
-            if len(scores) == len(truth):
-                parts["scores"] = torch.stack([scores, truth], 1)[_spread(len(scores), SCORES)]
-        if all(b.hashes is not None for b in done.batches):
-            parts["hashes"] = torch.stack([b.hashes for b in done.batches]).sum(0)  # type: ignore[misc]
+        done.evaluate()
+        counts = np.asarray(done.counts, np.float64)
+        parts: dict[str, torch.Tensor] = {"loss": torch.stack([v.float() for v in done.values])}
+        views = done.views if sum(v.count for v in done.views) == sum(done.counts) else []
+        if int(counts.sum()) <= MOST_SAMPLES:
+            for name in ("losses", "correct"):
+                if (whole := _joined(views, name)) is not None:
+                    parts[name] = _columns(whole)
+        truth, predicted = _joined(views, "truth"), _joined(views, "predicted")
+        if truth is not None and predicted is not None and len({v.classes for v in views}) == 1:
+            parts["confusion"] = _confusion(truth, predicted, views[0].classes)
+        scores = _joined(views, "scores")
+        if scores is not None and truth is not None and len(scores) == len(truth):
+            parts["scores"] = torch.stack([scores.float(), truth.float()], 1)[_spread(len(scores), SCORES)]
+        if views and all(v.hashes is not None for v in views):
+            parts["hashes"] = torch.stack([v.hashes for v in views if v.hashes is not None]).sum(0)
         if done.prints:
             parts["prints"] = torch.cat(done.prints)
         for name, calls in done.others.items():
-            parts[f"other:{name}"] = torch.stack([value.float().reshape(()) for value, _ in calls])
-        done.batches = done.batches[:1]  # the rest is in the parts; a pass can be large
+            parts[f"other:{name}"] = torch.stack([value.float() for value, _ in calls])
+        done.values, done.views, done.prints = [], [], []  # what they say is in the parts
         names = list(parts)
         self.reads.read(
             list(parts.values()), lambda arrays: self._arrived(done, counts, dict(zip(names, arrays, strict=True)))
@@ -181,7 +232,7 @@ class PassBook:
 
     def _recognise(self, stream: Stream, prints: NDArray[Any] | None) -> None:
         """Call a stream ``train-eval`` where its samples are those of the training batches."""
-        if prints is None or not self.train_prints or stream.kind == TRAIN_EVAL or stream.passes > 3:
+        if prints is None or not self.train_prints or stream.kind == TRAIN_EVAL:
             return
         mine = set(prints.tolist())
         expected = len(mine) * min(1.0, len(self.train_prints) / max(1, self.train_samples or len(self.train_prints)))
@@ -244,9 +295,12 @@ def _spread(n: int, most: int) -> torch.Tensor:
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()
 
 
-def _confusion(batches: Sequence[BatchView], classes: int) -> torch.Tensor:
-    truth = torch.cat([b.truth for b in batches])  # type: ignore[misc]
-    predicted = torch.cat([b.predicted for b in batches])  # type: ignore[misc]
+def _joined(views: Sequence[SampleView], name: str) -> torch.Tensor | None:
+    rows = [getattr(v, name) for v in views]
+    return torch.cat(rows) if rows and all(r is not None for r in rows) else None
+
+
+def _confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> torch.Tensor:
     valid = (truth >= 0) & (truth < classes)
     cell = torch.where(valid, truth * classes + predicted, classes * classes)
     counts = torch.zeros(classes * classes + 1, dtype=torch.long, device=cell.device)

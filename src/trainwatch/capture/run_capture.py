@@ -20,7 +20,7 @@ from trainwatch.capture.hooks import Hooks, watch_order
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
-from trainwatch.capture.samples import bare
+from trainwatch.capture.samples import bare, samples_in
 from trainwatch.capture.tasks import task_of
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.containment import Containment, contained
@@ -246,7 +246,7 @@ class RunCapture:
                 self._view(call)
 
     def _note_loss(self, call: LossCall) -> None:
-        entry = self.losses.add(call, _samples(call), self.step)
+        entry = self.losses.add(call, samples_in(call), self.step)
         if call.name not in self._loss_facts:
             self._note_loss_facts(call)
         evaluating = not any(model.training for model in self.models.values())
@@ -263,7 +263,7 @@ class RunCapture:
     @contained("losses")
     def observe_train(self, call: LossCall) -> None:
         """A training loss that the user hands over."""
-        self.losses.observe(call, _samples(call), self.step)
+        self.losses.observe(call, samples_in(call), self.step)
         if call.name not in self._loss_facts:
             self._note_loss_facts(call)
 
@@ -479,13 +479,6 @@ class RunCapture:
     @contained("reads")
     def _deliver(self, wait: bool) -> None:
         self.reads.deliver(wait)
-
-
-def _samples(call: LossCall) -> int:
-    for tensor in (call.target, call.input):
-        if tensor is not None and tensor.ndim:
-            return int(tensor.shape[0])
-    return 1
 
 
 def _plain(value: Any) -> Any:

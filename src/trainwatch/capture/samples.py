@@ -1,7 +1,8 @@
-"""What one validation batch says: losses, predictions and scores per sample, without waiting for the device."""
+"""What validation batches say: losses, predictions and scores per sample, without waiting for the device."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,10 @@ MOST_CONFUSED = 64  # classes in a confusion matrix
 
 
 @dataclass(slots=True)
-class BatchView:
-    """One validation batch, on its device.
+class SampleView:
+    """Neighbouring samples of a validation pass, on their device.
 
     Attributes:
-        loss: The loss as the loop saw it, 0-dimensional.
         count: Samples.
         losses: Loss per sample, shape (count,), or None where it cannot be had.
         correct: 1.0 where the prediction is right, shape (count,).
@@ -28,7 +28,6 @@ class BatchView:
         hashes: Order-dependent and order-free hash of the targets, shape (2,), int64.
     """
 
-    loss: torch.Tensor
     count: int
     losses: torch.Tensor | None = None
     correct: torch.Tensor | None = None
@@ -39,25 +38,36 @@ class BatchView:
     hashes: torch.Tensor | None = None
 
 
-def view_batch(call: LossCall, offset: int) -> BatchView:
-    """Everything that can be told about one evaluation of a loss.
+def held_bytes(call: LossCall) -> int:
+    """Bytes that keeping a call's predictions and targets costs."""
+    return sum(t.numel() * t.element_size() for t in (call.input, call.target) if t is not None)
+
+
+def alike(call: LossCall) -> tuple[Any, ...]:
+    """Calls with equal keys can be evaluated as one, on their concatenated predictions and targets."""
+    further = [*call.positional, *(v for k, v in (call.keywords or {}).items() if k not in ("input", "target"))]
+    shapes = [(t.shape[1:], t.dtype, t.device) if t is not None and t.ndim else None for t in (call.input, call.target)]
+    return call.name, *shapes, *(id(v) if isinstance(v, torch.Tensor) else v for v in further)
+
+
+def view_samples(calls: Sequence[LossCall], counts: Sequence[int], offset: int) -> SampleView:
+    """Everything that can be told about the samples of alike evaluations of a loss, at the price of one.
 
     Args:
-        call: The evaluation.
-        offset: Samples of the pass seen before it; part of the order-dependent hash.
+        calls: The evaluations.
+        counts: Samples of each.
+        offset: Samples of the pass seen before them; part of the order-dependent hash.
     """
+    first, count = calls[0], sum(counts)
     with torch.no_grad():
-        output = call.output.detach()
-        loss = output if output.ndim == 0 else output.float().mean()
-        predictions, target = call.input, call.target
-        if predictions is None or target is None or target.ndim == 0 and predictions.ndim == 0:
-            return BatchView(loss, _samples(output, target))
-        predictions, target = predictions.detach(), target.detach()
-        view = BatchView(loss, _samples(predictions, target))
-        view.hashes = target_hashes(target, offset)
-        if call.known and call.name in ORIGINAL:
-            view.losses = _losses(call, predictions, target)
-        _judge_predictions(view, call, predictions, target)
+        if first.input is None or first.target is None or not first.input.ndim or not first.target.ndim:
+            return SampleView(count)
+        predictions = torch.cat([c.input.detach() for c in calls if c.input is not None])
+        target = torch.cat([c.target.detach() for c in calls if c.target is not None])
+        view = SampleView(count, hashes=target_hashes(target, offset))
+        if first.known:
+            view.losses = _losses(first, predictions, target)
+        _judge_predictions(view, first, predictions, target)
         return view
 
 
@@ -81,30 +91,25 @@ def fingerprints(batch: torch.Tensor, most: int) -> torch.Tensor:
     return (bits.long() * place).sum(1)
 
 
-def _samples(predictions: torch.Tensor, target: torch.Tensor | None) -> int:
-    for tensor in (target, predictions):
-        if tensor is not None and tensor.ndim > 0:
-            return int(tensor.shape[0])
-    return 1
+def samples_in(call: LossCall) -> int:
+    """Number of samples that a loss was computed over."""
+    return next((int(t.shape[0]) for t in (call.target, call.input) if t is not None and t.ndim), 1)
 
 
 def _losses(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
     arguments = {k: v for k, v in call.arguments.items() if k not in ("reduction", "size_average", "reduce")}
-    if call.arguments.get("reduction") == "none":
-        each = call.output.detach()
-    else:
-        each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
+    each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
     if each.ndim == 0 or each.shape[0] != target.shape[0]:
         return None
     each = each.float().reshape(each.shape[0], -1)
-    if call.sort in OVER_CLASSES and not target.is_floating_point():
+    if call.name in OVER_CLASSES and not target.is_floating_point():
         # Ignored positions count neither above nor below the line.
         kept = (target != arguments.get("ignore_index", -100)).reshape(each.shape[0], -1)
         return each.sum(1) / kept.sum(1)  # a sample without any position: 0 / 0, absent
     return each.mean(1)
 
 
-def _judge_predictions(view: BatchView, call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> None:
+def _judge_predictions(view: SampleView, call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> None:
     if call.sort in OVER_CLASSES:
         dimension = 1 if predictions.ndim > 1 else 0
         classes = int(predictions.shape[dimension])

@@ -11,7 +11,7 @@ from torch import nn
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry
 from trainwatch.capture.passes import Pass, PassBook
-from trainwatch.capture.samples import BatchView, bare, view_batch
+from trainwatch.capture.samples import bare
 from trainwatch.capture.wiring import mode_sensitive, named_modules
 
 
@@ -73,16 +73,14 @@ class ValidationWatch:
         """Take a loss into the running pass, or begin one."""
         self.idle = False
         current = self._current()
-        if call.name != current.criterion and current.batches:
-            value = call.output.detach()
-            current.others.setdefault(call.name, []).append((value if value.ndim == 0 else value.mean(), _count(call)))
+        if current.values and call.name != current.criterion:
+            current.add_other(call)
             return
         current.criterion = call.name
         current.arguments = {k: v for k, v in call.arguments.items() if isinstance(v, (int, float, str))}
-        view = view_batch(call, current.samples)
-        current.batches.append(view)
-        current.samples += view.count
-        current.add_prints(self._inputs)
+        current.add(call)
+        if self._inputs is not None and self.book.wants_prints:
+            current.add_prints(self._inputs)
         self._inputs = None
         self._note_modes(current, with_grad)
 
@@ -97,7 +95,7 @@ class ValidationWatch:
         late = Pass(entries[0].step, self.stage, self._position, self._source)
         late.criterion = entries[0].call.name
         for entry in entries:
-            late.batches.append(BatchView(entry.value if entry.value.ndim == 0 else entry.value.mean(), entry.count))
+            late.add_value(entry.value, entry.count)
             self._note_modes(late, with_grad=True)
         self.book.close(late)
 
@@ -132,7 +130,7 @@ class ValidationWatch:
             There was one.
         """
         done, self._open = self._open, None
-        if done is None or not done.batches:
+        if done is None or not done.values:
             return False
         self._position += 1
         self.book.close(done)
@@ -150,13 +148,6 @@ class ValidationWatch:
         current.modules.update(dict.fromkeys(name for name, _ in active))
         current.norm_in_train_mode |= any(norm for _, norm in active)
         current.root_in_train_mode |= any(root.training for root in self._roots)
-
-
-def _count(call: LossCall) -> int:
-    for tensor in (call.target, call.input):
-        if tensor is not None and tensor.ndim:
-            return int(tensor.shape[0])
-    return 1
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
