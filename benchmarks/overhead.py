@@ -99,7 +99,8 @@ def measure(name: str, rounds: int, device: str) -> None:
     base = [(a + b) / 2 for a, b in zip(blocks["unwatched"], blocks["unwatched again"], strict=True)]
     step = statistics.median(base) / steps
     parameters = sum(p.numel() for p in watched.model.parameters())
-    print(f"\n{name}: {parameters:,} parameters in {len(list(watched.model.parameters()))} tensors, step {1e3 * step:.2f} ms")
+    tensors = len(list(watched.model.parameters()))
+    print(f"\n{name}: {parameters:,} parameters in {tensors} tensors, step {1e3 * step:.2f} ms")
     for label in trainings:
         ratio = statistics.median(b / u for b, u in zip(blocks[label], base, strict=True))
         own = {"trainwatch": self_times, "bare norm pass": norm_times}.get(label)
@@ -132,7 +133,8 @@ def main() -> None:
     random.seed(0)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds, {options.device}")
-    print(f"import trainwatch: {1e3 * import_seconds('trainwatch'):.0f} ms; import torch: {1e3 * import_seconds('torch'):.0f} ms")
+    for module in ("trainwatch", "torch"):
+        print(f"import {module}: {1e3 * import_seconds(module):.0f} ms")
     for name in options.only:
         measure(name, options.rounds, options.device)
 

@@ -1,4 +1,4 @@
-"""Three trainings of different step length: a small MLP, a ResNet-shaped CNN, a small GPT. Random data, CPU-friendly."""
+"""Three trainings of different step length, on random data: a small MLP, a ResNet-shaped CNN, a small GPT."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ class Block(nn.Module):
             nn.BatchNorm2d(after),
         )
         same = stride == 1 and before == after
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.body(x) + self.shortcut(x))
@@ -92,7 +96,9 @@ def cnn(device: str) -> Training:
         blocks += [Block(before, after, stride), Block(after, after, 1)]
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
-    return Training(model.to(device), torch.randn(64, 3, 32, 32, device=device), torch.randint(0, 10, (64,), device=device))
+    return Training(
+        model.to(device), torch.randn(64, 3, 32, 32, device=device), torch.randint(0, 10, (64,), device=device)
+    )
 
 
 def gpt(device: str) -> Training:

@@ -70,9 +70,7 @@ class Settings:
             if prefix not in ALL and not any(code.startswith(prefix) for code in all_rules()):
                 raise SettingsError(f"select: no rule's code starts with {prefix!r}{_nearest(prefix, all_rules())}")
         if not isinstance(self.ignore, Mapping):
-            raise SettingsError(
-                f"ignore must map a rule to the reason why it is ignored, such as {{'TW101': 'known'}}, got {self.ignore!r}"
-            )
+            raise SettingsError(f"ignore must map rules to reasons, such as {{'TW101': 'known'}}, got {self.ignore!r}")
         if not isinstance(self.rules, Mapping) or not all(isinstance(v, Mapping) for v in self.rules.values()):
             raise SettingsError(f"rules must map a rule to its thresholds, got {self.rules!r}")
         object.__setattr__(self, "ignore", {rule_named(k).code: str(v) for k, v in self.ignore.items()})

@@ -68,8 +68,7 @@ def contained(part: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[
     """Make a method part of `part`: its faults are contained, its time is counted."""
 
     def decorate(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | None]:
-        @functools.wraps(method)
-        def wrapper(self: S, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        def wrapper(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
             # `Containment.run`, written out: this is called some ten times a training step.
             guard = self.containment
             if part in guard.off:
@@ -86,6 +85,7 @@ def contained(part: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[
                 guard.seconds[part] += took - guard.inner
                 guard.inner = outer + took
 
+        functools.update_wrapper(wrapper, method)
         return wrapper
 
     return decorate

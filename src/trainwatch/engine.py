@@ -117,7 +117,7 @@ def _internal(fault: dict[str, Any]) -> Diagnosis:
         code="TW000",
         name="internal-fault",
         severity=Severity.INFO,
-        summary=f"trainwatch's own {fault['part']} failed and was switched off; the training was not touched: {fault['error']}",
+        summary=f"trainwatch's own {fault['part']} failed and was switched off, the training goes on: {fault['error']}",
         where=(fault["part"],),
         onset_step=fault["step"],
         reported_step=fault["step"],
@@ -137,7 +137,9 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], record: RunReco
 
 def _facts(record: RunRecord) -> dict[str, Any]:
     shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names")
-    return {topic: record.facts[topic] for topic in shown if topic in record.facts}
+    facts = {topic: record.facts[topic] for topic in shown if topic in record.facts}
+    parameters = record.facts.get("parameters")
+    return {**facts, "parameters": sum(p["numel"] for p in parameters)} if parameters else facts
 
 
 def _figures(record: RunRecord, faults: list[dict[str, Any]]) -> dict[str, Figure]:

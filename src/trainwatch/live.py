@@ -1,4 +1,4 @@
-"""Findings while the training runs: reported once they stood two looks at different data, resolved when they are gone."""
+"""Findings while the training runs: reported once two looks at different data found them, resolved when gone."""
 
 from __future__ import annotations
 

@@ -113,7 +113,11 @@ class Monitor:
     def _stepped(self, full: bool) -> None:
         if self.report is not None:
             return
-        if full or self.capture.book.finished != self._flushed_passes or self._clock() - self._last_flush > FLUSH_SECONDS:
+        if (
+            full
+            or self.capture.book.finished != self._flushed_passes
+            or self._clock() - self._last_flush > FLUSH_SECONDS
+        ):
             self.flush()
         if self.should_stop and self.stop_by_raising:
             raise StopTraining("trainwatch: a finding named in stop_on was made; see the report")
@@ -259,7 +263,7 @@ class Monitor:
         if part == "record":
             self.record.journal = None
         reason = f"its capture failed with {type(error).__name__} (see TW000)"
-        lost = {quantity: reason for quantity in MEASURES.get(part, ())}
+        lost = dict.fromkeys(MEASURES.get(part, ()), reason)
         try:
             self.record.add_fault(fault)
             self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **lost})

@@ -38,7 +38,9 @@ class Outlets:
     def say(self, state: str, diagnosis: Diagnosis, step: int) -> None:
         """Print one line for a finding that was first reported or is resolved."""
         if not self._quiet:
-            print(f"trainwatch: {notice(diagnosis, step, resolved=state == 'resolved')}", file=sys.stderr, flush=True)
+            line = notice(diagnosis, step, resolved=state == "resolved")
+            sys.stderr.write(f"trainwatch: {line}\n")
+            sys.stderr.flush()
 
     def curves(self, record: RunRecord, step: int) -> None:
         """One point a flush for each loss, the learning rates and the gradient norm of all parameters together."""
@@ -55,6 +57,8 @@ class Outlets:
                 points[f"trainwatch/grad_norm/{key}"] = float(np.mean(np.sqrt(np.nansum(np.square(norms), axis=1))))
         if points:
             sink.scalars(step, points)
+            tags = {q: [f"trainwatch/{q}/{k}" for k in record.keys(q)] for q in ("train_loss", "val_loss", "grad_norm")}
+            sink.layout(tags["train_loss"], tags["val_loss"], tags["grad_norm"])
 
     def look(self, step: int, report: Report) -> None:
         """Draw the findings, where they changed or are due."""
@@ -77,7 +81,7 @@ class Outlets:
             return
         report.print()
         if self._directory is not None:
-            print(f"Record and report: {self._directory}")
+            sys.stdout.write(f"Record and report: {self._directory}\n")
 
     def _new(self, record: RunRecord, quantity: str, key: str) -> Any:
         series = record.series(quantity, key)

@@ -73,7 +73,7 @@ def test_parameters_are_counted_from_a_list_too():
     [
         ({}, []),
         ({"share": None, "per_step_us": None, "seconds": {}}, []),
-        ({"share": 0.0}, ["under 0.1 % of the run."]),
+        ({"share": 0.0}, ["under 0.1 % of training."]),
         ({"seconds": {"a": 2.0, "b": 300.0}}, ["b 300 s, a 2.0 s."]),
         ({"skipped": ["x", "y"]}, ["Skipped: x, y."]),
     ],

@@ -165,10 +165,10 @@ def watch(
 def _observed(loss: torch.Tensor | float, outputs: Any, targets: Any) -> LossCall:
     value = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
     call = LossCall("observed", value, _tensor(outputs), _tensor(targets))
-    if call.input is not None and call.target is not None and not call.target.is_floating_point():
-        # Over class indices, predictions read like those of cross-entropy, whatever the loss is.
-        if call.input.ndim == call.target.ndim + 1:
-            call.meaning = "cross_entropy"
+    predictions, target = call.input, call.target
+    over_classes = target is not None and not target.is_floating_point()
+    if over_classes and predictions is not None and target is not None and predictions.ndim == target.ndim + 1:
+        call.meaning = "cross_entropy"  # whatever the loss is, predictions over class indices read like its own
     return call
 
 

@@ -288,7 +288,7 @@ def _sizes(n: int) -> NDArray[Any]:
 
 def _few(values: NDArray[Any]) -> NDArray[Any]:
     """One number a batch, thinned to `COLUMNS` by taking every k-th: where nothing is known per sample."""
-    return values[np.linspace(0, len(values) - 1, min(len(values), COLUMNS)).astype(int)]
+    return np.asarray(values[np.linspace(0, len(values) - 1, min(len(values), COLUMNS)).astype(int)])
 
 
 def _spread(n: int, most: int) -> torch.Tensor:

@@ -225,8 +225,8 @@ class RunCapture:
     @contained("losses")
     def on_criterion_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and not any(c.output is output for c in self._recent):
-            tensors = [v if isinstance(v, torch.Tensor) else None for v in inputs[:2]]
-            self._take(LossCall(type(module).__name__, output, *tensors))
+            predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
+            self._take(LossCall(type(module).__name__, output, predictions, target))
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:

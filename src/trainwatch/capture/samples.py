@@ -105,7 +105,8 @@ def _losses(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> 
     if call.name in OVER_CLASSES and not target.is_floating_point():
         # Ignored positions count neither above nor below the line.
         kept = (target != arguments.get("ignore_index", -100)).reshape(each.shape[0], -1)
-        return each.sum(1) / kept.sum(1)  # a sample without any position: 0 / 0, absent
+        each, kept_count = each.sum(1, keepdim=True), kept.sum(1, keepdim=True)
+        each = each / kept_count  # a sample without any position: 0 / 0, absent
     return each.mean(1)
 
 

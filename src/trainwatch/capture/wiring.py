@@ -65,7 +65,7 @@ def parameter_facts(models: Models) -> list[dict[str, Any]]:
     """One entry a parameter: name, shape, kind, owner, and its L2 norm as it is now."""
     modules, parameters = named_modules(models), parameters_of(models)
     norms = _norms(list(parameters.values()))
-    facts = []
+    facts: list[dict[str, Any]] = []
     for (name, parameter), norm in zip(parameters.items(), norms, strict=True):
         owner, _, leaf = name.rpartition(".")
         module = modules.get(owner, nn.Module())

@@ -186,11 +186,12 @@ def overhead(report: Report) -> list[str]:
     parts = sorted((cost.get("seconds") or {}).items(), key=lambda part: (-part[1], part[0]))
     said = []
     if cost.get("share") is not None:
-        spent = sum(seconds for _, seconds in parts)
-        of = f" ({_duration(spent)} of {_duration(cost['run_seconds'])})" if cost.get("run_seconds") else ""
-        said.append(f"{_percent(cost['share'])} of the run{of}")
+        of = f"{_duration(cost['run_seconds'])} of training" if cost.get("run_seconds") else "training"
+        said.append(f"{_percent(cost['share'])} of {of}")
     if cost.get("per_step_us") is not None:
         said.append(f"{cost['per_step_us']:,.0f} us a step")
+    if cost.get("once_seconds"):
+        said.append(f"{_duration(cost['once_seconds'])} once, to start and to end")
     by_part = ", ".join(f"{line(name)} {_duration(seconds)}" for name, seconds in parts)
     lines = [f"{', '.join(said)}: {by_part}".removeprefix(": ").removesuffix(": ")] if said or parts else []
     if cost.get("skipped"):
