@@ -25,8 +25,7 @@ class VanishingGradients(Rule):
     """The first layers get next to no gradient, and the loss has not left the level of a constant guess.
 
     ## Symptom
-    The gradient shrinks from layer to layer on its way back, by `decades` powers of ten or more, from the first step
-    on and to the end.
+    The gradient shrinks from layer to layer on its way back, by powers of ten, from the first step on and to the end.
 
     ## Why it hurts
     Layers near the output learn, the first stay where they began: a deep net is in effect a shallow one on random
@@ -34,9 +33,9 @@ class VanishingGradients(Rule):
 
     ## How it is measured
     RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
-    through its logarithm. Fires where the line falls by `decades` at the first step and in `sustained` of the second
-    half of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of the loss is
-    gone: of the loss of chance where the criterion tells, else of the loss after the first tenth.
+    through its logarithm. Fires after `min_steps` where the line falls by `decades` at the first step, at the last,
+    and in `sustained` of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of
+    the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth.
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.

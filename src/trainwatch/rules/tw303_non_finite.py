@@ -30,14 +30,14 @@ class NonFinite(Rule):
 
     ## How it is measured
     The first row of any loss or gradient norm that is not finite: its step, the parameters, and whether any later row
-    is finite again. It is a fact, not a statistic. An error where the last rows are not finite either, else a warning.
+    is finite again. It is a fact, not a statistic. An error where the last row is not finite either, else a warning.
+    With a gradient scaler only `patience` such rows in a row, up to the last one, count.
 
     ## Remedies
     `lower-learning-rate` and `gradient-clipping` where it began after the first update; `find-non-finite-source`.
 
     ## Not a fault when
-    A gradient scaler (mixed precision) is at work: it provokes an overflow now and then and skips that step. Then only
-    `patience` rows in a row, up to the last one, are a fault.
+    A gradient scaler (mixed precision) is at work: it provokes an overflow now and then and skips that step.
 
     ## Sources
     §9; Micikevicius et al. 2018, "Mixed Precision Training".

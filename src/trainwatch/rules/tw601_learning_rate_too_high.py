@@ -15,6 +15,8 @@ from trainwatch.rules.base import NotChecked, Rule, not_later
 from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
+UPDATE = 0.01  # of the weights' length: a sane step
+
 
 @dataclass(frozen=True)
 class LearningRateTooHigh(Rule):
@@ -29,17 +31,18 @@ class LearningRateTooHigh(Rule):
     dead, and a lower rate from then on no longer helps.
 
     ## How it is measured
-    Three things must come together. The loss rises by `jump` of its first value and by `noise_jump` standard
-    deviations. At the end less than `learned` of the loss of chance (else of the first loss) is gone, or `relapse` of
-    the best gain is lost again. And the update then was longer than `update` of the weights: lr |g| / |w| for SGD, lr
-    sqrt(n) / |w| for Adam's kin.
+    Three things must come together, after `min_steps` or a loss that is not finite. The loss rises by `jump` of its
+    first value and by `noise_jump` standard deviations. At the end less than `learned` of the loss of chance (else of
+    the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
+    `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Silent where the gradient rose by
+    `amplified` powers of ten from the last layer to the first before any update.
 
     ## Remedies
-    `lower-learning-rate` to where the update is `proposed_update` of the weights; `warm-up`; `gradient-clipping`.
+    `lower-learning-rate` to where an update is a hundredth of the weights; `warm-up`; `gradient-clipping`.
 
     ## Not a fault when
-    The loss recovers: noise, warm-up, restarts and single spikes are no fault. Nor where the gradient was amplified in
-    the very first backward pass, before any update: that is TW302.
+    The loss recovers: noise, warm-up, restarts and single spikes are no fault. A gradient that is amplified in the
+    very first backward pass is TW302, whatever the step.
 
     ## Sources
     §9; Goodfellow, Bengio and Courville 2016, "Deep Learning", 11.4.1; Goyal et al. 2017, "Accurate, Large Minibatch
@@ -58,7 +61,6 @@ class LearningRateTooHigh(Rule):
     learned: float = 0.1
     relapse: float = 0.7
     update: float = 0.1
-    proposed_update: float = 0.01
     amplified: float = 2.0
     min_steps: int = 30
 
@@ -84,7 +86,6 @@ class LearningRateTooHigh(Rule):
         if ratio < self.update:
             return
         rate, kind = learning_rate(record, step), gradients.optimizer["type"]
-        bound = course.reference - self.learned * abs(course.reference)
         yield self.diagnose(
             f"With a learning rate of {rate:.3g} the update at step {step} was {ratio:.2g} times the weights' length; "
             f"the loss rose at step {onset} and the run is no better for training: {course.story}",
@@ -92,7 +93,7 @@ class LearningRateTooHigh(Rule):
             onset_step=onset,
             evidence=(
                 Evidence("update over weights", ratio, self.update, step=step, note=f"{kind}, lr {rate:.3g}"),
-                Evidence("loss at the end", course.end, bound, where=course.stream, note=course.story),
+                Evidence("loss at the end", course.end, course.bound(self.learned), where=course.stream),
                 Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
             ),
             remedies=tuple(self._remedies(record, rate, ratio, step)),
@@ -104,9 +105,9 @@ class LearningRateTooHigh(Rule):
         yield remedy(
             "lower-learning-rate",
             present=f"{rate:.3g}",
-            proposed=f"{rate * self.proposed_update / ratio:.1g}",
+            proposed=f"{rate * UPDATE / ratio:.1g}",
             optimizer=gradients.optimizer["type"],
-            reason=f"So an update would be about {self.proposed_update:.0%} of the weights' length, not {ratio:.0%}.",
+            reason=f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}.",
         )
         yield remedy("warm-up", steps=max(10, record.steps // 20))
         if (typical := gradients.typical_before(step + 1)) is not None:

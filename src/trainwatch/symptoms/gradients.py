@@ -14,8 +14,8 @@ from trainwatch.record.series import Array
 FIRST = 32  # rows kept at the start of a run
 ROWS = 256  # rows kept altogether
 BLOCKS = 8  # parts of the run that the signal is measured in
-SAMPLES = 9  # rows looked at in each
-LAYERS = 32  # most layers that a slope is fitted to
+SAMPLES = 5  # rows looked at in each
+LAYERS = 24  # most layers that a slope is fitted to
 FEWEST = 3  # layers without which there is no depth
 MAD_TO_SD = 1.4826  # of a normal distribution
 NORMALISING = ("BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
@@ -88,7 +88,6 @@ class Growth:
 
     step: int
     factor: float
-    largest: float
 
 
 def gradients_of(record: RunRecord) -> Gradients | None:
@@ -147,7 +146,7 @@ def growth_of(gradients: Gradients, factor: float) -> Growth | None:
     for i in np.flatnonzero(total[1:] >= factor * np.minimum.accumulate(total)[:-1]) + 1:
         before = float(np.median(total[:i]))
         if total[i] >= factor * before:
-            return Growth(int(steps[i]), float(total[i] / before), float(total.max() / before))
+            return Growth(int(steps[i]), float(total[i] / before))
     return None
 
 
@@ -217,7 +216,9 @@ def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:
     about = log_rms[0] - slope[0] * np.arange(layers)
     scatter = MAD_TO_SD * float(_medians(np.abs(about - _medians(about[:, None]))[:, None])[0])
     error = scatter * float(np.sqrt(12 * (layers - 1) / (layers * (layers + 1))))  # of (layers - 1) x a fitted slope
-    return Signal(kind, parameters, gradients.steps[cuts[:-1]], log_rms, -slope * (layers - 1), steady, max(error, 0.05))
+    return Signal(
+        kind, parameters, gradients.steps[cuts[:-1]], log_rms, -slope * (layers - 1), steady, max(error, 0.05)
+    )
 
 
 def _medians(rows: Array) -> Array:

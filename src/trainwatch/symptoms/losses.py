@@ -95,6 +95,10 @@ class LossCourse:
         margin, relapsed = max((stuck, False), (lost, True)) if self.relapsed > 0 else (stuck, False)
         return float(np.clip(margin, -1e3, 1e3)), relapsed
 
+    def bound(self, learned: float) -> float:
+        """The loss that a run must end below to have learned that share of its reference."""
+        return self.reference - learned * abs(self.reference)
+
     @property
     def story(self) -> str:
         """The course in words, for a summary."""
