@@ -1,7 +1,11 @@
 """Records for the tests of gradient and step-size rules: made up, or of a small real training."""
 
+from functools import cache
+from itertools import pairwise
+
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from trainwatch.record import RunRecord
@@ -166,3 +170,32 @@ def _describe(record, model, optimizer, named, batch, loss_fn):
     name = getattr(loss_fn, "__name__", "loss")
     classes = int(width) if "cross_entropy" in name else None
     record.set_fact("loss", {name: {"function": name, "reduction": "mean", "arguments": {}, "classes": classes}})
+
+
+@cache
+def digits():
+    """The digits of scikit-learn: 1797 images of 8 x 8, in [0, 1], and their classes."""
+    x, y = load_digits(return_X_y=True)
+    return torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
+
+
+def mlp(depth, activation, norm=None, width=64):
+    """`depth` linear layers from 64 pixels to 10 classes."""
+    sizes = [64] + [width] * (depth - 1)
+    layers = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), *([norm(outputs)] if norm else []), activation()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
+
+
+class Sequence(nn.Module):
+    """A recurrent net that reads the pixels in `length` pieces."""
+
+    def __init__(self, cell, length, **arguments):
+        super().__init__()
+        self.length = length
+        self.rnn = cell(64 // length, 64, batch_first=True, **arguments)
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.out(self.rnn(x.view(len(x), self.length, -1))[0][:, -1])

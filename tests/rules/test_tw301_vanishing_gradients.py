@@ -1,0 +1,194 @@
+import numpy as np
+import pytest
+import torch
+from synthetic_gradients import chain, digits, make_record, mlp, train
+from torch import nn
+
+from trainwatch.diagnosis import Severity
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw301_vanishing_gradients import VanishingGradients
+
+STEPS, DEPTH = 200, 8
+RNG = np.random.default_rng(0)
+STUCK = 2.3 + 0.03 * RNG.normal(size=STEPS)
+LEARNING = 2.3 * np.exp(-np.arange(STEPS) / 50) + 0.03 * RNG.normal(size=STEPS)
+
+
+def record(decades=6.0, losses=STUCK, *, depth=DEPTH, weights=None, late=None, activation="Sigmoid", scale=1.0, **more):
+    """A chain whose bias gradients fall by `decades` from the last layer to the first, its weights by `weights`."""
+    parameters, modules = chain(depth, activation=activation)
+    steps = len(losses)
+    bias = np.linspace(-decades, 0, depth) - 2
+    weight = np.linspace(-(decades if weights is None else weights), 0, depth) - 2
+    profile = np.repeat(np.stack([weight, bias], 1).reshape(1, -1), steps, 0)
+    if late is not None:
+        profile[steps // 2 :] = np.repeat(np.linspace(-late, 0, depth) - 2, 2)
+    rms = scale * 10 ** (profile + 0.1 * np.random.default_rng(1).normal(size=profile.shape))
+    return make_record(scale * np.asarray(losses), rms, parameters=parameters, modules=modules, **more)
+
+
+def verdict(made, **thresholds):
+    return list(VanishingGradients(**thresholds).check(made))
+
+
+@pytest.mark.parametrize("decades", [3.5, 6.0, 12.0, 30.0])
+def test_fires(decades):
+    (found,) = verdict(record(decades))
+    assert found.severity == Severity.WARNING
+    assert found.margin > 2
+    assert found.onset_step == 0
+    assert found.where[0] == "layers.0"
+    assert "layers.14" not in found.where
+
+
+def test_the_message_says_how_much_where_and_what_came_of_it_once():
+    (found,) = verdict(record(7.0))
+    assert found.summary == (
+        "The gradient of 'layers.0' is 1e-07 times that of 'layers.14', 0.1 a layer, "
+        "and the loss has not learned: 2.3 at the end, chance is 2.3"
+    )
+    assert found.evidence[0].value == pytest.approx(1e-7, rel=0.3)
+    assert found.evidence[0].threshold == pytest.approx(1e-3)
+
+
+def test_the_signal_is_read_from_biases_where_weights_do_not_show_it():
+    """In a chain that shrinks activations too, both factors of a weight's gradient cancel over depth."""
+    assert len(verdict(record(6.0, weights=0.0))) == 1
+    assert verdict(record(0.5, weights=6.0)) == []
+
+
+def test_weights_serve_where_there_are_no_biases():
+    rms = np.tile(10.0 ** np.linspace(-7, -1, 8), (STEPS, 1))
+    (found,) = verdict(make_record(STUCK, rms))
+    assert found.evidence[0].note.startswith("RMS gradient of each weight")
+
+
+SILENT = {
+    "the net learns": record(6.0, LEARNING),
+    "it learned and its gradients are tiny now": record(6.0, np.minimum(LEARNING, 0.01), scale=1e-4),
+    "the profile is mild": record(2.5),
+    "flat profile on a task that cannot be learned": record(0.0),
+    "gradient grows towards the first layer": record(-6.0),
+    "it levelled out": record(6.0, late=0.5),
+    "flat epochs first, then it learns": record(4.0, np.r_[STUCK[:120], LEARNING[:80] * 0.4]),
+    "the loss is not finite": record(6.0, np.r_[STUCK[:100], np.full(100, np.inf)]),
+}
+
+
+@pytest.mark.parametrize("made", SILENT.values(), ids=SILENT)
+def test_silent(made):
+    assert verdict(made) == []
+
+
+def test_one_layer_far_below_the_others_is_no_decline():
+    parameters, modules = chain(DEPTH)
+    rms = np.full((STEPS, 2 * DEPTH), 1e-2)
+    rms[:, :2] = 1e-12
+    assert verdict(make_record(STUCK, rms, parameters=parameters, modules=modules)) == []
+
+
+def test_layers_without_any_gradient_are_another_fault():
+    parameters, modules = chain(DEPTH)
+    rms = np.zeros((STEPS, 2 * DEPTH))
+    rms[:, -2:] = 1e-2
+    with pytest.raises(NotChecked, match="fewer than three layers"):
+        verdict(make_record(STUCK, rms, parameters=parameters, modules=modules))
+
+
+def test_biases_before_batch_norm_carry_only_rounding():
+    parameters, modules = chain(DEPTH)
+    for module in modules:
+        if module["type"] == "ReLU":
+            module["type"] = "BatchNorm1d"
+    rms = np.tile(np.repeat(10 ** np.linspace(-12, -2, DEPTH), 2), (STEPS, 1))
+    rms[:, ::2] = 1e-2
+    assert verdict(make_record(STUCK, rms, parameters=parameters, modules=modules)) == []
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_loss_does_not_matter(scale):
+    (found,) = verdict(record(6.0, scale=scale, classes=None))
+    (plain,) = verdict(record(6.0, classes=None))
+    assert found.margin == pytest.approx(plain.margin, rel=1e-3)
+    assert verdict(record(6.0, LEARNING, scale=scale, classes=None)) == []
+
+
+def test_it_waits_for_enough_steps():
+    with pytest.raises(NotChecked, match="only 49 steps"):
+        verdict(record(losses=STUCK[:49]))
+    assert len(verdict(record(losses=STUCK[:50]))) == 1
+
+
+def test_chance_under_imbalance_is_the_entropy_of_the_targets():
+    """A net that has only learned how frequent the classes are has learned nothing of the inputs."""
+    made = record(6.0, STUCK * 0.33 / 2.3)
+    made.append("train_classes", "targets", STEPS, np.r_[9000, 1000, np.zeros(9)])
+    assert len(verdict(made)) == 1
+    assert verdict(record(6.0, STUCK * 0.33 / 2.3)) == []
+
+
+def test_without_chance_the_first_transient_does_not_count_as_learning():
+    transient = 0.5 * np.exp(-np.arange(STEPS) / 4)
+    assert len(verdict(record(6.0, 1.0 + transient + 0.1 * (STUCK - 2.3), classes=None, stream="mse_loss"))) == 1
+    assert verdict(record(6.0, 0.3 + 4 * transient, classes=None, stream="mse_loss")) == []
+
+
+def test_several_optimisers_are_not_judged():
+    made = record()
+    made.append("grad_norm", "other", np.arange(STEPS), np.ones((STEPS, 2)))
+    with pytest.raises(NotChecked, match="several optimisers"):
+        verdict(made)
+
+
+def test_remedies_name_the_modules_and_carry_numbers():
+    (found,) = verdict(record(7.0, regularisation={"normalisation": ["norm"]}))
+    remedies = {r.id: r for r in found.remedies}
+    assert list(remedies) == ["relu-family", "batch-norm", "initialisation", "residual", "pretrain-finetune"]
+    assert "['layers.1', 'layers.3'" in remedies["relu-family"].how
+    assert remedies["batch-norm"].already_in_use
+    assert not remedies["relu-family"].already_in_use
+    assert "std=5.8" in remedies["initialisation"].how  # 1 / sqrt(3) at present, a tenth passed back a layer
+    assert "'layers.0' to 'layers.12'" in remedies["residual"].title
+
+
+def test_squashing_after_the_last_layer_is_not_to_be_replaced():
+    parameters, modules = chain(DEPTH, activation="ReLU")
+    modules.append({"name": "head", "type": "Sigmoid", "order": 99})
+    rms = np.tile(np.repeat(10.0 ** np.linspace(-7, -1, DEPTH), 2), (STEPS, 1))
+    (found,) = verdict(make_record(STUCK, rms, parameters=parameters, modules=modules))
+    assert "relu-family" not in {r.id for r in found.remedies}
+
+
+@pytest.mark.parametrize("depth", [8, 10])
+@pytest.mark.parametrize(
+    "optimizer", [lambda p: torch.optim.Adam(p, 1e-3), lambda p: torch.optim.SGD(p, 0.1)], ids=["adam", "sgd"]
+)
+def test_fires_on_a_deep_sigmoid_net(depth, optimizer):
+    model = mlp(depth, nn.Sigmoid)
+    (found,) = verdict(train(model, optimizer(model.parameters()), *digits(), steps=150))
+    assert found.margin > 10
+    assert "0" in found.where
+
+
+def test_the_proposed_initialisation_cures_it():
+    model = mlp(8, nn.Sigmoid)
+    (found,) = verdict(train(model, torch.optim.Adam(model.parameters(), 1e-3), *digits(), steps=100))
+    fresh = mlp(8, nn.Sigmoid)
+    (how,) = [r.how for r in found.remedies if r.id == "initialisation"]
+    exec(how, {"model": fresh, "nn": nn})
+    assert verdict(train(fresh, torch.optim.Adam(fresh.parameters(), 1e-3), *digits(), steps=300)) == []
+
+
+HEALTHY = {
+    "relu-3": lambda: mlp(3, nn.ReLU),
+    "relu-6": lambda: mlp(6, nn.ReLU),
+    "tanh-8": lambda: mlp(8, nn.Tanh),
+    "sigmoid-10-batch-norm": lambda: mlp(10, nn.Sigmoid, nn.BatchNorm1d),
+    "relu-5-layer-norm": lambda: mlp(5, nn.ReLU, nn.LayerNorm),
+}
+
+
+@pytest.mark.parametrize("make", HEALTHY.values(), ids=HEALTHY)
+def test_silent_on_a_net_that_learns(make):
+    model = make()
+    assert verdict(train(model, torch.optim.Adam(model.parameters(), 2e-3), *digits(), steps=250)) == []
