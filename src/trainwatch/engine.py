@@ -136,7 +136,7 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], record: RunReco
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names")
+    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
     facts = {topic: record.facts[topic] for topic in shown if topic in record.facts}
     parameters = record.facts.get("parameters")
     return {**facts, "parameters": sum(p["numel"] for p in parameters)} if parameters else facts

@@ -222,6 +222,7 @@ class Monitor:
     def _close_journal(self) -> None:
         if isinstance(self.record.journal, SegmentWriter):
             self.record.journal.close()
+            self.record.journal = None
 
     def _note_run(self, finished: bool, error: BaseException | None = None) -> None:
         started = hasattr(self, "capture")
