@@ -8,9 +8,9 @@ from torch import nn
 from trainwatch.demo.data import load_digits
 from trainwatch.demo.training import Setup
 
-SAMPLES = 400
-WRONG = 0.2
-WIDTH = 512
+SAMPLES = 200
+WRONG = 0.4
+WIDTH = 256
 
 
 def setup(seed: int) -> Setup:
@@ -24,4 +24,4 @@ def setup(seed: int) -> Setup:
         nn.Linear(data.pixels, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)
     )
     planted = f"a net of width {WIDTH} on {SAMPLES} images, {WRONG:.0%} of them with a wrong label, no regularisation"
-    return Setup(planted, data, model, torch.optim.Adam(model.parameters(), lr=1e-3), epochs=40)
+    return Setup(planted, data, model, torch.optim.Adam(model.parameters(), lr=5e-4), epochs=100, batch_size=50)

@@ -83,13 +83,13 @@ def train(
                 optimizer.step()
                 if setup.schedule:
                     setup.schedule.step()
-                train_loss += float(loss) * len(y)
+                train_loss += loss.item() * len(y)
             model.eval()
             val_loss, right = 0.0, 0
             with torch.no_grad():
                 for x, y in val_loader:
                     logits = model(x)
-                    val_loss += float(criterion(logits, y)) * len(y)
+                    val_loss += criterion(logits, y).item() * len(y)
                     right += int((logits.argmax(1) == y).sum())
             on_epoch(Epoch(number, train_loss / len(d.y_train), val_loss / len(d.y_val), right / len(d.y_val)))
     return watch.finish()
