@@ -62,10 +62,9 @@ def make_record(
     record = RunRecord()
     record.set_fact("parameters", list(parameters))
     record.set_fact("modules", list(modules))
-    groups = [{"lr": lr, "initial_lr": lr, "weight_decay": 0.0, "momentum": 0.0, "betas": [0.9, 0.999]}]
     columns = list(range(len(parameters)))
-    record.set_fact("optimizers", {"default": {"type": optimizer, "parameters": columns, "groups": groups}})
-    groups[0]["parameters"] = columns
+    group = {"lr": lr, "initial_lr": lr, "weight_decay": 0.0, "momentum": 0.0, "parameters": columns}
+    record.set_fact("optimizers", {"default": {"type": optimizer, "parameters": columns, "groups": [group]}})
     if stream:
         record.set_fact(
             "loss", {stream: {"function": stream, "reduction": "mean", "arguments": {}, "classes": classes}}

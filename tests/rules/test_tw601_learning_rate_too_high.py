@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import torch
+from synthetic_gradients import chain, digits, make_record, mlp, train
+from torch import nn
+
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Severity
+from trainwatch.engine import judge
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw601_learning_rate_too_high import LearningRateTooHigh
+
+STEPS, DEPTH = 200, 3
+RNG = np.random.default_rng(0)
+NOISE = 0.03 * RNG.normal(size=STEPS)
+LEARNING = 2.3 * np.exp(-np.arange(STEPS) / 50) + NOISE
+LEAP = np.r_[2.3, 40.0, 25.0, 12.0, 6.0, 2.35 + NOISE[5:]]
+RELAPSE = np.r_[LEARNING[:120], np.full(80, 2.4) + NOISE[120:]]
+PARAMETERS, MODULES = chain(DEPTH)
+RMS, WEIGHT = 1e-2, 96**-0.5  # of the gradient, and of the weights at the start: lr=1 moves them by 9.8 %
+
+
+def record(losses=LEAP, lr=100.0, *, optimizer="SGD", scale=1.0, rms=RMS, **more):
+    losses = np.asarray(losses)
+    table = np.full((len(losses), 2 * DEPTH), float(rms))
+    return make_record(
+        scale * losses, scale * table, parameters=PARAMETERS, modules=MODULES, lr=lr, optimizer=optimizer, **more
+    )
+
+
+def verdict(made, **thresholds):
+    return list(LearningRateTooHigh(**thresholds).check(made))
+
+
+@pytest.mark.parametrize("lr", [10.0, 100.0, 1e4])
+def test_fires_on_a_leap_that_is_never_made_good(lr):
+    (found,) = verdict(record(lr=lr))
+    assert found.severity == Severity.ERROR
+    assert found.onset_step == 1
+    assert found.margin > 5
+    assert found.evidence[0].value == pytest.approx(lr * RMS / WEIGHT)
+
+
+def test_the_message_says_how_much_when_and_what_came_of_it_once():
+    (found,) = verdict(record())
+    assert found.summary == (
+        "With a learning rate of 100 the update at step 0 was 9.8 times the weights' length; the loss rose at step 1 "
+        "and the run is no better for training: 2.3 at the start, 2.34 at best, 2.35 at the end (2.3 is chance)"
+    )
+
+
+def test_fires_on_a_gain_that_is_lost_in_mid_run():
+    (found,) = verdict(record(RELAPSE))
+    assert found.onset_step == 120
+
+
+def test_fires_at_once_where_the_loss_is_not_finite():
+    (found,) = verdict(record([2.3, 1e9, np.inf, np.inf]))
+    assert found.onset_step == 1
+
+
+SILENT = {
+    "it learns": record(LEARNING),
+    "a leap that is made good": record(np.r_[2.3, 40.0, 25.0, 12.0, LEARNING[4:]]),
+    "a spike in mid-run": record(np.r_[LEARNING[:100], 30.0, LEARNING[101:]]),
+    "stuck from the start without a leap": record(2.3 + NOISE),
+    "noise as large as the leap": record(2.3 + np.abs(20 * NOISE)),
+    "a leap after a step of sane length": record(lr=1.0),
+    "some of the gain is lost": record(np.r_[LEARNING[:120], np.full(80, 1.0)]),
+}
+
+
+@pytest.mark.parametrize("made", SILENT.values(), ids=SILENT)
+def test_silent(made):
+    assert verdict(made) == []
+
+
+def test_a_restart_of_the_schedule_that_recovers_is_no_fault():
+    losses = np.r_[LEARNING[:100], LEARNING[20:120]]
+    assert verdict(record(losses)) == []
+
+
+def test_the_length_of_a_step_of_adam_is_the_rate_a_weight():
+    (found,) = verdict(record(optimizer="AdamW", lr=0.1, rms=1e-9))
+    assert found.evidence[0].value == pytest.approx(0.1 / WEIGHT)
+    assert verdict(record(optimizer="AdamW", lr=0.01, rms=1e9)) == []
+
+
+def test_momentum_lengthens_the_step():
+    made = record(lr=0.5)
+    assert verdict(made) == []
+    optimizers = made.facts["optimizers"]
+    optimizers["default"]["groups"][0]["momentum"] = 0.9
+    made.set_fact("optimizers", optimizers)
+    assert len(verdict(made)) == 1
+
+
+def test_the_rate_is_that_of_the_step():
+    """A warm-up: the first steps are short, the one before the leap is not."""
+    made = record(RELAPSE, lr=1e-3)
+    made.append("lr", "default/0", 110, 100.0)
+    (found,) = verdict(made)
+    assert found.summary.startswith("With a learning rate of 100 the update at step 11")
+    late = record(RELAPSE, lr=1e-3)
+    late.append("lr", "default/0", 121, 100.0)
+    assert verdict(late) == []
+
+
+def test_an_unknown_optimiser_is_not_judged():
+    with pytest.raises(NotChecked, match="a step of Adafactor is not known"):
+        verdict(record(optimizer="Adafactor"))
+
+
+def test_it_waits_for_enough_steps():
+    with pytest.raises(NotChecked, match="only 29 steps"):
+        verdict(record(LEAP[:29]))
+    assert len(verdict(record(LEAP[:30]))) == 1
+
+
+def test_amplification_before_any_update_is_the_cause_and_not_the_step():
+    made = record()
+    parameters, modules = chain(8)
+    rms = np.tile(np.repeat(10 ** np.linspace(4, 0, 8), 2), (STEPS, 1))
+    assert len(verdict(made)) == 1
+    assert verdict(make_record(LEAP, rms, parameters=parameters, modules=modules, lr=100.0)) == []
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_loss_does_not_matter_where_the_step_is_as_long(scale):
+    (found,) = verdict(record(scale=scale, lr=100 / scale, classes=None))
+    (plain,) = verdict(record(classes=None))
+    assert found.margin == pytest.approx(plain.margin, rel=1e-3)
+    assert verdict(record(LEARNING, scale=scale, lr=100 / scale, classes=None)) == []
+    assert len(verdict(record(optimizer="Adam", scale=scale, lr=0.1, classes=None))) == 1
+
+
+def test_the_proposed_rate_makes_the_step_a_hundredth_of_the_weights():
+    (found,) = verdict(record())
+    assert found.remedies[0].id == "lower-learning-rate"
+    assert found.remedies[0].title == "Lower the learning rate from 100 to about 0.1"
+    assert [r.id for r in found.remedies[1:]] == ["warm-up", "gradient-clipping"]
+
+
+def test_the_growth_and_the_overflow_that_follow_are_its_consequences():
+    rms = np.full((STEPS, 2 * DEPTH), RMS)
+    rms[2:50] = 1e5
+    rms[50:] = np.inf
+    losses = np.r_[LEAP[:50], np.full(150, np.inf)]
+    made = make_record(losses, rms, parameters=PARAMETERS, modules=MODULES, lr=100.0)
+    report = judge(made, Settings(select=("TW302", "TW303", "TW601"), strict=True))
+    (cause,) = report.diagnoses
+    assert cause.code == "TW601"
+    assert {d.code for d in cause.walk()} == {"TW601", "TW302", "TW303"}
+
+
+FAULTY = {
+    "sgd-100": lambda p: torch.optim.SGD(p, 100.0),
+    "sgd-10": lambda p: torch.optim.SGD(p, 10.0),
+    "sgd-3-momentum": lambda p: torch.optim.SGD(p, 3.0, momentum=0.9),
+    "adam-1": lambda p: torch.optim.Adam(p, 1.0),
+}
+
+
+@pytest.mark.parametrize("optimizer", FAULTY.values(), ids=FAULTY)
+def test_fires_on_a_net_that_is_thrown_off(optimizer):
+    model = mlp(3, nn.ReLU)
+    (found,) = verdict(train(model, optimizer(model.parameters()), *digits(), steps=150))
+    assert found.onset_step <= 10
+    assert found.margin > 5
+
+
+def test_the_proposed_rate_cures_it():
+    model = mlp(3, nn.ReLU)
+    (found,) = verdict(train(model, torch.optim.SGD(model.parameters(), 100.0), *digits(), steps=100))
+    rate = float(found.remedies[0].title.split()[-1])
+    fresh = mlp(3, nn.ReLU)
+    made = train(fresh, torch.optim.SGD(fresh.parameters(), rate), *digits(), steps=300)
+    assert verdict(made) == []
+    assert made.series("train_loss", "root").values[-20:].mean() < 1.0
+
+
+HEALTHY = {
+    "adam": lambda p: torch.optim.Adam(p, 3e-3),
+    "adam, high": lambda p: torch.optim.Adam(p, 3e-2),
+    "sgd, high": lambda p: torch.optim.SGD(p, 0.5),
+    "sgd with momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("optimizer", HEALTHY.values(), ids=HEALTHY)
+def test_silent_on_a_net_that_learns(optimizer):
+    model = mlp(3, nn.ReLU)
+    assert verdict(train(model, optimizer(model.parameters()), *digits(), steps=150)) == []
