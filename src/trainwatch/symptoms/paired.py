@@ -10,6 +10,7 @@ from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
 
 REPLICATES = 200
+OUTLIERS = 1.7  # a few wild passes may raise the noise to this many times what the other passes show
 WANDERING = 2.0  # neighbouring passes err alike (autocorrelation about 0.5), which residuals understate
 
 
@@ -21,7 +22,7 @@ class Rise:
     difference less what a falling or flat curve under the same noise would show.
 
     Attributes:
-        best: Index of the pass with the lowest loss.
+        best: Index of the pass with the lowest loss, a stray low one not counted.
         best_step: Its optimiser step.
         best_steps: 95 % interval of the step at which the curve turns.
         minimum: Loss there.
@@ -61,31 +62,33 @@ def rise_of(curve: ValidationCurve) -> Rise:
     `probability`) and once around the unimodal fit (for the errors).
     """
     y, rng = curve.mean, np.random.default_rng(0)
-    length, best, last = len(y), int(y.argmin()), last_passes(len(y))
+    length, last = len(y), last_passes(len(y))
+    best = int(_steadied(y).argmin())
+    minimum = float(_steadied(y)[best])
     fit = unimodal(y, best)
     noise, freedom = _iterate_noise(y, fit, best)
     jitter = noise * rng.standard_normal((REPLICATES, length))
     sampling = _sampling(curve, rng)
     null = -_isotonic(-y) + jitter
     alike = fit + jitter + sampling
-    chance = np.median(null[:, -last:], axis=1) - null.min(1)
+    chance = np.median(null[:, -last:], axis=1) - _steadied(null).min(1)
     end = float(np.median(y[-last:]))
-    rise = end - float(y[best]) - float(chance.mean())
+    rise = end - minimum - float(chance.mean())
     drawn = np.median((y + sampling)[:, -last:], axis=1) - (y + sampling)[:, best]
     # Noise known from few residuals is itself uncertain: widen, as Student's t does.
     spread = float(np.hypot(WANDERING * chance.std() * (1 + 1.5 / freedom), drawn.std()))
-    turns = np.percentile(alike.argmin(1), (2.5, 97.5)).round().astype(int)
+    turns = np.percentile(_steadied(alike).argmin(1), (2.5, 97.5)).round().astype(int)
     return Rise(
         best=best,
         best_step=int(curve.steps[best]),
         best_steps=(int(curve.steps[turns[0]]), int(curve.steps[turns[1]])),
-        minimum=float(y[best]),
+        minimum=minimum,
         end=end,
         last=last,
         rise=rise,
         error=spread,
         interval=(rise - 1.96 * spread, rise + 1.96 * spread),
-        probability=float((chance < end - y[best]).mean()),
+        probability=float((chance < end - minimum).mean()),
         noise=noise,
     )
 
@@ -93,6 +96,17 @@ def rise_of(curve: ValidationCurve) -> Rise:
 def last_passes(length: int) -> int:
     """How many passes "now" stands for: a median over them outvotes one stray pass."""
     return max(3, length // 10) if length > 5 else 2
+
+
+def _steadied(y: Array) -> Array:
+    """Running medians of three passes (of short curves the passes themselves), shape as `y`: (..., T).
+
+    The lowest of many noisy passes is a stray one; the lowest median of three is a level.
+    """
+    if y.shape[-1] < 8:
+        return y
+    middle = np.median([y[..., :-2], y[..., 1:-1], y[..., 2:]], axis=0)
+    return np.concatenate([y[..., :1], middle, y[..., -1:]], axis=-1).clip(middle.min(-1, keepdims=True))
 
 
 def unimodal(y: Array, turn: int) -> Array:
@@ -136,7 +150,12 @@ def _iterate_noise(y: Array, fit: Array, best: int) -> tuple[float, float]:
     begin = best if len(y) - best > 4 else max(0, min(best, len(y) // 3, len(y) - 5))
     y, fit = y[begin:], fit[begin:]
     bend = (y[:-2] + y[2:]) / 2 - y[1:-1]
-    fast = np.sqrt((bend**2).mean() / 1.5)
     pieces = 1 + np.count_nonzero(np.diff(fit))
-    slow = np.sqrt(((y - fit) ** 2).sum() / max(len(y) - 1.5 * pieces, len(y) / 3))
-    return float(max(fast, slow)), max(0.6 * len(bend), 1.0)
+    slow = _scale(y - fit) * np.sqrt(len(y) / max(len(y) - 1.5 * pieces, len(y) / 3))
+    return float(max(_scale(bend) / np.sqrt(1.5), slow)), max(0.6 * len(bend), 1.0)
+
+
+def _scale(deviations: Array) -> float:
+    """Root mean square, kept from being carried away by a few wild passes."""
+    rms = float(np.sqrt((deviations**2).mean()))
+    return min(rms, OUTLIERS * 1.4826 * float(np.median(np.abs(deviations)))) if len(deviations) >= 10 else rms

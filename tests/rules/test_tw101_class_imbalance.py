@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from synthetic import class_record, confusion
+
+from trainwatch.diagnosis import Severity
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw101_class_imbalance import ClassImbalance
+
+BAD = confusion([200, 200, 60], [0.95, 0.95, 0.4])
+GOOD = confusion([200, 200, 60], [0.95, 0.95, 0.93])
+
+
+def verdict(record, **thresholds):
+    return list(ClassImbalance(**thresholds).check(record))
+
+
+def ids(found):
+    return [r.id for r in found.remedies]
+
+
+@pytest.mark.parametrize("rare", [5, 50, 300])
+@pytest.mark.parametrize("scale", [1, 100])
+def test_warns_where_the_rare_class_is_missed(rare, scale):
+    (found,) = verdict(class_record([1000 * scale, 900 * scale, rare * scale], [GOOD, BAD, BAD]))
+    assert found.severity == Severity.WARNING
+    assert found.where == ("2",)
+    assert found.margin > 0
+    assert found.onset_step == 20
+
+
+SILENT = {
+    "balanced": ([100, 100, 90], [BAD, BAD]),
+    "mild-and-learned": ([1000, 900, 200], [GOOD, GOOD]),
+    "too-few-samples-to-tell": ([1000, 900, 200], [confusion([200, 200, 3], [0.95, 0.95, 0.67])] * 2),
+    "all-classes-alike": ([1000, 900, 200], [confusion([200, 200, 60], [0.4, 0.4, 0.4])] * 2),
+    "gap-too-small": ([1000, 900, 200], [confusion([9000, 9000, 5000], [0.95, 0.95, 0.9])] * 2),
+    "last-pass-recovers": ([1000, 900, 200], [BAD, BAD, GOOD]),
+    "last-pass-alone-bad": ([1000, 900, 200], [GOOD, GOOD, BAD]),
+    "empty-class-does-not-count": ([1000, 900, 0], [GOOD, GOOD]),
+}
+
+
+@pytest.mark.parametrize(("counts", "tables"), SILENT.values(), ids=SILENT)
+def test_stays_silent(counts, tables):
+    assert verdict(class_record(counts, tables)) == []
+
+
+def test_strong_but_learned_is_info():
+    (found,) = verdict(class_record([1000, 900, 20], [GOOD, GOOD]))
+    assert found.severity == Severity.INFO
+    assert "no lower recall" in found.summary
+
+
+def test_without_predictions_harm_is_not_measured():
+    (found,) = verdict(class_record([1000, 900, 20]))
+    assert found.severity == Severity.INFO
+    assert found.summary.endswith("harm not measured")
+    assert "better-metric" not in ids(found)
+
+
+def test_rare_class_absent_from_validation_is_not_measured():
+    (found,) = verdict(class_record([1000, 900, 20], [confusion([200, 200, 0], [0.9, 0.9, 0])] * 2))
+    assert found.severity == Severity.INFO
+    assert "harm not measured" in found.summary
+
+
+def test_one_missed_class_among_learned_rare_ones_is_found():
+    table = confusion([300, 100, 100, 100], [0.95, 0.95, 0.95, 0.3])
+    (found,) = verdict(class_record([1000, 50, 50, 50], [table, table]))
+    assert found.severity == Severity.WARNING
+
+
+def test_waits_for_a_second_pass():
+    with pytest.raises(NotChecked, match="from 2 on"):
+        verdict(class_record([1000, 900, 20], [BAD]))
+
+
+def test_language_models_and_multi_label_runs_are_not_judged():
+    with pytest.raises(NotChecked, match="language model"):
+        verdict(class_record([1000, 20], task="language-model"))
+    record = class_record([1000, 20])
+    multi = class_record([1, 1])
+    multi._series["train_classes"] = {"labels": record.series("train_classes", "targets")}
+    with pytest.raises(NotChecked, match="single class"):
+        verdict(multi)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "value"), [("ratio", 21.0), ("recall_gap", 0.6), ("min_errors", 50.0), ("min_passes", 3)]
+)
+def test_each_threshold_can_silence_it(threshold, value):
+    record = class_record([1000, 900, 50], [GOOD, BAD, BAD])
+    assert verdict(record)[0].severity == Severity.WARNING
+    assert not [d for d in verdict(record, strong_ratio=50.0, **{threshold: value}) if d.severity >= Severity.WARNING]
+
+
+def test_message_and_evidence():
+    (found,) = verdict(class_record([1000, 800, 50], [BAD, BAD], class_names=["cat", "dog", "emu"]))
+    assert found.summary == (
+        "the largest class has 20 times the samples of the smallest; rare: emu; "
+        "their recall is 0.545 below that of the others"
+    )
+    shown = {(e.name, e.where): e for e in found.evidence}
+    recall = shown["recall", "emu"]
+    assert recall.value == pytest.approx(0.4)
+    assert recall.note.startswith("24 of 60; 95 % bounds 0.27")
+    assert "cat: 1000, dog: 800, emu: 50" in shown["largest class over smallest", ""].note
+
+
+def test_counts_are_scaled_to_one_epoch():
+    (found,) = verdict(class_record([10000, 8000, 500], [BAD, BAD], samples=1850))
+    assert "training samples: 0: 1000, 1: 800, 2: 50" in found.evidence[0].note
+    text = {r.id: r for r in found.remedies}
+    assert "2: 950 more samples" in text["augment-minority"].why
+    assert "2: 284 more samples" in text["collect-minority"].why
+    assert "torch.tensor([0.6167, 0.7708, 12.33])" in text["class-weights"].how
+
+
+def test_weights_in_use_come_last_and_forbid_moving_the_threshold():
+    tables = [confusion([200, 60], [0.95, 0.3])] * 2
+    (free,) = verdict(class_record([1000, 50], tables))
+    assert "move-threshold" in ids(free)
+    assert ids(free)[0] == "class-weights"
+    weighted = {"cross_entropy": {"arguments": {"weight": [0.5, 10.0]}}}
+    (used,) = verdict(class_record([1000, 50], tables, loss=weighted))
+    assert "move-threshold" not in ids(used)
+    assert ids(used)[-1] == "class-weights"
+    assert used.remedies[-1].already_in_use
+    (sampled,) = verdict(class_record([1000, 50], tables, loaders={"train": {"sampler": "WeightedRandomSampler"}}))
+    assert "move-threshold" not in ids(sampled)
+    assert ids(sampled)[-1] == "resample"
+
+
+def test_the_threshold_is_moved_for_a_rare_positive_class_alone():
+    (found,) = verdict(class_record([50, 1000], [confusion([60, 200], [0.3, 0.95])] * 2))
+    assert "move-threshold" not in ids(found)
+
+
+@pytest.mark.parametrize(("rare", "offered"), [(4, True), (50, False)])
+def test_anomaly_detection_is_offered_where_very_rare(rare, offered):
+    (found,) = verdict(class_record([1000, rare], [confusion([200, 60], [0.95, 0.3])] * 2))
+    assert ("reframe-as-anomaly" in ids(found)) is offered
+
+
+def test_many_classes_give_a_formula_in_place_of_a_literal():
+    counts = np.r_[np.full(59, 500), 20]
+    (found,) = verdict(class_record(counts))
+    assert "torch.tensor((n.sum()" in found.remedies[0].how
+    assert "torch.bincount" in found.remedies[0].how

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from synthetic import class_record, confusion
+
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw101_class_imbalance import ClassImbalance
+from trainwatch.rules.tw102_majority_collapse import MajorityCollapse
+
+ALL_MAJOR = np.array([[180, 0], [60, 0]])
+
+
+def verdict(record, **thresholds):
+    return list(MajorityCollapse(**thresholds).check(record))
+
+
+@pytest.mark.parametrize("counts", [(700, 300), (900, 100), (9900, 100)])
+@pytest.mark.parametrize("hits", [0, 3])
+def test_fires(counts, hits):
+    table = ALL_MAJOR + np.array([[0, 0], [-hits, hits]])
+    (found,) = verdict(class_record(counts, [table, table]))
+    assert found.margin > 0
+    assert found.where == ("0",)
+
+
+def test_fires_over_many_classes():
+    table = np.zeros((10, 10))
+    table[:, 4] = 30
+    counts = np.full(10, 50)
+    counts[4] = 500
+    (found,) = verdict(class_record(counts, [table, table]))
+    assert found.where == ("4",)
+
+
+SILENT = {
+    "balanced": ([500, 500], [ALL_MAJOR] * 2),
+    "just-below-imbalance": ([660, 340], [ALL_MAJOR] * 2),
+    "minority-found": ([900, 100], [confusion([180, 60], [0.95, 0.8])] * 2),
+    "recall-too-high-for-the-bound": ([9900, 100], [np.array([[9900, 0], [60, 40]])] * 2),
+    "too-few-minority-samples": ([900, 100], [np.array([[180, 0], [3, 0]])] * 2),
+    "predictions-spread": ([900, 100], [np.array([[150, 30], [58, 2]])] * 2),
+    "recovers": ([900, 100], [ALL_MAJOR, ALL_MAJOR, confusion([180, 60], [0.95, 0.8])]),
+    "names-the-minority": ([900, 100], [np.array([[0, 180], [0, 60]])] * 2),
+    "one-class": ([900, 0], [ALL_MAJOR] * 2),
+}
+
+
+@pytest.mark.parametrize(("counts", "tables"), SILENT.values(), ids=SILENT)
+def test_stays_silent(counts, tables):
+    assert verdict(class_record(counts, tables)) == []
+
+
+def test_waits_for_a_second_pass():
+    with pytest.raises(NotChecked, match="1 validation passes"):
+        verdict(class_record([900, 100], [ALL_MAJOR]))
+
+
+@pytest.mark.parametrize(("threshold", "value"), [("imbalance", 9.5), ("majority_share", 1.01), ("min_passes", 3)])
+def test_each_threshold_can_silence_it(threshold, value):
+    tables = [confusion([180, 60], [0.95, 0.8]), ALL_MAJOR, ALL_MAJOR]
+    assert verdict(class_record([900, 100], tables))
+    assert not verdict(class_record([900, 100], tables), **{threshold: value})
+
+
+def test_onset_is_the_first_pass_of_the_present_collapse():
+    good = confusion([180, 60], [0.95, 0.8])
+    (late,) = verdict(class_record([900, 100], [ALL_MAJOR, good, ALL_MAJOR, ALL_MAJOR]))
+    assert late.onset_step == 30
+    (early,) = verdict(class_record([900, 100], [ALL_MAJOR] * 3))
+    assert early.onset_step == 10
+
+
+def test_message():
+    (found,) = verdict(class_record([900, 100], [ALL_MAJOR] * 2))
+    assert found.summary == (
+        "100.0% of the validation predictions are class 0; of all other classes 0 of 60 samples are recognised"
+    )
+    assert found.evidence[1].value == pytest.approx(0.0596, abs=1e-3)
+    assert found.evidence[1].threshold == 0.5
+
+
+def test_imbalance_explains_it():
+    record = class_record([900, 100], [ALL_MAJOR] * 2)
+    (cause,), (effect,) = ClassImbalance().check(record), verdict(record)
+    assert ClassImbalance.explains["TW102"](cause, effect)

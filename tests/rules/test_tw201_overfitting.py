@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from synthetic import curve, fit_record
+
+from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw201_overfitting import Overfitting
+from trainwatch.rules.tw202_overconfidence import Overconfidence
+
+FALLING_ACCURACY = np.r_[np.linspace(0.2, 0.9, 8), np.linspace(0.89, 0.8, 12)]
+
+
+def verdict(record, **thresholds):
+    return list(Overfitting(**thresholds).check(record))
+
+
+@pytest.mark.parametrize("climb", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("accuracy", [None, FALLING_ACCURACY], ids=["no-accuracy", "accuracy-falls"])
+def test_fires(climb, noise, accuracy):
+    (found,) = verdict(fit_record(curve(climb=climb), noise=noise, accuracy=accuracy))
+    assert found.severity == Severity.WARNING
+    assert 60 <= found.onset_step <= 100
+    assert found.margin > 0
+    assert found.where == ("val",)
+
+
+SILENT = {
+    "keeps-falling": {"validation": curve(best=19)},
+    "flat-after-minimum": {"validation": curve(climb=0.0), "noise": 0.02},
+    "rise-too-small": {"validation": curve(climb=0.002)},
+    "one-stray-last-pass": {"validation": np.r_[curve(climb=0.0)[:-1], 3.0]},
+    "recovers": {"validation": np.r_[curve(length=15), 0.5, 0.49, 0.48, 0.47, 0.46]},
+    "training-rises-too": {"validation": curve(), "training": curve()},
+    "training-stands-still-above": {"validation": curve(), "training": np.full(20, 2.0)},
+    "rise-within-noise": {"validation": curve(climb=0.01), "noise": 0.2},
+    "accuracy-holds": {"validation": curve(), "accuracy": np.full(20, 0.9)},
+    "minimum-too-recent": {"validation": curve(length=20, best=17, climb=0.3)},
+}
+
+
+@pytest.mark.parametrize("case", SILENT.values(), ids=SILENT)
+def test_stays_silent(case):
+    assert verdict(fit_record(**case)) == []
+
+
+def test_training_far_below_counts_where_it_stands_still_by_the_same_criterion_alone():
+    record = fit_record(curve(), training=np.full(20, 0.1))
+    assert verdict(record)
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+    assert not verdict(record)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_verdict_ignores_the_scale_of_the_loss(scale):
+    (found,) = verdict(fit_record(curve(), noise=0.01, scale=scale))
+    (plain,) = verdict(fit_record(curve(), noise=0.01))
+    assert found.onset_step == plain.onset_step
+    assert found.margin == pytest.approx(plain.margin, rel=1e-3)
+    assert not verdict(fit_record(curve(climb=0.0), noise=0.02, scale=scale))
+
+
+@pytest.mark.parametrize("length", [1, 3, 4])
+def test_waits_for_enough_passes(length):
+    with pytest.raises(NotChecked, match=f"{length} whole validation pass"):
+        verdict(fit_record(curve()[:length]))
+
+
+def test_without_training_between_the_passes_it_abstains():
+    late = RunRecord()
+    for quantity, key, series in fit_record(curve()).items():
+        if quantity != "train_loss":
+            late.put_series(quantity, key, series)
+    late.append("train_loss", "cross_entropy", 500, 1.0)
+    with pytest.raises(NotChecked, match="no training loss"):
+        verdict(late)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "value"), [("min_rise", 0.9), ("min_errors", 1e4), ("min_after", 15), ("accuracy_slack", 0.5)]
+)
+def test_each_threshold_can_silence_it(threshold, value):
+    record = fit_record(curve(climb=0.05), noise=0.005, accuracy=FALLING_ACCURACY)
+    assert verdict(record)
+    assert not verdict(record, **{threshold: value})
+
+
+def test_shuffled_validation_is_told():
+    (found,) = verdict(fit_record(curve(climb=0.2), paired=False))
+    assert "unpaired" in found.evidence[0].note
+    (paired,) = verdict(fit_record(curve(climb=0.2), paired=True))
+    assert "unpaired" not in paired.evidence[0].note
+    assert paired.margin > found.margin
+
+
+def test_works_from_mean_losses_alone():
+    assert verdict(fit_record(curve(), samples=0, noise=0.005))
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.005, 0.01, 0.0101, 0.02, 0.3])
+def test_exactly_one_of_overfitting_and_overconfidence_speaks(loss):
+    accuracy = np.r_[np.full(12, 0.9), np.full(8, 0.9 - loss)]
+    record = fit_record(curve(), accuracy=accuracy)
+    over, sure = verdict(record), list(Overconfidence().check(record))
+    assert (len(over), len(sure)) == ((1, 0) if loss > 0.01 else (0, 1))
+
+
+def test_message_and_evidence():
+    (found,) = verdict(fit_record(curve(), spread=0.0))
+    assert found.summary == (
+        "validation loss rose from 0.5 at step 80 to 1.05 while training loss went from 0.3388 to 0.02747"
+    )
+    shown = {e.name: e for e in found.evidence}
+    rise = shown["rise of the validation loss above its minimum"]
+    assert rise.value == pytest.approx(0.55, abs=0.01)
+    assert rise.threshold == pytest.approx(0.03 * 1.5, rel=0.05)
+    assert shown["parameters per training sample"].value == 8.0
+    assert "gap to validation: 1.0" in shown["training loss now"].note
+
+
+def test_remedies_have_the_numbers_of_the_run_and_those_in_use_come_last():
+    used = {"dropout": [{"name": "drop", "p": 0.1}], "weight_decay": 0.01, "early_stopping": True}
+    (found,) = verdict(fit_record(curve(), regularisation=used))
+    assert [r.id for r in found.remedies if r.already_in_use] == [
+        "early-stopping",
+        "stronger-regularisation",
+        "dropout",
+    ]
+    assert all(r.already_in_use for r in found.remedies[-3:])
+    assert found.remedies[-4].id == "raise-learning-rate"
+    text = {r.id: f"{r.title} {r.why} {r.how}" for r in found.remedies}
+    assert "from 0.01 to 0.03" in text["stronger-regularisation"]
+    assert "Dropout(p=0.3)" in text["dropout"]
+    assert "step 80" in text["early-stopping"]
+    assert "next" in text["dropout"]
+    (fresh,) = verdict(fit_record(curve()))
+    assert fresh.remedies[0].id == "early-stopping"
+    assert not any(r.already_in_use for r in fresh.remedies)
