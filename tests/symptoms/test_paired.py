@@ -53,7 +53,7 @@ def test_the_error_over_samples_agrees_with_that_of_a_paired_difference():
     t = np.arange(30)
     losses = 1 + 0.05 * np.abs(t - 10)[:, None] * slopes
     rise = rise_of(made(losses))
-    gained = losses[-2] - losses[10]
+    gained = losses[-2] - losses[11]  # the level of the minimum is the median of three passes round it
     assert rise.error == pytest.approx(gained.std() / np.sqrt(200), rel=0.15)
     assert rise.rise == pytest.approx(gained.mean(), rel=0.05)
 

@@ -25,7 +25,7 @@ class Rise:
         best: Index of the pass with the lowest loss, a stray low one not counted.
         best_step: Its optimiser step.
         best_steps: 95 % interval of the step at which the curve turns.
-        minimum: Loss there.
+        minimum: Level of the loss there, which one pass alone cannot set.
         end: Loss now: median of the last passes.
         last: How many passes `end` rests on.
         rise: `end` - `minimum`, less the selection bias.
@@ -63,8 +63,10 @@ def rise_of(curve: ValidationCurve) -> Rise:
     """
     y, rng = curve.mean, np.random.default_rng(0)
     length, last = len(y), last_passes(len(y))
-    best = int(_steadied(y).argmin())
-    minimum = float(_steadied(y)[best])
+    level = int(_steadied(y).argmin())
+    minimum = float(_steadied(y)[level])
+    near = slice(max(level - 1, 0), level + 2)
+    best = near.start + int(y[near].argmin())
     fit = unimodal(y, best)
     noise, freedom = _iterate_noise(y, fit, best)
     jitter = noise * rng.standard_normal((REPLICATES, length))
