@@ -92,9 +92,10 @@ class ExplodingGradients(Rule):
         decades = float(signal.decades[0])
         rise = signal.log_rms[0] - signal.log_rms[0][-1]
         places = [p["module"] for p, r in zip(signal.parameters, rise, strict=True) if r >= self.decades] or [first]
+        when = "Before any update" if signal.untouched else "At first"
         note = f"RMS gradient of each {signal.kind}, {signal.layers} of them"
         return self.diagnose(
-            f"Before any update the gradient of '{first}' is {10**decades:.2g} times that of '{last}', "
+            f"{when} the gradient of '{first}' is {10**decades:.2g} times that of '{last}', "
             f"and the loss is no better for training: {course.story}",
             margin=min(harm, (decades - self.decades) / signal.error),
             where=tuple(dict.fromkeys(places)),
@@ -122,8 +123,8 @@ class ExplodingGradients(Rule):
 
 def _for_depth(record: RunRecord, signal: Signal) -> Iterator[Remedy]:
     chain = {p["module"]: p["shape"][0] for p in signal.parameters[:-1] if p["module_type"] == "Linear"}
-    gain, factor = weight_gain(record), f"{signal.factor:.2g}"
-    if chain and gain is not None:
+    factor = f"{signal.factor:.2g}"
+    if chain and (gain := weight_gain(record)) is not None:
         yield remedy("initialisation", gain=f"{gain / signal.factor:.2g}", factor=factor, layers=list(chain))
         yield remedy("layer-norm", count=len(chain), module="LayerNorm", layers=list(chain.items()), factor=factor)
 
@@ -131,8 +132,7 @@ def _for_depth(record: RunRecord, signal: Signal) -> Iterator[Remedy]:
 def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:
     gradients = record.memo(gradients_of)
     assert gradients is not None
-    before = max(step - 1, 0)
-    _, ratio = largest_update(record, before, before) or (before, None)
+    before, ratio = largest_update(record, max(step - 1, 0), max(step - 1, 0)) or (step, None)
     cap, reason = gradients.typical_before(step), f"Nine in ten norms before step {step} were below it."
     if cap is None:
         cap = float(gradients.total[0]) * min(UPDATE / ratio if ratio else 1.0, 1.0)

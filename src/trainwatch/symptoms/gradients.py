@@ -34,6 +34,7 @@ class Gradients:
         steps: Optimiser steps of the rows: the first ones all, the rest at equal distances.
         norms: L2 norms, shape (n, P); NaN where there was no gradient, infinity where it was not finite.
         total: Norm of all gradients together, shape (n,).
+        untouched: The first row was measured before any update, and is no mean over several steps.
     """
 
     optimizer: dict[str, Any]
@@ -42,6 +43,7 @@ class Gradients:
     steps: Array = field(repr=False)
     norms: Array = field(repr=False)
     total: Array = field(repr=False)
+    untouched: bool
 
     def typical_before(self, step: int) -> float | None:
         """Nine in ten finite norms before a step were below this; None where there was none."""
@@ -62,6 +64,7 @@ class Signal:
             shrinks on its way back; NaN where fewer than three layers have one.
         steady: Share of neighbouring layers between which it goes the way of the line, per block.
         error: Standard error of `decades`, from the scatter about the line at the first step.
+        untouched: The first row was measured before any update.
     """
 
     kind: str
@@ -71,6 +74,7 @@ class Signal:
     decades: Array
     steady: Array
     error: float
+    untouched: bool
 
     @property
     def layers(self) -> int:
@@ -100,14 +104,17 @@ def gradients_of(record: RunRecord) -> Gradients | None:
     if series is None or not len(series):
         return None
     old, recent = series.windows, series.values
-    n = len(old["mean"]) + len(recent)
-    rows = np.unique(np.append(np.arange(min(FIRST, n)), np.linspace(0, n - 1, min(ROWS, n)).astype(int)))
-    late = np.searchsorted(rows, len(old["mean"]))  # the table is not copied as a whole: it may be large
+    steps = np.concatenate([old["first"], series.steps])
+    even = np.searchsorted(steps, np.linspace(steps[0], steps[-1], ROWS))  # in time: the folded past has fewer rows
+    rows = np.unique(np.append(np.arange(min(FIRST, len(steps))), even))
+    late = int(np.searchsorted(rows, len(old["mean"])))  # the table is not copied as a whole: it may be large
     some = np.concatenate([old["mean"][rows[:late]], recent[rows[late:] - len(old["mean"])]]).astype(float)
-    steps = np.concatenate([old["first"], series.steps])[rows]
+    untouched = bool(steps[0] == 0 and (not late or old["last"][0] == 0))
     total = np.sqrt((np.where(np.isnan(some), 0.0, some) ** 2).sum(1))
     known = record.facts["parameters"]
-    return Gradients(optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps, some, total)
+    return Gradients(
+        optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps[rows], some, total, untouched
+    )
 
 
 def backward_signal(record: RunRecord) -> Signal | None:
@@ -217,7 +224,14 @@ def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:
     scatter = MAD_TO_SD * float(_medians(np.abs(about - _medians(about[:, None]))[:, None])[0])
     error = scatter * float(np.sqrt(12 * (layers - 1) / (layers * (layers + 1))))  # of (layers - 1) x a fitted slope
     return Signal(
-        kind, parameters, gradients.steps[cuts[:-1]], log_rms, -slope * (layers - 1), steady, max(error, 0.05)
+        kind=kind,
+        parameters=parameters,
+        steps=gradients.steps[cuts[:-1]],
+        log_rms=log_rms,
+        decades=-slope * (layers - 1),
+        steady=steady,
+        error=max(error, 0.05),  # the line is never known better than that
+        untouched=gradients.untouched,
     )
 
 

@@ -11,6 +11,7 @@ from trainwatch.record import RunRecord
 from trainwatch.record.series import Array, Series
 
 BLOCKS = 20  # medians of this many equal parts of the run
+POINTS = 512  # rows looked at in a run whose past is folded
 TAIL = 0.2  # share of the run that counts as its end
 MAD_TO_SD = 1.4826  # of a normal distribution
 MEDIAN_ERROR = 1.2533  # standard error of a median against that of a mean
@@ -24,7 +25,7 @@ class LossCourse:
         stream: Stream of ``train_loss`` that it was read from.
         steps: Optimiser steps.
         values: Losses at those steps; infinity where not finite.
-        start: The first loss: before any update.
+        start: The first loss: before any update. Of a long run, the highest of the first ones.
         settled: Median between 5 % and 15 % of the run, when an output bias has found the mean of the targets.
         best: Lowest median of a twentieth of the run.
         best_step: Where that twentieth begins.
@@ -120,7 +121,11 @@ def loss_course(record: RunRecord) -> LossCourse | None:
         return None
     steps, values = series.history()
     values = values.astype(float)
+    first = float(series.windows["max"][0]) if len(series.windows["max"]) else values[0]
     kept = ~np.isnan(values)
+    if len(series) < len(steps):  # the folded past has fewer rows: take rows at equal distances in time
+        even = np.searchsorted(steps, np.linspace(steps[0], steps[-1], POINTS))
+        kept &= np.isin(np.arange(len(steps)), even)
     steps, values = steps[kept], values[kept]
     if not len(values):
         return None
@@ -133,7 +138,7 @@ def loss_course(record: RunRecord) -> LossCourse | None:
         stream=stream,
         steps=steps,
         values=values,
-        start=float(values[0]),
+        start=float(first if np.isfinite(first) else values[0]),
         settled=float(np.median(values[int(n * 0.05) : max(int(n * 0.15), 1)])),
         best=float(levels.min()) if np.isfinite(levels.min()) else float(values[0]),
         best_step=int(steps[cuts[int(levels.argmin())]]),

@@ -1,0 +1,141 @@
+import math
+
+import numpy as np
+import pytest
+
+from trainwatch.record import RunRecord
+from trainwatch.record.series import Series
+from trainwatch.symptoms.losses import chance_of, loss_course, not_finite
+
+RNG = np.random.default_rng(0)
+
+
+def record(values, stream="mse_loss", facts=None):
+    made = RunRecord()
+    made.append("train_loss", stream, np.arange(len(values)), np.asarray(values, float))
+    if facts is not None:
+        made.set_fact("loss", {stream: {"function": stream, "reduction": "mean", "arguments": {}, **facts}})
+    return made
+
+
+def course(values, **more):
+    return loss_course(record(values, **more))
+
+
+def test_no_loss_no_course():
+    assert loss_course(RunRecord()) is None
+    assert course([np.nan, np.nan]) is None
+
+
+def test_levels():
+    found = course(np.r_[5.0, np.linspace(4, 1, 99)])
+    assert found.start == 5
+    assert found.end == pytest.approx(np.median(np.linspace(4, 1, 99)[-20:]))
+    assert found.best == pytest.approx(np.median(np.linspace(4, 1, 99)[-5:]))
+    assert found.best_step == 95
+    assert found.settled == pytest.approx(np.median(np.linspace(4, 1, 99)[4:14]))
+
+
+def test_noise_is_that_of_one_value_about_a_course():
+    found = course(np.linspace(5, 1, 4000) + 0.2 * RNG.normal(size=4000))
+    assert found.noise == pytest.approx(0.2, rel=0.1)
+    assert found.end_error == pytest.approx(1.2533 * 0.2 / 800**0.5, rel=0.15)
+
+
+def test_one_criterion_is_read_itself_and_several_at_their_root():
+    made = record(np.full(9, 2.0), "cross_entropy")
+    made.append("train_loss", "root", np.arange(9), np.full(9, 1.0))
+    assert loss_course(made).stream == "cross_entropy"
+    made.append("train_loss", "kl", np.arange(9), np.full(9, 3.0))
+    assert loss_course(made).stream == "root"
+
+
+def test_a_long_run_is_read_evenly_in_time():
+    values = np.r_[9.0, np.full(49_999, 3.0), np.full(50_000, 1.0)]
+    found = course(values)
+    assert found.start == 9
+    assert found.settled == 3
+    assert (found.values > 2).mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_shares_do_not_depend_on_the_scale(scale):
+    found = course(scale * np.linspace(2, 1, 100))
+    assert found.gained == pytest.approx(0.45, abs=0.02)
+    assert found.gained_error == pytest.approx(course(np.linspace(2, 1, 100)).gained_error, rel=1e-3)
+
+
+def test_negative_losses_gain_too():
+    assert course(np.linspace(-1, -3, 100)).gained == pytest.approx(1.8, abs=0.05)
+    assert course(np.full(100, -1.0)).gained == 0
+
+
+def test_a_fall_in_the_first_tenth_is_no_learning_unless_most_went():
+    transient = np.exp(-np.arange(200) / 3)
+    assert course(1 + 0.5 * transient).learned < 0.02
+    assert course(1 + 0.5 * transient).gained > 0.3
+    assert course(1 + 5 * transient).learned > 0.8
+
+
+def test_an_end_that_is_not_finite_has_gained_nothing():
+    found = course([2.0, 1.0, *[np.inf] * 20])
+    assert found.gained == found.learned == -math.inf
+    assert "not finite at the end" in found.story
+    assert found.harm(0.1, 0.7) == (1e3, False)
+
+
+@pytest.mark.parametrize(("end", "harmed", "relapse"), [(0.2, False, None), (2.0, True, False), (1.9, True, True)])
+def test_harm(end, harmed, relapse):
+    """Of a run that starts at 2 and, where `relapse` is not None, has been at 0.2 before."""
+    middle = np.full(100, 0.2 if relapse in (None, True) else 2.0)
+    values = np.r_[np.full(50, 2.0), middle, np.full(100, end)] + 0.01 * RNG.normal(size=250)
+    margin, lost = course(values).harm(0.1, 0.7)
+    assert (margin > 0) is harmed
+    if relapse is not None:
+        assert lost is relapse or end < 2
+
+
+def test_chance_is_the_logarithm_of_the_classes_or_the_entropy_of_the_targets():
+    made = record([1.0], "cross_entropy", {"classes": 10})
+    assert chance_of(made, "cross_entropy") == pytest.approx(math.log(10))
+    made.append("train_classes", "targets", 0, [75, 25, *[0] * 8, 900])
+    assert chance_of(made, "cross_entropy") == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+
+
+@pytest.mark.parametrize(
+    ("stream", "facts"),
+    [
+        ("mse_loss", {"classes": 10}),
+        ("cross_entropy", {"classes": None}),
+        ("cross_entropy", {"classes": 1}),
+        ("cross_entropy", {"classes": 10, "reduction": "sum"}),
+        ("binary_cross_entropy_with_logits", {"classes": 10}),
+    ],
+)
+def test_chance_is_not_guessed(stream, facts):
+    assert chance_of(record([1.0], stream, facts), stream) is None
+
+
+@pytest.mark.parametrize("arguments", [{"label_smoothing": 0.1}, {"weight": [1.0, 2.0]}])
+def test_weighted_criteria_do_not_cost_the_entropy(arguments):
+    made = record([1.0], "cross_entropy", {"classes": 2, "arguments": arguments})
+    made.append("train_classes", "targets", 0, [90, 10, 0])
+    assert chance_of(made, "cross_entropy") == pytest.approx(math.log(2))
+
+
+def test_not_finite_finds_the_first_row_its_columns_and_how_it_goes_on():
+    series = Series((3,))
+    values = np.ones((10, 3))
+    values[4, 1:] = np.inf
+    values[4, 0] = np.nan
+    values[8:, 2] = np.inf
+    series.append(10 * np.arange(10), values)
+    found = not_finite(series)
+    assert (found.step, found.columns, found.present, found.trailing) == (40, (1, 2), 2, 2)
+    assert found.share == pytest.approx(3 / 6)
+
+
+def test_not_finite_takes_nan_for_absent():
+    series = Series(())
+    series.append([0, 1], [np.nan, 1e38])
+    assert not_finite(series) is None
