@@ -95,7 +95,6 @@ class Monitor:
             on_step=self._stepped,
             train_eval_loader=train_eval_loader,
             primary_validation=primary_validation,
-            task=task,
             criterion=criterion,
         )
         self.containment.run("tensorboard", self._outlets.open)

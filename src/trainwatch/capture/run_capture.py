@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +15,14 @@ from trainwatch.capture import interception, wiring
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.gradients import GradientRing
-from trainwatch.capture.hooks import Hooks, watch_order
+from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
+from trainwatch.capture.rates import Rates
+from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.samples import bare, samples_in
-from trainwatch.capture.tasks import task_of
+from trainwatch.capture.scaling import Scaling
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
@@ -51,7 +52,6 @@ class RunCapture:
         on_step: Callable[[bool], None],
         train_eval_loader: Any = None,
         primary_validation: str | None = None,
-        task: str | None = None,
         criterion: Any = None,
     ) -> None:
         self.models, self.optimizers = dict(models), dict(optimizers)
@@ -63,27 +63,23 @@ class RunCapture:
         self.classes = ClassCounter()
         self.book = PassBook(record, self.reads, primary_validation)
         self.validation = ValidationWatch(self.models, self.book)
+        self.facts = RunFacts(record, self.models)
+        self.rates = Rates(self.optimizers)
+        self.scaling = Scaling()
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
-        self._task = task
         self._rings: dict[str, GradientRing] = {}
         self._commits = dict.fromkeys(self.optimizers, 0)
-        self._rates: dict[str, list[float]] = {}
-        self._rate_rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self._loss_facts: dict[str, Any] = {}
+        self._known_losses: set[str] = set()
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
         self._recent: list[LossCall] = []
         self._inputs: Any = None  # of the model, in training
         self._print_next = True
-        self._scaled: tuple[Any, Any, Any] | None = None
-        self._scale: torch.Tensor | None = None
         self._forwarded = self._backpropagated = False  # since the last step
-        self._skipped = 0
         self._trains_in_eval_mode = False
         self._loader: Any = None
         self._train_loader: int | None = None
-        self._order: list[str] = []
-        self._hooks, self._order_hooks = Hooks(), Hooks()
+        self._hooks = Hooks()
         self._optimizer_hooks: list[Any] = []
         self._attach(criterion, flush_every)
 
@@ -108,7 +104,7 @@ class RunCapture:
         """Take every hook and wrapper off."""
         interception.unsubscribe(self)
         self._hooks.remove()
-        self._order_hooks.remove()
+        self.facts.detach()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
         self._inputs = None
@@ -122,36 +118,20 @@ class RunCapture:
 
     @contained("wiring")
     def _note_wiring(self, index: Mapping[int, int]) -> None:
-        put = self.record.set_fact
-        put("parameters", wiring.parameter_facts(self.models))
-        put("modules", wiring.module_facts(self.models, []))
-        put("regularisation", wiring.regularisation_facts(self.models, self.optimizers))
-        put("optimizers", {k: wiring.optimizer_facts(o, index) for k, o in self.optimizers.items()})
-        self._order_hooks = watch_order(wiring.ordered_modules(self.models), self._order)
+        self.facts.start(self.optimizers, index)
 
     @contained("wiring")
     def _note_order(self) -> None:
-        """After the first step: the order of execution is known."""
-        self._order_hooks.remove()
-        if not self._order:
-            return
-        rank = wiring.execution_rank(list(wiring.named_modules(self.models)), self._order)
-        parameters = self.record.facts["parameters"]
-        places = {
-            m: i for i, m in enumerate(sorted({p["module"] for p in parameters}, key=lambda m: rank.get(m, -1.0)))
-        }
-        self.record.set_fact("parameters", [{**p, "order": places[p["module"]]} for p in parameters])
-        self.record.set_fact("modules", wiring.module_facts(self.models, self._order))
+        self.facts.note_order()
 
-    def note_regularisation(self, **facts: Any) -> None:
+    @contained("wiring")
+    def note_regularisation(self, /, **facts: Any) -> None:
         """Add to the inventory of what regularises the run."""
-        self.record.set_fact("regularisation", {**self.record.facts.get("regularisation", {}), **facts})
+        self.facts.add_regularisation(**facts)
 
     @contained("wiring")
     def on_clip(self, kind: str, limit: float) -> None:
-        name = f"max_{kind}"
-        if (self.record.facts.get("regularisation", {}).get("clipping") or {}).get(name) != limit:
-            self.note_regularisation(clipping={name: limit})
+        self.facts.add_regularisation(clipping={f"max_{kind}": limit})
 
     @contained("wiring")
     def on_iterate(self, loader: Any) -> None:
@@ -174,19 +154,7 @@ class RunCapture:
     @contained("wiring")
     def note_loader(self, loader: Any) -> None:
         """Note size and order of the training data."""
-        try:
-            self.book.train_samples = len(loader.dataset)
-        except TypeError:  # an iterable dataset has no length
-            self.book.train_samples = None
-        sampler = type(getattr(loader, "sampler", None)).__name__
-        facts = {
-            "samples": self.book.train_samples,
-            "batch_size": getattr(loader, "batch_size", None),
-            "sampler": sampler,
-            "shuffled": "Random" in sampler,
-            "drop_last": bool(getattr(loader, "drop_last", False)),
-        }
-        self.record.set_fact("loaders", {"train": facts})
+        self.book.train_samples = self.facts.note_loader(loader)
 
     # ------------------------------------------------------------------ forward and losses
 
@@ -247,8 +215,9 @@ class RunCapture:
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
-        if call.name not in self._loss_facts:
-            self._note_loss_facts(call)
+        if call.name not in self._known_losses:
+            self._known_losses.add(call.name)
+            self._note_facts(call, entry.classes)
         evaluating = not any(model.training for model in self.models.values())
         if self.stage is None and evaluating and not self._trains_in_eval_mode:
             entry.viewed = True
@@ -258,14 +227,18 @@ class RunCapture:
     def _view(self, call: LossCall, with_grad: bool = False) -> None:
         self.validation.step = self.step
         self.validation.add(call, with_grad=with_grad or call.output.requires_grad)
-        self._note_task(call)
+        if "task" not in self.record.facts:
+            self._note_task(call)
+
+    @contained("wiring")
+    def _note_task(self, call: LossCall) -> None:
+        self.facts.note_task(call, bare(self._inputs))
 
     @contained("losses")
     def observe_train(self, call: LossCall) -> None:
         """A training loss that the user hands over."""
         self.losses.observe(call, samples_in(call), self.step)
-        if call.name not in self._loss_facts:
-            self._note_loss_facts(call)
+        self._note_facts(call, None)
 
     @contained("validation")
     def observe_validation(self, call: LossCall) -> None:
@@ -273,44 +246,21 @@ class RunCapture:
         if not any(c.output is call.output for c in self._recent):
             self._view(call)
 
-    def _note_loss_facts(self, call: LossCall) -> None:
-        arguments = {k: _plain(v) for k, v in call.arguments.items()}
-        self._loss_facts[call.name] = {
-            "function": call.name,
-            "reduction": arguments.get("reduction", "mean" if call.output.ndim == 0 else "none"),
-            "arguments": {k: v for k, v in arguments.items() if v is not None},
-            "classes": self.losses.pending[-1].classes if self.losses.pending else None,
-        }
-        self.record.set_fact("loss", self._loss_facts)
-        self._note_task(call)
-        if arguments.get("label_smoothing"):
-            self.note_regularisation(label_smoothing=arguments["label_smoothing"])
-
-    def _note_task(self, call: LossCall) -> None:
-        if "task" not in self.record.facts:
-            task = self._task or task_of(call, bare(self._inputs))
-            if task is not None:
-                self.record.set_fact("task", task)
+    @contained("wiring")
+    def _note_facts(self, call: LossCall, classes: int | None) -> None:
+        self.facts.note_loss(call, classes)
+        self.facts.note_task(call, bare(self._inputs))
 
     # ------------------------------------------------------------------ backward and step
 
     @contained("losses")
     def on_scale(self, scaler: Any, unscaled: Any, scaled: Any) -> None:
-        if isinstance(scaled, torch.Tensor) and scaled is not unscaled:
-            self._scaled = (weakref.ref(scaled), weakref.ref(unscaled), scaler)
+        self.scaling.note(scaler, unscaled, scaled)
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
-        if self.stage == OFF:
-            return
-        self._scale = None
-        if self._scaled is not None and self._scaled[0]() is root:
-            _, unscaled, scaler = self._scaled
-            self._scale = scaler._scale
-            original = unscaled()
-            root = original if original is not None else root.detach() / self._scale
-        self._scaled = None
-        self.losses.backward(root)
+        if self.stage != OFF:
+            self.losses.backward(self.scaling.unscaled(root))
 
     @contained("gradients")
     def on_backward_end(self, root: torch.Tensor) -> None:
@@ -318,7 +268,7 @@ class RunCapture:
             return
         self._backpropagated = True
         for ring in self._rings.values():
-            ring.measure(self._scale)
+            ring.measure(self.scaling.scale)
         if not self.validation.idle:
             self._training_resumes()
 
@@ -336,14 +286,13 @@ class RunCapture:
     @contained("losses")
     def on_scaler_update(self, scaler: Any) -> None:
         """If gradients were ready and no step was taken, the scaler skipped it: nothing is wrong with that."""
-        facts = {"used": True, "skipped_steps": self._skipped}
         if self._backpropagated:
-            self._skipped += 1
+            self.scaling.skipped += 1
             self.losses.discard_step()
             for ring in self._rings.values():
                 ring.discard()
             self._backpropagated = False
-            facts["skipped_steps"] = self._skipped
+        facts = {"used": True, "skipped_steps": self.scaling.skipped}
         if self.record.facts.get("scaler") != facts:
             self.record.set_fact("scaler", facts)
 
@@ -373,7 +322,8 @@ class RunCapture:
     @contained("losses")
     def _commit_losses(self, key: str, step: int) -> None:
         prefix = f"{key}/" if len(self.optimizers) > 1 else ""
-        scale = self._scale.clone() if self._scale is not None and self.losses.sample_factor else None
+        scale = self.scaling.scale
+        scale = scale.clone() if scale is not None and self.losses.sample_factor else None
         mine, stale = self.losses.commit(step, prefix, scale)
         self.samples += sum(entry.count for entry in mine)
         self._count_classes(mine)
@@ -402,14 +352,7 @@ class RunCapture:
 
     @contained("rates")
     def _note_rates(self, key: str, step: int) -> None:
-        if [g.get("lr") for g in self.optimizers[key].param_groups] == self._rates.get(key):
-            return
-        rates = wiring.learning_rates(self.optimizers[key])
-        if rates is None or rates == self._rates.get(key):
-            return
-        self._rates[key] = rates
-        for group, rate in enumerate(rates):
-            self._rate_rows[f"{key}/{group}"].append((step, rate))
+        self.rates.note(key, step)
 
     # ------------------------------------------------------------------ passes and flushes
 
@@ -471,20 +414,11 @@ class RunCapture:
 
     @contained("rates")
     def _flush_rates(self) -> None:
-        rows, self._rate_rows = self._rate_rows, defaultdict(list)
-        for key, changes in rows.items():
-            steps, rates = zip(*changes, strict=True)
-            self.record.append("lr", key, steps, rates)
+        self.rates.flush(self.record)
 
     @contained("reads")
     def _deliver(self, wait: bool) -> None:
         self.reads.deliver(wait)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.tolist() if value.numel() <= 64 and value.device.type == "cpu" else None
-    return value if isinstance(value, (bool, int, float, str)) else None
 
 
 def _loss_in(output: Any) -> torch.Tensor | None:

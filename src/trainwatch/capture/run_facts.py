@@ -1,0 +1,112 @@
+"""Facts of a run that no step measures: its parameters, modules, optimisers, loaders, losses and task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from trainwatch.capture import wiring
+from trainwatch.capture.hooks import Hooks, watch_order
+from trainwatch.capture.interception import LossCall
+from trainwatch.capture.tasks import task_of
+from trainwatch.record import RunRecord
+
+
+class RunFacts:
+    """Writes what is known of a run into the record's facts."""
+
+    def __init__(self, record: RunRecord, models: wiring.Models) -> None:
+        self.record, self._models = record, models
+        self._losses: dict[str, Any] = {}
+        self._order: list[str] = []
+        self._hooks = Hooks()
+
+    def start(self, optimizers: Mapping[str, torch.optim.Optimizer], index: Mapping[int, int]) -> None:
+        """Note parameters, modules and optimisers, and begin to follow the order of execution.
+
+        Args:
+            optimizers: The optimisers by name.
+            index: ``id(parameter)`` -> place among all parameters.
+        """
+        put = self.record.set_fact
+        put("parameters", wiring.parameter_facts(self._models))
+        put("modules", wiring.module_facts(self._models, []))
+        put("regularisation", wiring.regularisation_facts(self._models, optimizers))
+        put("optimizers", {key: wiring.optimizer_facts(o, index) for key, o in optimizers.items()})
+        self._hooks = watch_order(wiring.ordered_modules(self._models), self._order)
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        self._hooks.remove()
+
+    def note_order(self) -> None:
+        """After the first step the order of execution is known."""
+        self.detach()
+        if not self._order:
+            return
+        rank = wiring.execution_rank(list(wiring.named_modules(self._models)), self._order)
+        parameters = self.record.facts["parameters"]
+        owners = sorted({p["module"] for p in parameters}, key=lambda name: rank.get(name, -1.0))
+        place = {name: i for i, name in enumerate(owners)}
+        self.record.set_fact("parameters", [{**p, "order": place[p["module"]]} for p in parameters])
+        self.record.set_fact("modules", wiring.module_facts(self._models, self._order))
+
+    def add_regularisation(self, **facts: Any) -> None:
+        """Add to the inventory of what regularises the run."""
+        known = self.record.facts.get("regularisation", {})
+        if any(known.get(name) != value for name, value in facts.items()):
+            self.record.set_fact("regularisation", {**known, **facts})
+
+    def note_loader(self, loader: Any) -> int | None:
+        """Note size and order of the training data.
+
+        Returns:
+            Its samples; None where the dataset has no length.
+        """
+        try:
+            samples: int | None = len(loader.dataset)
+        except TypeError:
+            samples = None
+        sampler = type(getattr(loader, "sampler", None)).__name__
+        facts = {
+            "samples": samples,
+            "batch_size": getattr(loader, "batch_size", None),
+            "sampler": sampler,
+            "shuffled": "Random" in sampler,
+            "drop_last": bool(getattr(loader, "drop_last", False)),
+        }
+        self.record.set_fact("loaders", {"train": facts})
+        return samples
+
+    def note_loss(self, call: LossCall, classes: int | None) -> None:
+        """Note what a training loss is, when it is first seen.
+
+        Args:
+            call: The loss.
+            classes: Width of its logits, where it has any.
+        """
+        if call.name in self._losses:
+            return
+        arguments = {name: _plain(value) for name, value in call.arguments.items()}
+        self._losses[call.name] = {
+            "function": call.name,
+            "reduction": arguments.get("reduction", "mean" if call.output.ndim == 0 else "none"),
+            "arguments": {name: value for name, value in arguments.items() if value is not None},
+            "classes": classes,
+        }
+        self.record.set_fact("loss", self._losses)
+        if arguments.get("label_smoothing"):
+            self.add_regularisation(label_smoothing=arguments["label_smoothing"])
+
+    def note_task(self, call: LossCall, inputs: torch.Tensor | None) -> None:
+        """Note the task that a loss speaks of, unless it is known."""
+        if "task" not in self.record.facts and (task := task_of(call, inputs)) is not None:
+            self.record.set_fact("task", task)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist() if value.numel() <= 64 and value.device.type == "cpu" else None
+    return value if isinstance(value, (bool, int, float, str)) else None
