@@ -92,11 +92,12 @@ class LossCall:
         named.update((k, v) for k, v in (self.keywords or {}).items() if k not in ("input", "target"))
         return named
 
-    def without_graph(self) -> LossCall:
-        """A copy that keeps nothing of the graph alive: no predictions, the output detached."""
+    def without_graph(self, *, predictions: bool = False) -> LossCall:
+        """A copy that keeps nothing of the graph alive: the output detached, the predictions too or left out."""
         keywords = self.keywords and {k: v for k, v in self.keywords.items() if k != "input"}
+        kept = self.input.detach() if predictions and self.input is not None else None
         output = self.output.detach()
-        return LossCall(self.name, output, None, self.target, self.positional, keywords, self.known, self.meaning)
+        return LossCall(self.name, output, kept, self.target, self.positional, keywords, self.known, self.meaning)
 
 
 class Listener(Protocol):

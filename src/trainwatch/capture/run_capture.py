@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,7 +73,7 @@ class RunCapture:
         self._commits = dict.fromkeys(self.optimizers, 0)
         self._known_losses: set[str] = set()
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
-        self._recent: list[LossCall] = []
+        self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
         self._print_next = True
         self._forwarded = self._backpropagated = False  # since the last step
@@ -174,7 +175,7 @@ class RunCapture:
         for call in inside:
             self._view(call)
         loss = _loss_in(output)
-        if loss is not None and not any(c.output is loss for c in self._recent):
+        if loss is not None and not self._seen(loss):
             self._take(LossCall("model", loss), within=True)
 
     def note_batch(self, batch: Any) -> None:
@@ -188,11 +189,11 @@ class RunCapture:
 
     @contained("losses")
     def on_criterion_start(self, *_: Any) -> None:
-        self._recent = []
+        self._recent.clear()
 
     @contained("losses")
     def on_criterion_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and not any(c.output is output for c in self._recent):
+        if isinstance(output, torch.Tensor) and not self._seen(output):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
             self._take(LossCall(type(module).__name__, output, predictions, target))
 
@@ -202,7 +203,7 @@ class RunCapture:
             self._take(call)
 
     def _take(self, call: LossCall, within: bool = False) -> None:
-        self._recent = [*self._recent[-3:], call]
+        self._recent.append(weakref.ref(call.output))
         if self.stage == VALIDATE:
             self._view(call)
         elif call.output.requires_grad:
@@ -213,6 +214,10 @@ class RunCapture:
             elif within or self.validation.ours(call):
                 self._view(call)
 
+    def _seen(self, loss: torch.Tensor) -> bool:
+        """The loss was taken already, from the function that computed it."""
+        return any(reference() is loss for reference in self._recent)
+
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
         if call.name not in self._known_losses:
@@ -221,12 +226,13 @@ class RunCapture:
         evaluating = not any(model.training for model in self.models.values())
         if self.stage is None and evaluating and not self._trains_in_eval_mode:
             entry.viewed = True
-            self._view(call, with_grad=True)
+            self._view(call)
 
     @contained("validation")
-    def _view(self, call: LossCall, with_grad: bool = False) -> None:
+    def _view(self, call: LossCall) -> None:
         self.validation.step = self.step
-        self.validation.add(call, with_grad=with_grad or call.output.requires_grad)
+        grad = call.output.requires_grad
+        self.validation.add(call.without_graph(predictions=True) if grad else call, with_grad=grad)
         if "task" not in self.record.facts:
             self._note_task(call)
 
@@ -243,7 +249,7 @@ class RunCapture:
     @contained("validation")
     def observe_validation(self, call: LossCall) -> None:
         """A validation loss that the user hands over."""
-        if not any(c.output is call.output for c in self._recent):
+        if not self._seen(call.output):
             self._view(call)
 
     @contained("wiring")
