@@ -32,6 +32,7 @@ class Entry:
         count: Samples.
         commits: Optimiser steps seen since the call.
         reached: The loss was backpropagated.
+        root: It was itself the root of a backward pass.
         factor: d root / d loss where it was sampled; None for 1.
         step: Optimiser steps taken before the call.
         viewed: The call was taken into a validation pass, on the guess that it will not be backpropagated.
@@ -43,6 +44,7 @@ class Entry:
     output: Callable[[], torch.Tensor | None]
     commits: int = 0
     reached: bool = False
+    root: bool = False
     factor: torch.Tensor | None = None
     step: int = 0
     viewed: bool = False
@@ -95,7 +97,7 @@ class StepLosses:
         """Note what is about to be backpropagated (with the scale of AMP taken off)."""
         for entry in self.pending:
             if entry.output() is root:
-                entry.reached = True
+                entry.reached = entry.root = True
                 return
         if self._calm >= CALM:  # no hook was set this time: everything pending is taken to be part of it
             for entry in self.pending:
@@ -126,7 +128,7 @@ class StepLosses:
                 self._factors.append((prefix + entry.call.name, step, entry.factor, scale))
         for root in self._roots:
             self._rows[prefix + ROOT].append((step, root))
-        if mine and not self._roots:
+        if mine and not rest and not self._roots and all(e.root for e in mine):
             self._calm += 1
         self._roots = []
         self.sample_factor = False

@@ -262,10 +262,11 @@ class PassBook:
         self.record.set_fact("validation", facts)
 
     def primary(self) -> str | None:
-        """The stream that verdicts are reached on: the one asked for, else the first of validation data."""
+        """The stream that verdicts are reached on: the one asked for, else that of most passes over validation data."""
         if self.wanted in self.streams:
             return self.wanted
-        return next((s.name for s in self.streams.values() if s.kind == "val"), None)
+        candidates = [s for s in self.streams.values() if s.kind == "val"]
+        return max(candidates, key=lambda s: s.passes).name if candidates else None
 
 
 def _columns(values: torch.Tensor) -> torch.Tensor:

@@ -230,7 +230,6 @@ class RunCapture:
 
     @contained("validation")
     def _view(self, call: LossCall) -> None:
-        self.validation.step = self.step
         grad = call.output.requires_grad
         self.validation.add(call.without_graph(predictions=True) if grad else call, with_grad=grad)
         if "task" not in self.record.facts:
@@ -322,7 +321,7 @@ class RunCapture:
         if self._print_next and self._inputs is not None:
             self._print_next = False
             self._fingerprint()
-        self.step = max(self.step, step + 1)
+        self.step = self.validation.step = max(self.step, step + 1)
         return bool(full)
 
     @contained("losses")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from trainwatch.capture.losses import Entry
 from trainwatch.capture.passes import Pass, PassBook
 from trainwatch.capture.samples import bare
 from trainwatch.capture.wiring import mode_sensitive, named_modules
+
+OWN_REFERENCES = 3  # to the last targets: of the call held by the pass, of the local name, of the count itself
 
 
 class ValidationWatch:
@@ -34,6 +37,8 @@ class ValidationWatch:
         self.step = 0
         self.idle = True  # nothing but training happened since training resumed
         self._open: Pass | None = None
+        self._last_target: torch.Tensor | None = None
+        self._targets_vary = False  # the running pass has batches of several tensors
         self._position = 0
         self._source: Any = None
         self._named: str | None = None
@@ -60,7 +65,7 @@ class ValidationWatch:
 
     def ours(self, call: LossCall) -> bool:
         """The loss was computed from an output of a watched model."""
-        if self.stage is not None or self.forwards == 0:
+        if self.stage is not None or (self.forwards == 0 and self.step > 0):
             return True
         if call.input is not None and call.input.untyped_storage().data_ptr() in self._outputs:
             return True
@@ -72,6 +77,7 @@ class ValidationWatch:
     def add(self, call: LossCall, *, with_grad: bool = False) -> None:
         """Take a loss into the running pass, or begin one."""
         self.idle = False
+        self._part_from_last(call.target)
         current = self._current()
         if current.values and call.name != current.criterion:
             current.add_other(call)
@@ -103,6 +109,24 @@ class ValidationWatch:
         """Drop the running pass: it turned out to be training."""
         self._open = None
 
+    def _part_from_last(self, target: torch.Tensor | None) -> None:
+        """Without a loader: close the pass where targets of other data begin.
+
+        Whole sets evaluated one after another, or slices of them, are tensors that live on; batches of one pass are
+        slices of one tensor, or temporaries that nobody but us holds by now.
+        """
+        last, self._last_target = self._last_target, target
+        if self.stage is not None or self._source is not None or self._open is None or last is None or target is None:
+            self._targets_vary = False
+            return
+        if _whole(last) is _whole(target):
+            return
+        held_elsewhere = _whole(last) is not last or sys.getrefcount(last) > OWN_REFERENCES
+        if held_elsewhere and not self._targets_vary and last.shape[:1] != target.shape[:1]:
+            self.close()
+        else:
+            self._targets_vary = True
+
     def iterate(self, source: Any, named: str | None) -> None:
         """A loader was started: what follows belongs to another pass than what came before.
 
@@ -120,6 +144,7 @@ class ValidationWatch:
         self.close()
         self.idle = True
         self._position = 0
+        self._last_target = None
         self._source = self._named = None
         self._owed = 0
 
@@ -148,6 +173,11 @@ class ValidationWatch:
         current.modules.update(dict.fromkeys(name for name, _ in active))
         current.norm_in_train_mode |= any(norm for _, norm in active)
         current.root_in_train_mode |= any(root.training for root in self._roots)
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor that this one is a slice of, or itself."""
+    return tensor if tensor.is_inference() or tensor._base is None else tensor._base
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
