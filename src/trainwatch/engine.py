@@ -38,7 +38,7 @@ def judge(record: RunRecord, settings: Settings) -> Report:
     judged: list[Rule] = []
     faults = list(record.faults)
     for rule in settings.active_rules():
-        lacking = [q for q in rule.needs if not record.has(q)]
+        lacking = [q for q in rule.needs if not _has(q, record)]
         if lacking:
             not_checked[rule.code] = _why_missing(lacking[0], record)
             continue
@@ -100,10 +100,17 @@ def _rank(d: Diagnosis) -> tuple[int, float, str, tuple[str, ...]]:
     return (-d.severity.rank, -d.confidence, d.code, d.where)
 
 
+def _has(quantity: str, record: RunRecord) -> bool:
+    # Norms say nothing where it is not known whose they are.
+    return record.has(quantity) and (quantity != "grad_norm" or "parameters" in record.facts)
+
+
 def _why_missing(quantity: str, record: RunRecord) -> str:
     off = record.facts.get("switched_off", {})
     if quantity in off:
         return f"not measured: {off[quantity]}"
+    if record.has(quantity):
+        return "the parameters could not be read (see TW000)"
     return MISSING.get(quantity, f"{quantity} was not measured")
 
 

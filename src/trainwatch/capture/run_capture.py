@@ -79,7 +79,7 @@ class RunCapture:
         self._forwarded = self._backpropagated = False  # since the last step
         self._trains_in_eval_mode = False
         self._loader: Any = None
-        self._train_loader: int | None = None
+        self._train_data: int | None = None  # identity of the dataset that is trained on
         self._hooks = Hooks()
         self._optimizer_hooks: list[Any] = []
         self._attach(criterion, flush_every)
@@ -134,7 +134,7 @@ class RunCapture:
     def on_clip(self, kind: str, limit: float) -> None:
         self.facts.add_regularisation(clipping={f"max_{kind}": limit})
 
-    @contained("wiring")
+    @contained("validation")
     def on_iterate(self, loader: Any) -> None:
         if self.stage is not None:
             return
@@ -147,10 +147,10 @@ class RunCapture:
         loader, self._loader = self._loader(), None
         if loader is None:
             return
-        if self._train_loader is None:
-            self._train_loader = id(loader)
+        if self._train_data is None:
+            self._train_data = id(loader.dataset)
             self.note_loader(loader)
-        self.epochs += id(loader) == self._train_loader
+        self.epochs += id(loader.dataset) == self._train_data
 
     @contained("wiring")
     def note_loader(self, loader: Any) -> None:

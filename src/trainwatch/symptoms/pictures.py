@@ -91,7 +91,8 @@ def _primary(record: RunRecord) -> str:
 
 def _gradients(record: RunRecord) -> Heatmap | None:
     known, optimizers = record.facts.get("parameters", []), record.facts.get("optimizers", {})
-    tables = [(_history(record, "grad_norm", k), optimizers[k]["parameters"]) for k in record.keys("grad_norm")]
+    keys = [k for k in record.keys("grad_norm") if known and k in optimizers]  # else nobody knows whose norms they are
+    tables = [(_history(record, "grad_norm", k), optimizers[k]["parameters"]) for k in keys]
     seen = np.unique(np.concatenate([np.zeros(0, int), *(steps for (steps, _), _ in tables)]))
     if not len(seen):
         return None

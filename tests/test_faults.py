@@ -1,0 +1,174 @@
+"""Faults of trainwatch's own, one part at a time: the training goes on bit for bit, and the report says what failed."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import trainwatch
+from trainwatch.capture.classes import ClassCounter
+from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.gradients import GradientRing
+from trainwatch.capture.losses import StepLosses
+from trainwatch.capture.passes import PassBook
+from trainwatch.capture.rates import Rates
+from trainwatch.capture.run_capture import RunCapture
+from trainwatch.capture.run_facts import RunFacts
+from trainwatch.capture.validation import ValidationWatch
+from trainwatch.outlets import Outlets
+from trainwatch.record import SegmentWriter
+from trainwatch.report import Report
+
+
+class Planted(Exception):
+    pass
+
+
+def fail(*_, **__):
+    raise Planted("planted")
+
+
+def train(log_dir=None, *, epochs=4, watched=True, **options):
+    """A small real training; the weights and optimiser state at the end, and the report."""
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(96, 8), torch.randint(0, 3, (96,))
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    criterion = nn.CrossEntropyLoss()
+    loader = DataLoader(TensorDataset(inputs[:64], labels[:64]), batch_size=8, shuffle=True)
+    holdout = DataLoader(TensorDataset(inputs[64:], labels[64:]), batch_size=16)
+    watch = None
+    if watched:
+        settings = {"quiet": True, "flush_every": 5, **options.pop("settings", {})}
+        watch = trainwatch.watch(model, optimizer, log_dir=log_dir, settings=settings, **options)
+    for _ in range(epochs):
+        model.train()
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        schedule.step()
+        model.eval()
+        with torch.no_grad():
+            for x, y in holdout:
+                criterion(model(x), y)
+    report = watch.finish() if watch is not None else None
+    state = [*model.state_dict().values(), *(t for s in optimizer.state.values() for t in s.values())]
+    return state, report, torch.get_rng_state()
+
+
+def same(one, other):
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+PARTS = {
+    "wiring": [
+        (RunFacts, "start"),
+        (RunFacts, "note_order"),
+        (RunFacts, "note_loader"),
+        (RunFacts, "add_regularisation"),
+    ],
+    "losses": [(StepLosses, "add"), (StepLosses, "backward"), (StepLosses, "commit"), (StepLosses, "flush")],
+    "gradients": [(GradientRing, "measure"), (GradientRing, "commit"), (GradientRing, "flush")],
+    "classes": [(ClassCounter, "hold"), (ClassCounter, "flush")],
+    "validation": [
+        (ValidationWatch, "add"),
+        (ValidationWatch, "forward_seen"),
+        (ValidationWatch, "close"),
+        (PassBook, "close"),
+    ],
+    "rates": [(Rates, "note"), (Rates, "flush")],
+    "steps": [(RunCapture, "_commit_losses")],
+    "reads": [(DeferredReads, "deliver"), (PassBook, "_arrived")],
+    "record": [(SegmentWriter, "flush"), (SegmentWriter, "close")],
+    "tensorboard": [(Outlets, "open"), (Outlets, "curves"), (Outlets, "finish")],
+    "notices": [(Outlets, "look"), (Outlets, "show")],
+    "report files": [(Report, "save")],
+}
+CASES = [(part, owner, name) for part, sites in PARTS.items() for owner, name in sites]
+
+
+@pytest.mark.parametrize(("part", "owner", "name"), CASES, ids=[f"{p}-{o.__name__}.{n}" for p, o, n in CASES])
+def test_a_fault_in_any_part_leaves_the_training_alone_and_is_reported(part, owner, name, monkeypatch, tmp_path):
+    plain, _, rng = train(watched=False)
+    monkeypatch.setattr(owner, name, fail)
+    state, report, rng_after = train(tmp_path)
+    assert same(state, plain)
+    assert torch.equal(rng, rng_after)
+    if (owner, name) in {(Outlets, "show"), (Report, "save"), (Outlets, "finish"), (SegmentWriter, "close")}:
+        return  # fails after the report was made
+    internal = [d for d in report.diagnoses if d.code == "TW000"]
+    assert [d.where for d in internal] == [(part,)]
+    assert "Planted" in internal[0].summary
+    assert "planted" in internal[0].evidence[0].note
+
+
+def test_the_engine_failing_leaves_a_report_that_judges_nothing(monkeypatch):
+    plain, _, _ = train(watched=False)
+    monkeypatch.setattr("trainwatch.monitor.judge", fail)
+    state, report, _ = train()
+    assert same(state, plain)
+    assert report.verdict == "not-judged"
+    assert "engine" in next(iter(report.not_checked.values()))
+
+
+def test_a_rule_that_raises_is_left_out(monkeypatch):
+    from trainwatch.rules.tw201_overfitting import Overfitting
+
+    monkeypatch.setattr(Overfitting, "check", fail)
+    _, report, _ = train()
+    assert "TW201" in report.not_checked
+    assert [d.where for d in report.diagnoses if d.code == "TW000"] == [("rule TW201",)]
+
+
+@pytest.mark.parametrize(("part", "lost"), [("losses", "TW301"), ("gradients", "TW301"), ("validation", "TW201")])
+def test_rules_whose_measures_are_lost_are_not_checked(part, lost, monkeypatch):
+    owner, name = {"losses": (StepLosses, "add"), "gradients": (GradientRing, "measure")}.get(
+        part, (ValidationWatch, "add")
+    )
+    monkeypatch.setattr(owner, name, fail)
+    _, report, _ = train()
+    assert "TW000" in report.not_checked[lost]
+
+
+def test_a_callback_of_the_user_that_raises_is_contained(monkeypatch):
+    monkeypatch.setattr("trainwatch.live.LiveFindings.look", fail)
+    plain, _, _ = train(watched=False)
+    state, report, _ = train(on_finding=fail)
+    assert same(state, plain)
+    assert [d.where for d in report.diagnoses] == [("notices",)]
+
+
+def test_strict_raises(monkeypatch):
+    monkeypatch.setattr(GradientRing, "measure", fail)
+    with pytest.raises(Planted):
+        train(settings={"strict": True})
+
+
+def test_an_exception_of_the_users_own_still_yields_the_report(tmp_path):
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watching = trainwatch.watch(model, optimizer, log_dir=tmp_path, settings={"quiet": True})
+    with pytest.raises(KeyboardInterrupt), watching:
+        for step in range(20):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(torch.ones(3, 4)), torch.zeros(3, dtype=torch.long)).backward()
+            optimizer.step()
+            if step == 12:
+                raise KeyboardInterrupt
+    assert watching.report.facts["run"]["steps"] == 13
+    assert watching.report.facts["run"]["ended_by"] == "KeyboardInterrupt"
+    assert trainwatch.diagnose(tmp_path).to_json() == watching.report.to_json()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_directory_that_cannot_be_made_is_an_error_at_set_up(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    model = nn.Linear(4, 2)
+    with pytest.raises(trainwatch.record.RecordError, match="file"):
+        trainwatch.watch(model, torch.optim.SGD(model.parameters(), 0.1), log_dir=tmp_path / "file")
+    assert not model._forward_hooks
