@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FINE, FOUND, FAILED = 0, 1, 2
+WIDE = 1000
 SUFFIXES = {".md": "md", ".markdown": "md", ".json": "json", ".html": "html", ".htm": "html"}
 INTERNAL = """\
 # TW000 internal-fault
@@ -145,7 +146,10 @@ def rules() -> None:
     """List every rule: code, name, severity, section of the knowledge base, thresholds."""
     from rich.console import Console
 
-    Console().print(_table())
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE  # one line a rule, to be searched
+    console.print(_table())
 
 
 def _fail(message: str) -> NoReturn:
