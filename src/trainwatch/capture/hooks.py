@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,16 +48,3 @@ class Hooks:
     def remove(self) -> None:
         while self._handles:
             self._handles.pop().remove()
-
-
-def watch_order(modules: dict[str, nn.Module], seen: list[str]) -> Hooks:
-    """Append the names of modules to `seen` as they are first called."""
-    hooks = Hooks()
-
-    def note(name: str, *_: Any) -> None:
-        if name not in seen:
-            seen.append(name)
-
-    for name, module in modules.items():
-        hooks.before(module, functools.partial(note, name))
-    return hooks

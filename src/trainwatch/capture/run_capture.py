@@ -78,6 +78,7 @@ class RunCapture:
         self._print_next = True
         self._forwarded = self._backpropagated = False  # since the last step
         self._trains_in_eval_mode = False
+        self._orders_noted = 0
         self._loader: Any = None
         self._train_data: int | None = None  # identity of the dataset that is trained on
         self._hooks = Hooks()
@@ -105,7 +106,6 @@ class RunCapture:
         """Take every hook and wrapper off."""
         interception.unsubscribe(self)
         self._hooks.remove()
-        self.facts.detach()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
         self._inputs = None
@@ -122,8 +122,8 @@ class RunCapture:
         self.facts.start(self.optimizers, index)
 
     @contained("wiring")
-    def _note_order(self) -> None:
-        self.facts.note_order()
+    def _note_order(self, root: torch.Tensor) -> None:
+        self.facts.note_order(root)
 
     @contained("wiring")
     def note_regularisation(self, /, **facts: Any) -> None:
@@ -264,8 +264,12 @@ class RunCapture:
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
-        if self.stage != OFF:
-            self.losses.backward(self.scaling.unscaled(root))
+        if self.stage == OFF:
+            return
+        if self.step == 0 and self._orders_noted < len(self.models):  # several models: each has a first backward
+            self._orders_noted += 1
+            self._note_order(root)
+        self.losses.backward(self.scaling.unscaled(root))
 
     @contained("gradients")
     def on_backward_end(self, root: torch.Tensor) -> None:
@@ -311,8 +315,6 @@ class RunCapture:
         step = self._commits[key]
         self._commits[key] += 1
         self._forwarded = self._backpropagated = False
-        if self.step == 0:
-            self._note_order()
         if self._loader is not None:
             self._note_train_loader()
         self._commit_losses(key, step)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from trainwatch.capture import wiring
-from trainwatch.capture.hooks import Hooks, watch_order
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.tasks import task_of
 from trainwatch.record import RunRecord
@@ -20,11 +19,10 @@ class RunFacts:
     def __init__(self, record: RunRecord, models: wiring.Models) -> None:
         self.record, self._models = record, models
         self._losses: dict[str, Any] = {}
-        self._order: list[str] = []
-        self._hooks = Hooks()
+        self._uses: dict[int, int] = {}
 
     def start(self, optimizers: Mapping[str, torch.optim.Optimizer], index: Mapping[int, int]) -> None:
-        """Note parameters, modules and optimisers, and begin to follow the order of execution.
+        """Note parameters, modules and optimisers.
 
         Args:
             optimizers: The optimisers by name.
@@ -32,26 +30,23 @@ class RunFacts:
         """
         put = self.record.set_fact
         put("parameters", wiring.parameter_facts(self._models))
-        put("modules", wiring.module_facts(self._models, []))
+        put("modules", wiring.module_facts(self._models, {}))
         put("regularisation", wiring.regularisation_facts(self._models, optimizers))
         put("optimizers", {key: wiring.optimizer_facts(o, index) for key, o in optimizers.items()})
-        self._hooks = watch_order(wiring.ordered_modules(self._models), self._order)
 
-    def detach(self) -> None:
-        """Take the hooks off."""
-        self._hooks.remove()
+    def note_order(self, root: torch.Tensor) -> None:
+        """Put parameters and modules in order of execution, as far as the graph behind a loss tells it.
 
-    def note_order(self) -> None:
-        """After the first step the order of execution is known."""
-        self.detach()
-        if not self._order:
-            return
-        rank = wiring.execution_rank(list(wiring.named_modules(self._models)), self._order)
+        Args:
+            root: A loss about to be backpropagated.
+        """
+        self._uses = {**wiring.first_uses(root), **self._uses}
+        rank = wiring.execution_rank(self._models, self._uses)
         parameters = self.record.facts["parameters"]
-        owners = sorted({p["module"] for p in parameters}, key=lambda name: rank.get(name, -1.0))
+        owners = sorted({p["module"] for p in parameters}, key=lambda name: rank.get(name, (-1, 0)))
         place = {name: i for i, name in enumerate(owners)}
         self.record.set_fact("parameters", [{**p, "order": place[p["module"]]} for p in parameters])
-        self.record.set_fact("modules", wiring.module_facts(self._models, self._order))
+        self.record.set_fact("modules", wiring.module_facts(self._models, self._uses))
 
     def add_regularisation(self, **facts: Any) -> None:
         """Add to the inventory of what regularises the run."""

@@ -20,6 +20,8 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 MATRIX_OWNERS = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.modules.conv._ConvNd, *RECURRENT)
 UNWRAPPED = ("_orig_mod", "module")  # of torch.compile, and of DataParallel and DistributedDataParallel
 
+MOST_NODES = 200_000  # of an autograd graph that is searched
+
 Models = Mapping[str, nn.Module]
 
 
@@ -52,13 +54,34 @@ def parameters_of(models: Models) -> dict[str, nn.Parameter]:
     return found
 
 
-def ordered_modules(models: Models) -> dict[str, nn.Module]:
-    """The modules whose first call tells the order of execution: leaves and owners of parameters."""
-    return {
-        name: module
-        for name, module in named_modules(models).items()
-        if name and (next(module.children(), None) is None or next(module.parameters(recurse=False), None) is not None)
-    }
+def first_uses(root: torch.Tensor) -> dict[int, int]:
+    """When each parameter was first used in the forward pass behind a loss.
+
+    The autograd graph knows it, at no cost to the pass itself and without a hook in code that may be compiled. A
+    compiled region is one node: all its parameters are used at once.
+
+    Args:
+        root: A loss about to be backpropagated.
+
+    Returns:
+        ``id(parameter)`` -> sequence number of the operation that first used it.
+    """
+    uses: dict[int, int] = {}
+    nodes = [root.grad_fn] if root.grad_fn is not None else []
+    seen: set[Any] = set(nodes)
+    while nodes and len(seen) < MOST_NODES:
+        node = nodes.pop()
+        for below, _ in node.next_functions:
+            if below is None or below in seen:
+                continue
+            parameter = getattr(below, "variable", None)
+            if parameter is not None:
+                number = node._sequence_nr()
+                uses[id(parameter)] = min(uses.get(id(parameter), number), number)
+            else:
+                seen.add(below)
+                nodes.append(below)
+    return uses
 
 
 def parameter_facts(models: Models) -> list[dict[str, Any]]:
@@ -105,38 +128,34 @@ def _norms(parameters: list[nn.Parameter]) -> list[float]:
         ]
 
 
-def module_facts(models: Models, order: list[str]) -> list[dict[str, Any]]:
-    """Modules without children, in execution order as far as it was seen, then as they were registered.
+def module_facts(models: Models, uses: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Modules without children, in execution order as far as it is known.
 
     Args:
         models: The models watched.
-        order: Names of modules in the order of their first call.
+        uses: See `first_uses`.
     """
     modules = named_modules(models)
     names = [n for n, m in modules.items() if n and next(m.children(), None) is None]
-    ranked = sorted(names, key=execution_rank(list(modules), order).__getitem__)
+    ranked = sorted(names, key=execution_rank(models, uses).__getitem__)
     return [{"name": n, "type": type(modules[n]).__name__, "order": i} for i, n in enumerate(ranked)]
 
 
-def execution_rank(names: list[str], order: list[str]) -> dict[str, float]:
-    """Name -> place in execution. A module that was never called itself stands where its nearest caller does.
+def execution_rank(models: Models, uses: Mapping[int, int]) -> dict[str, tuple[int, int]]:
+    """Module name -> sort key by execution: when its parameters were first used, then the order of registration.
+
+    A module without parameters of its own stands after the one registered before it.
 
     Args:
-        names: All module names, parents before children, as registered.
-        order: Names in the order of their first call.
+        models: The models watched.
+        uses: See `first_uses`.
     """
-    called = {name: float(i) for i, name in enumerate(order)}
-    rank: dict[str, float] = {}
-    previous = -1.0
-    for i, name in enumerate(names):
-        parent = name.rpartition(".")[0]
-        if name in called:
-            rank[name] = called[name]
-        elif parent in called:
-            rank[name] = called[parent] + i * 1e-6
-        else:
-            rank[name] = previous + 1e-9 * (i + 1)
-        previous = rank[name]
+    rank: dict[str, tuple[int, int]] = {}
+    last = -1
+    for place, (name, module) in enumerate(named_modules(models).items()):
+        own = [uses[id(p)] for p in module.parameters(recurse=False) if id(p) in uses]
+        last = min(own) if own else last
+        rank[name] = (last, place)
     return rank
 
 
