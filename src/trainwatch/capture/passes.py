@@ -72,6 +72,8 @@ class Pass:
     def add(self, call: LossCall) -> None:
         """Take a batch in."""
         count = samples_in(call)
+        if not count:
+            return
         self.add_value(call.output.detach(), count)
         key, size = alike(call), held_bytes(call)
         if self._held and (key != self._alike or self._bytes + size > HELD_BYTES):

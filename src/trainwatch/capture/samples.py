@@ -85,7 +85,8 @@ def target_hashes(target: torch.Tensor, offset: int) -> torch.Tensor:
 
 def fingerprints(batch: torch.Tensor, most: int) -> torch.Tensor:
     """One int64 number per sample that only the same sample has: the sum of its bits, weighted by their place."""
-    rows = batch.detach()[:most].reshape(min(most, batch.shape[0]), -1)
+    rows = batch.detach()[:most]
+    rows = rows.flatten(1) if rows.ndim > 1 else rows[:, None]
     bits = rows.float().view(torch.int32) if rows.is_floating_point() else rows
     place = torch.arange(1, rows.shape[1] + 1, device=rows.device) * 2654435761
     return (bits.long() * place).sum(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ class ValidationWatch:
         self._position = 0
         self._source: Any = None
         self._named: str | None = None
-        self._outputs: set[int] = set()  # storages of what the model returned last without gradients
+        self._outputs: list[weakref.ref[torch.Tensor]] = []  # what the model returned last without gradients
         self._inputs: torch.Tensor | None = None
         self._owed = 0  # forward passes without gradients whose loss has not come yet
         self._sensitive = mode_sensitive(models)
@@ -57,7 +58,7 @@ class ValidationWatch:
         self.idle = False
         self._owed += 1
         self._inputs = bare(inputs)
-        self._outputs = {t.untyped_storage().data_ptr() for t in _tensors(output)}
+        self._outputs = [weakref.ref(t) for t in _tensors(output)]
 
     def note_inputs(self, batch: Any) -> None:
         """The batch that the next loss is computed on."""
@@ -67,12 +68,8 @@ class ValidationWatch:
         """The loss was computed from an output of a watched model."""
         if self.stage is not None or (self.forwards == 0 and self.step > 0):
             return True
-        if call.input is not None and call.input.untyped_storage().data_ptr() in self._outputs:
-            return True
-        if self._owed > 0:
-            self._owed -= 1
-            return True
-        return False
+        owed, self._owed = self._owed, max(0, self._owed - 1)
+        return owed > 0 or (call.input is not None and any(_share(call.input, output()) for output in self._outputs))
 
     def add(self, call: LossCall, *, with_grad: bool = False) -> None:
         """Take a loss into the running pass, or begin one."""
@@ -178,6 +175,11 @@ class ValidationWatch:
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor that this one is a slice of, or itself."""
     return tensor if tensor.is_inference() or tensor._base is None else tensor._base
+
+
+def _share(one: torch.Tensor, other: torch.Tensor | None) -> bool:
+    """Both are views of the same memory. One that is gone shares nothing: its memory may be in use again."""
+    return other is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
