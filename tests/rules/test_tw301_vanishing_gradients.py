@@ -5,6 +5,7 @@ from synthetic_gradients import chain, digits, make_record, mlp, train
 from torch import nn
 
 from trainwatch.diagnosis import Severity
+from trainwatch.record.series import Series
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw301_vanishing_gradients import VanishingGradients
 
@@ -14,15 +15,26 @@ STUCK = 2.3 + 0.03 * RNG.normal(size=STEPS)
 LEARNING = 2.3 * np.exp(-np.arange(STEPS) / 50) + 0.03 * RNG.normal(size=STEPS)
 
 
-def record(decades=6.0, losses=STUCK, *, depth=DEPTH, weights=None, late=None, activation="Sigmoid", scale=1.0, **more):
-    """A chain whose bias gradients fall by `decades` from the last layer to the first, its weights by `weights`."""
+def record(
+    decades=6.0,
+    losses=STUCK,
+    *,
+    depth=DEPTH,
+    weights=None,
+    late=None,
+    when=slice(STEPS // 2, None),
+    activation="Sigmoid",
+    scale=1.0,
+    **more,
+):
+    """A chain whose bias gradients fall by `decades` to the first layer, its weights by `weights`, and `when` by `late`."""
     parameters, modules = chain(depth, activation=activation)
     steps = len(losses)
     bias = np.linspace(-decades, 0, depth) - 2
     weight = np.linspace(-(decades if weights is None else weights), 0, depth) - 2
     profile = np.repeat(np.stack([weight, bias], 1).reshape(1, -1), steps, 0)
     if late is not None:
-        profile[steps // 2 :] = np.repeat(np.linspace(-late, 0, depth) - 2, 2)
+        profile[when] = np.repeat(np.linspace(-late, 0, depth) - 2, 2)
     rms = scale * 10 ** (profile + 0.1 * np.random.default_rng(1).normal(size=profile.shape))
     return make_record(scale * np.asarray(losses), rms, parameters=parameters, modules=modules, **more)
 
@@ -70,6 +82,9 @@ SILENT = {
     "flat profile on a task that cannot be learned": record(0.0),
     "gradient grows towards the first layer": record(-6.0),
     "it levelled out": record(6.0, late=0.5),
+    "it levelled out at last": record(6.0, late=0.5, when=slice(170, None)),
+    "it came and went": record(6.0, late=0.5, when=slice(50, 150)),
+    "it was not there at first: units that saturated later": record(6.0, late=0.0, when=slice(0, 1)),
     "flat epochs first, then it learns": record(4.0, np.r_[STUCK[:120], LEARNING[:80] * 0.4]),
     "the loss is not finite": record(6.0, np.r_[STUCK[:100], np.full(100, np.inf)]),
 }
@@ -85,6 +100,31 @@ def test_one_layer_far_below_the_others_is_no_decline():
     rms = np.full((STEPS, 2 * DEPTH), 1e-2)
     rms[:, :2] = 1e-12
     assert verdict(make_record(STUCK, rms, parameters=parameters, modules=modules)) == []
+
+
+def test_a_ragged_profile_is_no_decline():
+    """Half of the neighbours go the other way: branches, not a chain."""
+    ragged = np.array([-6.0, -6.5, -4.0, -4.5, -2.0, -2.5, 0.0, -0.5])
+    parameters, modules = chain(DEPTH)
+    made = make_record(STUCK, np.tile(np.repeat(10**ragged, 2), (STEPS, 1)), parameters=parameters, modules=modules)
+    assert verdict(made) == []
+    assert len(verdict(made, steady=0.4)) == 1
+
+
+def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
+    mild, steep = (verdict(record(d))[0].margin for d in (3.5, 30.0))
+    assert mild < 10
+    assert steep == pytest.approx((0.1 - 0.0) / (1.2533 * 0.03 / 40**0.5 / np.log(10)), rel=0.4)  # that of the loss
+
+
+def test_a_net_whose_first_layers_die_soon_is_not_judged_by_its_first_steps():
+    made = record(6.0)
+    norms = made.series("grad_norm", "default").values.copy()
+    norms[60:, :-2] = 0.0
+    dying = record(6.0)
+    dying.put_series("grad_norm", "default", Series(norms.shape[1:]))
+    dying.append("grad_norm", "default", np.arange(STEPS), norms)
+    assert verdict(dying) == []
 
 
 def test_layers_without_any_gradient_are_another_fault():

@@ -87,7 +87,7 @@ def test_a_loss_that_is_not_finite_after_sane_gradients_is_not_explained_by_them
 
 
 def test_the_scale_of_the_data_in_the_first_layer_is_no_amplification():
-    rms = np.full((STEPS, 5), 1e-2)
+    rms = np.full((STEPS, 4), 1e-2)
     rms[:, 0] = 1e6
     assert verdict(make_record(STUCK, rms)) == []
 

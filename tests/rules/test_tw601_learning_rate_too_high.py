@@ -63,6 +63,7 @@ SILENT = {
     "it learns": record(LEARNING),
     "a leap that is made good": record(np.r_[2.3, 40.0, 25.0, 12.0, LEARNING[4:]]),
     "a spike in mid-run": record(np.r_[LEARNING[:100], 30.0, LEARNING[101:]]),
+    "a spike near the end": record(np.r_[LEARNING[:190], 30.0, LEARNING[191:]]),
     "stuck from the start without a leap": record(2.3 + NOISE),
     "noise as large as the leap": record(2.3 + np.abs(20 * NOISE)),
     "a leap after a step of sane length": record(lr=1.0),
@@ -101,9 +102,13 @@ def test_the_rate_is_that_of_the_step():
     made.append("lr", "default/0", 110, 100.0)
     (found,) = verdict(made)
     assert found.summary.startswith("With a learning rate of 100 the update at step 11")
-    late = record(RELAPSE, lr=1e-3)
-    late.append("lr", "default/0", 121, 100.0)
-    assert verdict(late) == []
+
+
+@pytest.mark.parametrize(("lr", "then", "at"), [(1e-3, 100.0, 121), (100.0, 1e-3, 20)], ids=["after", "long before"])
+def test_long_steps_at_another_time_are_not_to_blame(lr, then, at):
+    made = record(RELAPSE, lr=lr)
+    made.append("lr", "default/0", at, then)
+    assert verdict(made) == []
 
 
 def test_an_unknown_optimiser_is_not_judged():

@@ -1,0 +1,127 @@
+"""What a plain step costs, counted: operations added on the device, and values read by the host."""
+
+import contextlib
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import trainwatch
+
+READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
+X, Y = torch.randn(16, 8), torch.randint(0, 3, (16,))
+
+
+class Counter(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.operations, self.reads = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations.append(str(func))
+        self.reads += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def counted(monkeypatch):
+    """Dispatched operations, and reads, also those that no dispatch mode sees on the CPU."""
+    counter = Counter()
+    with monkeypatch.context() as patch:
+        for name in READS:
+            original = getattr(torch.Tensor, name)
+
+            def read(self, *args, original=original, **kwargs):
+                counter.reads += 1
+                return original(self, *args, **kwargs)
+
+            patch.setattr(torch.Tensor, name, read)
+        with counter:
+            yield counter
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
+}
+
+
+def step(model, optimizer, parts=1, penalty=False):
+    optimizer.zero_grad()
+    for _ in range(parts):
+        loss = F.cross_entropy(model(X), Y)
+        if penalty:
+            loss = loss + 1e-3 * model[0].weight.abs().sum()
+        (loss / parts if parts > 1 else loss).backward()
+    optimizer.step()
+
+
+def costs(make, watching, monkeypatch, **shape):
+    model = net()
+    optimizer = OPTIMIZERS[make](model.parameters())
+    watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True}) if watching else None
+    for _ in range(6):  # the first steps are not plain: wiring is noted, fingerprints are taken
+        step(model, optimizer, **shape)
+    with counted(monkeypatch) as counter:
+        for _ in range(10):
+            step(model, optimizer, **shape)
+    if watch is not None:
+        watch.finish()
+    return counter
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("shape", [{}, {"penalty": True}], ids=["plain", "two-losses"])
+def test_a_plain_step_gains_at_most_four_operations_and_no_read(make, shape, monkeypatch):
+    plain = costs(make, False, monkeypatch, **shape)
+    watched = costs(make, True, monkeypatch, **shape)
+    assert watched.reads == plain.reads
+    added = (len(watched.operations) - len(plain.operations)) / 10
+    assert 2 <= added <= 4
+
+
+def test_each_part_of_an_accumulated_step_gains_at_most_four_operations(monkeypatch):
+    plain = costs("sgd", False, monkeypatch, parts=3)
+    watched = costs("sgd", True, monkeypatch, parts=3)
+    assert watched.reads == plain.reads
+    assert (len(watched.operations) - len(plain.operations)) / 30 <= 4
+
+
+def test_a_flush_reads_few_values_whatever_the_number_of_steps(monkeypatch):
+    def reads(flush_every):
+        model = net()
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        settings = {"quiet": True, "strict": True, "flush_every": flush_every}
+        watch = trainwatch.watch(model, optimizer, settings=settings)
+        with counted(monkeypatch) as counter:
+            for _ in range(40):
+                step(model, optimizer)
+        watch.finish()
+        return counter.reads
+
+    assert reads(20) <= 2 * 10
+    assert reads(20) < reads(5)
+
+
+def test_no_graph_outlives_its_step():
+    model = net()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True})
+    alive = []
+    model[2].register_forward_hook(lambda m, i, out: alive.append(weakref.ref(out)))
+    for _ in range(5):
+        step(model, optimizer)
+        step(model, optimizer, penalty=True)
+    F.cross_entropy(model(X), Y)
+    gc.collect()
+    assert [ref() for ref in alive] == [None] * len(alive)
+    watch.finish()
