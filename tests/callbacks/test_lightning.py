@@ -65,9 +65,8 @@ def test_losses_norms_and_passes():
     assert series(callback, "train_loss", "cross_entropy").tolist() == pytest.approx(module.seen, rel=1e-5)
     np.testing.assert_allclose(series(callback, "grad_norm", "default"), module.norms, rtol=1e-4)
     assert callback.record.series("val_loss", "val").steps.tolist() == [6, 12]  # the sanity check is none
-    assert series(callback, "val_loss", "val")[-1] == pytest.approx(
-        float(trainer.callback_metrics["val_loss"]), rel=1e-5
-    )
+    logged = trainer.callback_metrics["val_loss"].item()
+    assert series(callback, "val_loss", "val")[-1] == pytest.approx(logged, rel=1e-5)
     assert callback.report.facts["run"]["epochs"] == 2
     assert callback.record.facts["loaders"]["train"]["samples"] == 48
 
@@ -155,7 +154,7 @@ def test_stop_on_ends_the_fit_without_an_exception():
 
 
 def test_checkpoints_and_copies_of_the_callback(tmp_path):
-    module, callback, trainer = fit(enable_checkpointing=True, default_root_dir=tmp_path)
+    _, callback, trainer = fit(enable_checkpointing=True, default_root_dir=tmp_path)
     assert pickle.loads(pickle.dumps(callback)).report is not None
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert "state_dict" in torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -173,8 +172,7 @@ def test_under_its_other_package_name():
     package = pytest.importorskip("pytorch_lightning")
 
     class Other(package.LightningModule):
-        training_step, validation_step = Module.training_step, Module.validation_step
-        configure_optimizers = Module.configure_optimizers
+        validation_step, configure_optimizers = Module.validation_step, Module.configure_optimizers
 
         def __init__(self):
             super().__init__()

@@ -27,7 +27,7 @@ def record(
     scale=1.0,
     **more,
 ):
-    """A chain whose bias gradients fall by `decades` to the first layer, its weights by `weights`, and `when` by `late`."""
+    """A chain whose bias gradients fall by `decades` to the first layer, weights by `weights`, and `when` by `late`."""
     parameters, modules = chain(depth, activation=activation)
     steps = len(losses)
     bias = np.linspace(-decades, 0, depth) - 2

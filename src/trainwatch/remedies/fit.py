@@ -8,8 +8,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Stop at step {best_step}, where the validation loss was lowest",
         why="{spent:.0%} of the steps came after the best pass (95 % interval: steps {low} to {high}).",
         how="{next_step}\n"
-        "EarlyStopping(monitor='val_loss', patience={patience})  # and keep the best weights:\n"
-        "ModelCheckpoint(monitor='val_loss', save_top_k=1)",
+        "# Lightning: EarlyStopping('val_loss', patience={patience}) and ModelCheckpoint(monitor='val_loss')\n"
+        "# plain PyTorch, after each validation pass (begin with best = float('inf')):\n"
+        "if val_loss < best:\n"
+        "    best, best_weights = val_loss, copy.deepcopy(model.state_dict())\n"
+        "# at the end: model.load_state_dict(best_weights)",
         strength="strong",
         section="§2",
     ),
@@ -60,7 +63,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="clean-data",
         title="Look for wrong labels",
         why="Wrong labels can be fitted only by heart, and training loss has come down to {training:.3g}.",
-        how="trainwatch.audit(train_loader, val_loader)  # lists likely wrong labels; not measured here",
+        how="# over the training set, in evaluation mode; at the best step, before they are learned by heart\n"
+        'losses = torch.nn.functional.cross_entropy(model(inputs), labels, reduction="none")\n'
+        "losses.topk(20).indices  # look at these samples first",
         strength="moderate",
         section="§2",
     ),
