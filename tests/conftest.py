@@ -17,6 +17,16 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left_watching():
+    """A test that fails in mid-training must not take the next ones with it."""
+    yield
+    from trainwatch.capture import interception
+
+    for listener in interception._listeners:
+        interception.unsubscribe(listener)
+
+
 def pytest_collection_modifyitems(items):
     import torch
 
