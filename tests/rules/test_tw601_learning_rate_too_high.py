@@ -63,7 +63,7 @@ SILENT = {
     "it learns": record(LEARNING),
     "a leap that is made good": record(np.r_[2.3, 40.0, 25.0, 12.0, LEARNING[4:]]),
     "a spike in mid-run": record(np.r_[LEARNING[:100], 30.0, LEARNING[101:]]),
-    "a spike near the end": record(np.r_[LEARNING[:190], 30.0, LEARNING[191:]]),
+    "a spike near the end": record(np.r_[LEARNING[:195], 30.0, LEARNING[196:]]),
     "stuck from the start without a leap": record(2.3 + NOISE),
     "noise as large as the leap": record(2.3 + np.abs(20 * NOISE)),
     "a leap after a step of sane length": record(lr=1.0),

@@ -103,7 +103,7 @@ def _note(first: NotFinite, quantity: str) -> str:
 
 def _remedies(record: RunRecord, quantity: str, place: str, first: NotFinite) -> Iterator[Remedy]:
     gradients = record.memo(gradients_of)
-    typical = gradients.typical_before(first.step) if gradients is not None and first.step > 0 else None
+    typical = gradients.typical_before(first.step) if gradients is not None else None
     if gradients is not None and typical is not None:
         present = learning_rate(record, first.step)
         yield remedy(
