@@ -90,6 +90,7 @@ class _DevicePart:
         self._absent = torch.tensor(ABSENT, device=device)
         mixed = any(p.dtype != torch.float32 for p in self.parameters)
         self._dtype = torch.float32 if mixed else None  # a half-precision norm overflows at 65504
+        self._complete = True  # so far every parameter had a dense gradient
         self._renew()
 
     def _renew(self) -> None:
@@ -98,17 +99,21 @@ class _DevicePart:
 
     def measure(self, row: int, scale: torch.Tensor | None) -> None:
         gradients = [p.grad for p in self.parameters]
-        present = [g for g in gradients if g is not None and not g.is_sparse]
-        if not present:
-            self._row[row].fill_(ABSENT)
-            return
-        norms = torch._foreach_norm(present, 2, dtype=self._dtype)
-        if scale is not None:
-            torch._foreach_div_(norms, scale.to(self.device))
-        if len(present) < len(gradients):
+        norms: Sequence[torch.Tensor] = ()
+        if self._complete:
+            try:
+                norms = torch._foreach_norm(gradients, 2, dtype=self._dtype)  # type: ignore[arg-type]
+            except (TypeError, RuntimeError):  # absent or sparse ones: they are sorted out from now on
+                self._complete = False
+        if not self._complete:
+            present = [g for g in gradients if g is not None and not g.is_sparse]
+            norms = torch._foreach_norm(present, 2, dtype=self._dtype) if present else ()
+        if scale is not None and norms:
+            torch._foreach_div_(list(norms), scale.to(self.device))
+        if len(norms) < len(gradients):
             found = iter(norms)
-            norms = tuple(self._absent if g is None or g.is_sparse else next(found) for g in gradients)
-        torch.stack(norms, out=self._row[row])
+            norms = [self._absent if g is None or g.is_sparse else next(found) for g in gradients]
+        torch.stack(list(norms), out=self._row[row])
 
     def take(self, n: int, keep_next: bool) -> torch.Tensor:
         filled, row = self._ring, self._row

@@ -94,7 +94,9 @@ class LossCall:
 
     def without_graph(self, *, predictions: bool = False) -> LossCall:
         """A copy that keeps nothing of the graph alive: the output detached, the predictions too or left out."""
-        keywords = self.keywords and {k: v for k, v in self.keywords.items() if k != "input"}
+        keywords = self.keywords
+        if keywords and "input" in keywords:
+            keywords = {k: v for k, v in keywords.items() if k != "input"}
         kept = self.input.detach() if predictions and self.input is not None else None
         output = self.output.detach()
         return LossCall(self.name, output, kept, self.target, self.positional, keywords, self.known, self.meaning)

@@ -117,11 +117,12 @@ class StepLosses:
             The entries of this step, and those that turned out not to be training losses.
         """
         mine = [e for e in self.pending if e.reached]
-        rest = [e for e in self.pending if not e.reached]
+        rest = [e for e in self.pending if not e.reached] if len(mine) < len(self.pending) else []
+        stale: list[Entry] = []
+        self.pending = []
         for entry in rest:
             entry.commits += 1
-        stale = [e for e in rest if e.commits >= PATIENCE]
-        self.pending = [e for e in rest if e.commits < PATIENCE]
+            (stale if entry.commits >= PATIENCE else self.pending).append(entry)
         for entry in mine:
             self._rows[prefix + entry.call.name].append((step, entry.value))
             if self.sample_factor and entry.factor is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -16,15 +17,24 @@ class Rates:
 
     def __init__(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         self._optimizers = optimizers
+        self._seen: dict[str, list[Any]] = {}  # as they stand in the optimiser: numbers or tensors
         self._last: dict[str, list[float]] = {}
         self._rows: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
+    def changed(self, key: str) -> bool:
+        """Whether the rates of an optimiser may differ from those noted last; never waits for a device.
+
+        A rate kept in a tensor is the same object for good: lists compare such entries by identity first.
+        """
+        return [group.get("lr") for group in self._optimizers[key].param_groups] != self._seen.get(key)
+
     def note(self, key: str, step: int) -> None:
-        """Compare the rates of an optimiser with the last ones."""
-        optimizer = self._optimizers[key]
-        if [group.get("lr") for group in optimizer.param_groups] == self._last.get(key):
-            return
-        rates = learning_rates(optimizer)
+        """Note the rates of an optimiser where they differ from the last ones."""
+        groups = self._optimizers[key].param_groups
+        on_host = any(isinstance(g.get("lr"), torch.Tensor) and g["lr"].device.type == "cpu" for g in groups)
+        # A tensor on the host changes in place and can be read at no cost: look at it every time.
+        self._seen[key] = [] if on_host else [g.get("lr") for g in groups]
+        rates = learning_rates(self._optimizers[key])
         if rates is None or rates == self._last.get(key):
             return
         self._last[key] = rates

@@ -167,11 +167,12 @@ class RunCapture:
         inside, self._inside = self._inside or [], None
         if module not in self.models.values():  # a shallow copy shares our hook
             return
-        grad = torch.is_grad_enabled()
-        self.validation.forward_seen(inputs, output, grad)
-        if grad:
+        self.validation.forwards += 1
+        if torch.is_grad_enabled():
             self._forwarded = True
             self._inputs = inputs
+        else:
+            self.validation.forward_seen(inputs, output)
         for call in inside:
             self._view(call)
         loss = _loss_in(output)
@@ -319,7 +320,8 @@ class RunCapture:
             self._note_train_loader()
         self._commit_losses(key, step)
         full = self._commit_gradients(key, step)
-        self._note_rates(key, step)
+        if self.rates.changed(key):
+            self._note_rates(key, step)
         if self._print_next and self._inputs is not None:
             self._print_next = False
             self._fingerprint()

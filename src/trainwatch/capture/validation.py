@@ -50,11 +50,8 @@ class ValidationWatch:
         self._roots = list(models.values())
         self._modules = named_modules(models)
 
-    def forward_seen(self, inputs: Any, output: Any, grad: bool) -> None:
-        """A watched model was called."""
-        self.forwards += 1
-        if grad:
-            return
+    def forward_seen(self, inputs: Any, output: Any) -> None:
+        """A watched model was called without gradients."""
         self.idle = False
         self._owed += 1
         self._inputs = bare(inputs)
