@@ -88,9 +88,10 @@ class _DevicePart:
         self.columns, self.rows, self.device = columns, rows, device
         self.parameters = [parameters[i] for i in columns]
         self._absent = torch.tensor(ABSENT, device=device)
-        mixed = any(p.dtype != torch.float32 for p in self.parameters)
-        self._dtype = torch.float32 if mixed else None  # a half-precision norm overflows at 65504
-        self._complete = True  # so far every parameter had a dense gradient
+        kinds = {p.dtype for p in self.parameters}
+        # A half-precision norm overflows at 65504; one kind for all, since they are stacked.
+        self._dtype = None if kinds == {torch.float32} else torch.float64 if torch.float64 in kinds else torch.float32
+        self._complete = not any(k.is_complex for k in kinds)  # and so far every parameter had a dense gradient
         self._renew()
 
     def _renew(self) -> None:
@@ -106,7 +107,7 @@ class _DevicePart:
             except (TypeError, RuntimeError):  # absent or sparse ones: they are sorted out from now on
                 self._complete = False
         if not self._complete:
-            present = [g for g in gradients if g is not None and not g.is_sparse]
+            present = [_real(g) for g in gradients if g is not None and not g.is_sparse]
             norms = torch._foreach_norm(present, 2, dtype=self._dtype) if present else ()
         if scale is not None and norms:
             torch._foreach_div_(list(norms), scale.to(self.device))
@@ -121,3 +122,8 @@ class _DevicePart:
         if keep_next:
             self._row[0].copy_(row[n])
         return filled[:n]
+
+
+def _real(gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient as real numbers of the same norm."""
+    return torch.view_as_real(gradient) if gradient.is_complex() else gradient

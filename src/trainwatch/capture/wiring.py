@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -122,10 +122,12 @@ def _kind(module: nn.Module, leaf: str, parameter: nn.Parameter) -> str:
 
 def _norms(parameters: list[nn.Parameter]) -> list[float]:
     with torch.no_grad():
-        return [
-            float(torch.linalg.vector_norm(p.detach(), dtype=torch.complex64 if p.is_complex() else torch.float32))
-            for p in parameters
-        ]
+        return [float(torch.linalg.vector_norm(p).abs().float()) for p in _widened(parameters)]
+
+
+def _widened(parameters: list[nn.Parameter]) -> Iterator[torch.Tensor]:
+    halves = (torch.float16, torch.bfloat16)
+    return (p.detach().float() if p.dtype in halves else p.detach() for p in parameters)
 
 
 def module_facts(models: Models, uses: Mapping[int, int]) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class LearningRateTooHigh(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[Any] = {"TW302": not_later, "TW303": not_later}
+    explains: ClassVar[Any] = {"TW201": not_later, "TW202": not_later, "TW302": not_later, "TW303": not_later}
 
     jump: float = 0.5
     noise_jump: float = 5.0
