@@ -25,7 +25,7 @@ from workloads import WORKLOADS, Training
 
 import trainwatch
 
-BLOCK = {"MLP": 200, "CNN": 4, "GPT": 2}  # steps a block
+BLOCK = {"MLP": 100, "CNN": 2, "GPT": 1}  # steps a block
 
 
 class Counter(TorchDispatchMode):
