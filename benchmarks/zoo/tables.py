@@ -1,0 +1,80 @@
+"""The zoo's tables, as Rich draws them. Of the held-out half there are totals only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.zoo.score import Outcome, Totals, confusion, share
+
+
+def totals_table(rows: dict[str, Totals], title: str) -> Table:
+    """One row a judge."""
+    table = Table(title=title)
+    for column in ("", "cause found", "ranked first", "pairs", "sound runs alarmed", "untrue beside"):
+        table.add_column(column)
+    for name, t in rows.items():
+        table.add_row(name, *(str(s) for s in (t.found, t.first, t.pairs, t.alarmed, t.beside)))
+    first = next(iter(rows.values()))
+    table.caption = (
+        f"{first.found.runs} faulty runs of {first.found.families} families, {first.alarmed.runs} sound runs of "
+        f"{first.alarmed.families}; in brackets 95 % intervals over families"
+    )
+    return table
+
+
+def rule_table(outcomes: Sequence[Outcome]) -> Table:
+    """One row a rule: when it should fire, when it should not, its rank, and how soon it was reported."""
+    table = Table(title="rules, tuning half")
+    for column in ("rule", "fired when it should", "first", "fired when it should not", "median reported at"):
+        table.add_column(column)
+    codes = {c for o in outcomes for c in (*o.scenario.truth, *o.said.codes)}
+    for code in sorted(codes):
+        should = [o for o in outcomes if code in o.scenario.truth]
+        alone = [o for o in should if o.said.codes & set(o.scenario.truth) == {code} or o.scenario.truth == (code,)]
+        should_not = [o for o in outcomes if code not in (*o.scenario.truth, *o.scenario.also)]
+        wrong = share(should_not, lambda o, code=code: code in o.beside)
+        times = [at for o in should for said, at in o.said.reported if said == code]
+        table.add_row(
+            code,
+            str(share(alone, lambda o, code=code: code in o.said.codes)),
+            str(share(alone, lambda o: o.first)),
+            f"{round(wrong.value * wrong.runs) if wrong.runs else 0} of {wrong.runs} runs",
+            f"{np.median(times):.0%} of the run" if times else "-",
+        )
+    return table
+
+
+def confusion_table(outcomes: Sequence[Outcome]) -> Table:
+    """Truth by first-ranked diagnosis."""
+    rows = confusion(outcomes)
+    columns = sorted({said for row in rows.values() for said in row})
+    table = Table(title="first diagnosis by truth, tuning half")
+    for column in ("truth", *columns):
+        table.add_column(column)
+    for truth, row in rows.items():
+        table.add_row(truth, *(str(row.get(said, "")) for said in columns))
+    return table
+
+
+def mistakes(outcomes: Sequence[Outcome]) -> Table:
+    """Every run of the tuning half that was not judged as it should be."""
+    table = Table(title="misses and false alarms, tuning half")
+    for column in ("family", "form", "seed", "truth", "said first", "nested", "what is wrong"):
+        table.add_column(column)
+    for o in outcomes:
+        if o.scenario.half != "tuning":
+            raise ValueError("cases of the held-out half are not to be looked at")
+        wrong = []
+        if o.scenario.planted:
+            wrong += ["missed"] if not o.found else ["not first"] if not o.first else []
+            wrong += [f"untrue: {', '.join(o.beside)}"] if o.beside else []
+        elif not o.silent:
+            wrong += ["false alarm"]
+        if wrong:
+            causes = " > ".join(next(iter(sorted(c)), "") for c in o.said.causes)
+            table.add_row(o.scenario.family, o.scenario.form, str(o.seed), "/".join(o.scenario.truth),
+                          causes, ", ".join(sorted(o.said.nested)), "; ".join(wrong))  # fmt: skip
+    return table

@@ -1,0 +1,234 @@
+"""Runs a scenario under a watch, in a loop as a user would write it, and gives back the record."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+from benchmarks.zoo import gan
+from benchmarks.zoo.data import Sets, load
+from benchmarks.zoo.models import build
+from benchmarks.zoo.scenario import Loss, Scenario, ScenarioError
+from benchmarks.zoo.store import path_of, save
+
+import trainwatch
+from trainwatch.record import RunRecord
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "cross_entropy": nn.CrossEntropyLoss,
+    "nll": nn.NLLLoss,
+    "bce_logits": nn.BCEWithLogitsLoss,
+    "bce": nn.BCELoss,
+    "mse": nn.MSELoss,
+    "l1": nn.L1Loss,
+    "huber": nn.SmoothL1Loss,
+    "multi_margin": nn.MultiMarginLoss,
+}
+OVER_CLASSES = ("cross_entropy", "nll", "multi_margin")
+QUIET = trainwatch.Settings(quiet=True)  # as users get it
+
+
+def run(scenario: Scenario, seed: int) -> RunRecord:
+    """Train a scenario to its end and give back what was recorded of it.
+
+    Args:
+        scenario: What to train.
+        seed: Of the data split, the initial weights and the order of the samples.
+
+    Raises:
+        ScenarioError: A word of the scenario is not known.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some planted faults make torch warn
+        if scenario.model.kind == "gan":
+            return gan.run(scenario, load(scenario.data, seed), QUIET)
+        sets = _targets_shaped(scenario, load(scenario.data, seed))
+        model = build(replace(scenario.model, compiled=False, frozen=0), sets)
+        if scenario.model.pretrained:
+            _pretrain(scenario, model, sets)
+        model = _prepared(scenario, model)
+        if scenario.loop.framework == "lightning":
+            from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
+
+            return run_lightning(scenario, model, sets, QUIET)
+        return _loop(scenario, model, sets)
+
+
+def run_and_store(folder: Path, scenario: Scenario, seed: int) -> float:
+    """Train a scenario and store its record.
+
+    Returns:
+        Seconds that it took.
+    """
+    began = time.perf_counter()
+    save(path_of(folder, scenario, seed), run(scenario, seed), {"fingerprint": scenario.fingerprint})
+    return time.perf_counter() - began
+
+
+def criterion(spec: Loss, sets: Sets) -> nn.Module:
+    """The loss module of a scenario."""
+    options: dict[str, Any] = {"reduction": spec.reduction}
+    if spec.smoothing:
+        options["label_smoothing"] = spec.smoothing
+    if spec.weights == "inverse":
+        counts = torch.bincount(sets.y_train.flatten().long(), minlength=2).clamp(min=1).float()
+        if spec.name == "bce_logits":
+            options["pos_weight"] = counts[0] / counts[1]
+        else:
+            options["weight"] = counts.sum() / (len(counts) * counts)
+    if spec.name not in LOSSES:
+        raise ScenarioError(f"there is no loss {spec.name!r}; known are {', '.join(LOSSES)}")
+    return LOSSES[spec.name](**options)
+
+
+def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimizer, lr_scheduler.LRScheduler | None]:
+    """The optimiser of a scenario and its schedule over that many steps."""
+    spec = scenario.optimizer
+    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    if spec.momentum:
+        options["momentum"] = spec.momentum
+    layers = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    parameters = {
+        "all": lambda: model.parameters(),
+        "head": lambda: layers[-1].parameters(),
+        "body": lambda: [p for layer in layers[:-1] for p in layer.parameters()],
+        "trainable": lambda: [p for p in model.parameters() if p.requires_grad],
+        "stale": lambda: copy.deepcopy(model).parameters(),
+        "stale_head": lambda: [
+            *(p for layer in layers[:-1] for p in layer.parameters()),
+            *copy.deepcopy(layers[-1]).parameters(),
+        ],
+    }
+    chosen = getattr(torch.optim, spec.name)(list(parameters[spec.parameters]()), **options)
+    third = max(1, steps // 3)
+    schedules: dict[str, Callable[[], lr_scheduler.LRScheduler | None]] = {
+        "none": lambda: None,
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(chosen, steps),
+        "linear": lambda: lr_scheduler.LinearLR(chosen, 1.0, 0.0, steps),
+        "warmup": lambda: lr_scheduler.LinearLR(chosen, 0.01, 1.0, max(1, steps // 10)),
+        "restarts": lambda: lr_scheduler.CosineAnnealingWarmRestarts(chosen, third),
+        "step": lambda: lr_scheduler.StepLR(chosen, third, 0.1),
+    }
+    return chosen, schedules[spec.schedule]()
+
+
+def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Loaders of the training and of the validation samples."""
+    x, y = sets.x_train, sets.y_train
+    if scenario.loop.order == "sorted":
+        order = y.flatten(1)[:, 0].argsort(stable=True) if y.ndim > 1 else y.argsort(stable=True)
+        x, y = x[order], y[order]
+    train: Any = TensorDataset(x, y)
+    if scenario.data.noise:
+        train = _Augmented(x, y, scenario.data.noise)
+    return (
+        DataLoader(train, scenario.loop.batch, shuffle=scenario.loop.order == "shuffled"),
+        DataLoader(TensorDataset(sets.x_val, sets.y_val), 256),
+    )
+
+
+def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
+    loop, loss_fn = scenario.loop, criterion(scenario.loss, sets)
+    train_loader, val_loader = loaders(scenario, sets)
+    planned = loop.epochs * math.ceil(len(train_loader) / loop.accumulate)
+    optim, schedule = optimizer(scenario, model, min(planned, loop.steps or planned))
+    model.train(loop.train_mode != "eval")
+    best, best_state, since, step = math.inf, None, 0, 0
+    with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=QUIET) as watch:
+        for epoch in range(loop.epochs):
+            if loop.train_mode == "train":
+                model.train()
+            for i, (x, y) in enumerate(train_loader):
+                if loop.zero_grad == "before" and i % loop.accumulate == 0:
+                    optim.zero_grad()
+                loss = loss_fn(model(x), y) / loop.accumulate
+                loss.backward()
+                if (i + 1) % loop.accumulate:
+                    continue
+                if loop.clip:
+                    nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
+                if loop.zero_grad == "between":
+                    optim.zero_grad()
+                optim.step()
+                if loop.zero_grad == "after":
+                    optim.zero_grad()
+                if schedule:
+                    schedule.step()
+                step += 1
+                if step == loop.steps:
+                    break
+            if loop.validate and (epoch + 1) % loop.validate == 0:
+                model.train(loop.val_mode == "train")
+                with torch.no_grad():
+                    total = sum(loss_fn(model(x), y).item() * len(y) for x, y in val_loader)
+                since = 0 if total < best else since + 1
+                if total < best:
+                    best, best_state = total, copy.deepcopy(model.state_dict())
+            if step == loop.steps or (loop.patience and since >= loop.patience):
+                break
+        if loop.restore and best_state is not None:
+            model.load_state_dict(best_state)
+    return watch.record
+
+
+def _pretrain(scenario: Scenario, model: nn.Module, sets: Sets) -> None:
+    """Train the model before anybody watches, as if it came from elsewhere."""
+    optim, loss_fn = torch.optim.Adam(model.parameters(), 1e-3), criterion(scenario.loss, sets)
+    for _ in range(scenario.model.pretrained):
+        for rows in torch.randperm(len(sets.x_train)).split(32):
+            optim.zero_grad()
+            loss_fn(model(sets.x_train[rows]), sets.y_train[rows]).backward()
+            optim.step()
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    last.reset_parameters()  # a new head on a trained body
+
+
+def _prepared(scenario: Scenario, model: nn.Module) -> nn.Module:
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.RNNBase))]
+    for layer in layers[: scenario.model.frozen]:
+        layer.requires_grad_(False)
+    return torch.compile(model) if scenario.model.compiled else model  # type: ignore[return-value]
+
+
+def _targets_shaped(scenario: Scenario, sets: Sets) -> Sets:
+    """Targets in the shape and type that the criterion is given."""
+    spec = scenario.loss
+    if scenario.model.kind == "autoencoder":
+        return replace(sets, y_train=sets.x_train.flatten(1), y_val=sets.x_val.flatten(1))
+    if spec.name in OVER_CLASSES:
+        return sets
+    one_hot = spec.shape == "one_hot"
+    shape: Callable[[Tensor], Tensor] = {
+        "column": lambda y: y.float()[:, None],
+        "flat": lambda y: y.float(),
+        "one_hot": lambda y: nn.functional.one_hot(y, sets.outputs).float(),
+    }[spec.shape]
+    binary = sets.task == "classes" and not one_hot
+    return replace(
+        sets, outputs=1 if binary else sets.outputs, y_train=shape(sets.y_train), y_val=shape(sets.y_val)
+    )
+
+
+class _Augmented(TensorDataset):
+    """Samples with noise drawn anew each time."""
+
+    def __init__(self, x: Tensor, y: Tensor, deviation: float) -> None:
+        super().__init__(x, y)
+        self.deviation = deviation
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        x, y = super().__getitem__(index)
+        return x + self.deviation * torch.randn_like(x), y
