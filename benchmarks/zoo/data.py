@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from benchmarks.zoo.scenario import Data, ScenarioError
 
+from benchmarks.zoo.scenario import Data, ScenarioError
 from trainwatch.demo.data import mnist_path, read_mnist
 
 Array = NDArray[Any]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+
+import trainwatch
 from benchmarks.zoo.data import Sets
 from benchmarks.zoo.models import build
 from benchmarks.zoo.scenario import Scenario
-
-import trainwatch
 from trainwatch.record import RunRecord
 
 NOISE = 8
@@ -31,8 +31,9 @@ def run(scenario: Scenario, sets: Sets, settings: trainwatch.Settings) -> RunRec
                 x, n = real[rows], len(rows)
                 fake = models["G"](torch.randn(n, NOISE))
                 optimizers["D"].zero_grad()
-                loss = loss_fn(models["D"](x), torch.ones(n, 1)) + loss_fn(models["D"](fake.detach()), torch.zeros(n, 1))
-                loss.backward()
+                loss_real = loss_fn(models["D"](x), torch.ones(n, 1))
+                loss_fake = loss_fn(models["D"](fake.detach()), torch.zeros(n, 1))
+                (loss_real + loss_fake).backward()
                 optimizers["D"].step()
                 optimizers["G"].zero_grad()
                 loss_fn(models["D"](fake), torch.ones(n, 1)).backward()

@@ -7,10 +7,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.rivals import RIVALS
+
 from benchmarks.zoo.scenario import SEEDS, Scenario
 from benchmarks.zoo.score import Outcome, Said
 from benchmarks.zoo.store import path_of, restore
-
 from trainwatch import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge

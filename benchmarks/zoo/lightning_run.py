@@ -8,11 +8,11 @@ from typing import Any
 
 import lightning
 from torch import Tensor, nn
+
+import trainwatch
 from benchmarks.zoo import training
 from benchmarks.zoo.data import Sets
 from benchmarks.zoo.scenario import Scenario
-
-import trainwatch
 from trainwatch.record import RunRecord
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
 from benchmarks.zoo.data import Sets
 from benchmarks.zoo.scenario import Model, ScenarioError
 
@@ -156,7 +158,7 @@ def _autoencoder(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     inputs = math.prod(sets.x_train.shape[1:])
     widths = [inputs, *spec.hidden, *spec.hidden[-2::-1]]
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), *_between(spec, after, False)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], inputs), *([LAST[spec.last]()] if spec.last != "none" else []))
 

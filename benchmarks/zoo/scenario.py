@@ -77,7 +77,7 @@ class Model:
         residual: Hidden layers of equal width add to their input.
         last: Activation after the last layer: ``none``, ``softmax``, ``sigmoid``, ``log_softmax``, ``relu``, ``tanh``.
         outputs: Units of the last layer; 0 for what the task needs.
-        init: ``default``, ``zero``, ``constant``, ``normal``, ``kaiming``, ``xavier`` or ``orthogonal``: of all weights.
+        init: Of all weights: ``default``, ``zero``, ``constant``, ``normal``, ``kaiming``, ``xavier``, ``orthogonal``.
         gain: Deviation of ``normal``, value of ``constant``, factor on the others.
         zero_last: The last layer begins at zero, on purpose.
         frozen: How many of the first layers do not require gradients.
@@ -130,8 +130,8 @@ class Optimizer:
     Attributes:
         name: In `torch.optim`.
         lr, momentum, weight_decay: As there.
-        parameters: ``all``; ``trainable``: those that require gradients; ``head`` or ``body`` alone; ``stale``: of a copy
-            of the model; ``stale_head``: the last layer was replaced after the optimiser was made.
+        parameters: ``all``; ``trainable``: those that require gradients; ``head`` or ``body`` alone; ``stale``: those
+            of a copy of the model; ``stale_head``: the last layer was replaced after the optimiser was made.
         schedule: ``none``, ``cosine``, ``linear`` (decay to zero), ``warmup``, ``restarts`` or ``step``.
     """
 

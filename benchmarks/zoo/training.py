@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import time
 import warnings
@@ -16,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
+
+import trainwatch
 from benchmarks.zoo import gan
 from benchmarks.zoo.data import Sets, load
 from benchmarks.zoo.models import build
 from benchmarks.zoo.scenario import Loss, Scenario, ScenarioError
 from benchmarks.zoo.store import path_of, save
-
-import trainwatch
 from trainwatch.record import RunRecord
 
 LOSSES: dict[str, Callable[..., nn.Module]] = {
@@ -217,9 +216,7 @@ def _targets_shaped(scenario: Scenario, sets: Sets) -> Sets:
         "one_hot": lambda y: nn.functional.one_hot(y, sets.outputs).float(),
     }[spec.shape]
     binary = sets.task == "classes" and not one_hot
-    return replace(
-        sets, outputs=1 if binary else sets.outputs, y_train=shape(sets.y_train), y_val=shape(sets.y_val)
-    )
+    return replace(sets, outputs=1 if binary else sets.outputs, y_train=shape(sets.y_train), y_val=shape(sets.y_val))
 
 
 class _Augmented(TensorDataset):
