@@ -237,11 +237,22 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     for seed in range(8):
         with SegmentWriter(tmp_path) as writer:
             write_run(writer, additions=5, seed=seed)
-        (tmp_path / "report.json").write_text("mine")
+        (tmp_path / "notes.txt").write_text("mine")
         if (tmp_path / "previous-1").exists():
             (tmp_path / "previous-1" / "notes.txt").write_text("mine")
-    assert (tmp_path / "report.json").read_text() == "mine"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
     assert names(tmp_path / "previous-1") == ["notes.txt"]
+
+
+def test_report_and_event_files_move_with_their_record(tmp_path: Path) -> None:
+    companions = ["events.out.tfevents.1.host", "report.html", "report.json", "report.md"]
+    for seed in range(2):
+        with SegmentWriter(tmp_path) as writer:
+            write_run(writer, additions=5, seed=seed)
+        for name in companions if seed == 0 else ():
+            (tmp_path / name).write_text("of the first run")
+    assert names(tmp_path / "previous-1") == [*companions, "segment-000001.seg"]
+    assert names(tmp_path) == ["previous-1", "segment-000001.seg"]
 
 
 def test_a_run_that_recorded_nothing_takes_no_place_among_the_earlier_ones(tmp_path: Path) -> None:

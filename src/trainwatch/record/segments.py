@@ -24,6 +24,7 @@ SEGMENT_BYTES = 1 << 20
 COMPACT_BYTES = 8 << 20
 BUFFER_BYTES = 16 << 20
 PREVIOUS = 5  # earlier records that are kept in a directory
+COMPANIONS = re.compile(r"report\.(json|md|html)|events\.out\.tfevents\..*")  # made from a record, kept beside it
 _MOVING = "previous.partial"
 _NONE = -1  # no segment is open
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -33,7 +34,8 @@ class SegmentWriter:
     """Writes the record of one run into a directory, as the journal of a `RunRecord`.
 
     One flush is one write: a kill at any instant loses at most what was added since the last flush. A record that is in
-    the directory already is moved into ``previous-N`` there, N counting up; the last five are kept.
+    the directory already is moved into ``previous-N`` there with its report and its event files, N counting up; the
+    last five are kept.
 
     Args:
         directory: Where to write; made if need be.
@@ -229,6 +231,9 @@ def _set_aside(directory: Path) -> None:
         partial.mkdir(exist_ok=True)
         for path in files:
             path.rename(partial / path.name)
+        with contextlib.suppress(OSError):  # an event file may be held open by a run that was not finished
+            for path in [p for p in directory.iterdir() if COMPANIONS.fullmatch(p.name)]:
+                path.rename(partial / path.name)
         previous.append(max(previous, default=0) + 1)
         partial.rename(directory / f"previous-{previous[-1]}")
     for number in previous[:-PREVIOUS]:
@@ -239,7 +244,7 @@ def _delete(previous: Path) -> None:
     """Delete an earlier record, and its directory unless somebody put other files there."""
     with contextlib.suppress(OSError):
         for path in previous.iterdir():
-            if NAME.fullmatch(path.name):
+            if NAME.fullmatch(path.name) or COMPANIONS.fullmatch(path.name):
                 path.unlink()
         previous.rmdir()
 
