@@ -1,0 +1,92 @@
+import pytest
+
+from benchmarks.zoo.scenario import HALVES, ScenarioError, read_family, scenarios
+from trainwatch.diagnosis import Severity
+from trainwatch.rules import all_rules
+
+FAULTY = """
+summary = "Softmax twice."
+truth = ["TW703"]
+also = ["TW204"]
+[base.model]
+hidden = [8]
+[base.optimizer]
+lr = 1
+[variants.wide.model]
+hidden = [16, 16]
+[faults.blatant.model]
+last = "softmax"
+[faults.both]
+truth = ["TW703", "TW704"]
+every = true
+[faults.both.loop]
+zero_grad = "never"
+"""
+
+
+def read(tmp_path, text):
+    folder = tmp_path / "tuning"
+    folder.mkdir(exist_ok=True)
+    path = folder / "twice.toml"
+    path.write_text(text)
+    return read_family(path)
+
+
+def test_a_family_is_its_base_its_variants_and_its_faults(tmp_path):
+    base, wide, blatant, both = read(tmp_path, FAULTY)
+    assert (base.half, base.family) == ("tuning", "twice")
+    assert [s.form for s in (base, wide, blatant, both)] == ["base", "wide", "blatant", "both"]
+    assert [s.planted for s in (base, wide, blatant, both)] == [False, False, True, True]
+    assert base.repaired
+    assert (base.truth, wide.truth, blatant.truth) == ((), (), ("TW703",))
+    assert (blatant.also, blatant.every, both.truth, both.every) == (("TW204",), False, ("TW703", "TW704"), True)
+    assert base.optimizer.lr == 1.0
+    assert (wide.model.hidden, blatant.model.hidden) == ((16, 16), (8,))
+    assert (base.model.last, blatant.model.last, both.model.last) == ("none", "softmax", "none")
+
+
+def test_what_changes_the_training_changes_the_fingerprint(tmp_path):
+    marks = {s.fingerprint for s in read(tmp_path, FAULTY)}
+    assert len(marks) == 4
+    assert marks == {s.fingerprint for s in read(tmp_path, FAULTY.replace('"Softmax twice."', '"In other words."'))}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("nothing = 1", "unknown key 'nothing'"),
+        ('truth = ["TW703"]', "summary"),
+        ('summary = "s"\ntruth = ["TW703"]', "faults"),
+        ('summary = "s"\n[faults.a.model]\nlast = "relu"', "truth"),
+        ('summary = "s"\n[base.model]\nhiden = [8]', "did you mean 'hidden'"),
+        ('summary = "s"\n[base.modell]\nhidden = [8]', "did you mean 'model'"),
+        ('summary = "s"\n[base.loop]\nepochs = "many"', "loop.epochs must be of type int"),
+        ('summary = "s"\n[variants.a]\ntruth = ["TW703"]', "has no 'truth'"),
+        ("summary = ", "twice.toml"),
+    ],
+)
+def test_errors_name_the_file_and_the_remedy(tmp_path, text, told):
+    with pytest.raises(ScenarioError, match=r"twice\.toml") as error:
+        read(tmp_path, text)
+    assert told in str(error.value)
+
+
+def test_unknown_families_are_told_with_the_nearest_name():
+    with pytest.raises(ScenarioError, match="did you mean 'healthy_digits'"):
+        scenarios("tuning", "helthy_digits")
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_each_half_has_a_faulty_family_for_every_rule_that_finds_faults(half):
+    told = {code for s in scenarios(half) for code in s.truth}
+    judges = {code for code, rule in all_rules().items() if code != "TW709" and rule.severity > Severity.INFO}
+    assert not judges - told, "rules without a family"
+    assert not told - set(all_rules()), "families whose rule does not exist"
+
+
+def test_the_zoo_is_large_and_balanced():
+    for half in HALVES:
+        some = scenarios(half)
+        faulty = {s.family for s in some if s.planted}
+        assert len(faulty) >= 20
+        assert len({s.family for s in some} - faulty) >= 20
