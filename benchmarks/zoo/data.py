@@ -183,6 +183,9 @@ def load(spec: Data, seed: int) -> Sets:
         y_train, y_val = y_train + 1, y_val + 1
     if spec.outliers:
         x_train[rng.random(len(x_train)) < spec.outliers] *= 1000
+    if spec.missing:
+        rows = x_train.reshape(len(x_train), -1)  # a view
+        rows[rng.random(len(rows)) < spec.missing, rng.integers(rows.shape[1])] = np.nan
     kind = torch.float32 if regression else torch.int64
     return Sets(
         "regression" if regression else "classes",

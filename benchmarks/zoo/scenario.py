@@ -42,6 +42,7 @@ class Data:
         positive: A class: the task is then this one against all others.
         noise: Deviation of noise added anew to each training batch: augmentation.
         outliers: Share of the training samples whose inputs are multiplied by 1,000.
+        missing: Share of the training samples in which one entry is missing: NaN.
         length: Of a sequence, where the set is made of them.
     """
 
@@ -60,6 +61,7 @@ class Data:
     positive: int = -1
     noise: float = 0.0
     outliers: float = 0.0
+    missing: float = 0.0
     length: int = 32
 
 
