@@ -162,17 +162,25 @@ class PassBook:
         scores = _joined(views, "scores")
         if scores is not None and truth is not None and len(scores) == len(truth):
             parts["scores"] = torch.stack([scores.float(), truth.float()], 1)[_spread(len(scores), SCORES)]
+        if views and all(v.variances is not None for v in views):
+            parts["variances"] = torch.stack([v.variances for v in views if v.variances is not None])
         if views and all(v.hashes is not None for v in views):
             parts["hashes"] = torch.stack([v.hashes for v in views if v.hashes is not None]).sum(0)
         if done.prints:
             parts["prints"] = torch.cat(done.prints)
         for name, calls in done.others.items():
             parts[f"other:{name}"] = torch.stack([value.float() for value, _ in calls])
+        seen = [v.count for v in views]
         done.values, done.views, done.prints = [], [], []  # what they say is in the parts
         names = list(parts)
-        self.reads.read(
-            list(parts.values()), lambda arrays: self._arrived(done, counts, dict(zip(names, arrays, strict=True)))
-        )
+
+        def arrived(arrays: list[NDArray[Any]]) -> None:
+            values = dict(zip(names, arrays, strict=True))
+            if "variances" in values:  # of the views, each the variance within it
+                values["spread"] = np.sqrt(np.average(values["variances"], axis=0, weights=seen))
+            self._arrived(done, counts, values)
+
+        self.reads.read(list(parts.values()), arrived)
 
     def _arrived(self, done: Pass, counts: NDArray[Any], parts: dict[str, NDArray[Any]]) -> None:
         losses = parts["loss"].astype(np.float64)
@@ -197,7 +205,7 @@ class PassBook:
                 put(quantity, key, step, _finite(row) if quantity == "val_sample_loss" else row)
         if self.record.series("val_group_size", key) is None:
             put("val_group_size", key, step, sizes)
-        for quantity, name in (("val_confusion", "confusion"), ("val_scores", "scores")):
+        for quantity, name in (("val_confusion", "confusion"), ("val_scores", "scores"), ("val_spread", "spread")):
             known = self.record.series(quantity, key)
             if name in parts and (known is None or known.shape == parts[name].shape):
                 put(quantity, key, step, parts[name])

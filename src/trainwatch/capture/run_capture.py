@@ -25,6 +25,7 @@ from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.samples import bare, samples_in
 from trainwatch.capture.scaling import Scaling
 from trainwatch.capture.validation import ValidationWatch
+from trainwatch.capture.wiring_watch import WiringWatch
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
 
@@ -67,6 +68,7 @@ class RunCapture:
         self.facts = RunFacts(record, self.models)
         self.rates = Rates(self.optimizers)
         self.scaling = Scaling()
+        self.wiring: WiringWatch | None = None
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._rings: dict[str, GradientRing] = {}
@@ -120,10 +122,33 @@ class RunCapture:
     @contained("wiring")
     def _note_wiring(self, index: Mapping[int, int]) -> None:
         self.facts.start(self.optimizers, index)
+        self.wiring = WiringWatch(self.models, self.optimizers, self.record, self.reads)
 
     @contained("wiring")
     def _note_order(self, root: torch.Tensor) -> None:
-        self.facts.note_order(root)
+        uses = wiring.first_uses(root)
+        self.facts.note_order(uses)
+        if self.wiring is not None:
+            self.wiring.graph_seen(root, uses)
+
+    @contained("wiring")
+    def _watch_backward(self, ended: bool) -> None:
+        if self.wiring is None:
+            return
+        if ended:
+            self.wiring.backward_ended()
+        else:
+            self.wiring.backward_starts()
+
+    @contained("wiring")
+    def _watch_step(self, key: str, step: int) -> None:
+        if self.wiring is not None:
+            self.wiring.stepped(key, step)
+
+    @contained("wiring")
+    def _flush_wiring(self, last: bool) -> None:
+        if self.wiring is not None:
+            self.wiring.flush(last)
 
     @contained("wiring")
     def note_regularisation(self, /, **facts: Any) -> None:
@@ -270,6 +295,7 @@ class RunCapture:
         if self.step == 0 and self._orders_noted < len(self.models):  # several models: each has a first backward
             self._orders_noted += 1
             self._note_order(root)
+        self._watch_backward(False)
         self.losses.backward(self.scaling.unscaled(root))
 
     @contained("gradients")
@@ -277,6 +303,7 @@ class RunCapture:
         if self.stage == OFF or not self._concerns_us():
             return
         self._backpropagated = True
+        self._watch_backward(True)
         for ring in self._rings.values():
             ring.measure(self.scaling.scale)
         if not self.validation.idle:
@@ -318,6 +345,7 @@ class RunCapture:
         self._forwarded = self._backpropagated = False
         if self._loader is not None:
             self._note_train_loader()
+        self._watch_step(key, step)
         self._commit_losses(key, step)
         full = self._commit_gradients(key, step)
         if self.rates.changed(key):
@@ -393,6 +421,7 @@ class RunCapture:
         self._flush_classes()
         self._flush_rates()
         self._deliver(last)
+        self._flush_wiring(last)
         self._print_next = True
 
     @contained("validation")

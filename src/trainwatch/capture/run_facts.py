@@ -34,13 +34,13 @@ class RunFacts:
         put("regularisation", wiring.regularisation_facts(self._models, optimizers))
         put("optimizers", {key: wiring.optimizer_facts(o, index) for key, o in optimizers.items()})
 
-    def note_order(self, root: torch.Tensor) -> None:
+    def note_order(self, uses: Mapping[int, int]) -> None:
         """Put parameters and modules in order of execution, as far as the graph behind a loss tells it.
 
         Args:
-            root: A loss about to be backpropagated.
+            uses: See `wiring.first_uses`.
         """
-        self._uses = {**wiring.first_uses(root), **self._uses}
+        self._uses = {**uses, **self._uses}
         rank = wiring.execution_rank(self._models, self._uses)
         parameters = self.record.facts["parameters"]
         owners = sorted({p["module"] for p in parameters}, key=lambda name: rank.get(name, (-1, 0)))

@@ -12,6 +12,7 @@ from trainwatch.capture.classes import OVER_CLASSES, PER_LABEL, class_indices, l
 from trainwatch.capture.interception import ORIGINAL, LossCall
 
 MOST_CONFUSED = 64  # classes in a confusion matrix
+REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class SampleView:
         truth, predicted: Class indices, shape (positions,), for the confusion matrix.
         classes: Number of classes of `truth`.
         scores: Binary tasks: scores in [0, 1], shape (count,).
+        variances: Regression: variance over the samples of outputs and of targets, shape (2,).
         hashes: Order-dependent and order-free hash of the targets, shape (2,), int64.
     """
 
@@ -35,6 +37,7 @@ class SampleView:
     predicted: torch.Tensor | None = None
     classes: int = 0
     scores: torch.Tensor | None = None
+    variances: torch.Tensor | None = None
     hashes: torch.Tensor | None = None
 
 
@@ -68,6 +71,9 @@ def view_samples(calls: Sequence[LossCall], counts: Sequence[int], offset: int) 
         if first.known:
             view.losses = _losses(first, predictions, target)
         _judge_predictions(view, first, predictions, target)
+        if first.sort in REGRESSION and predictions.numel() == target.numel():
+            rows = [t.reshape(len(t), -1).float() for t in (predictions, target)]
+            view.variances = torch.stack([r.var(0, unbiased=False).mean() for r in rows])
         return view
 
 

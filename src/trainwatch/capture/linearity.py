@@ -1,0 +1,100 @@
+"""Which weight layers follow one another with nothing but linear operations in between: read off the autograd graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainwatch.capture.wiring import MOST_NODES
+
+CONTRACTIONS = ("AddmmBackward", "MmBackward", "BmmBackward", "LinearBackward", "MvBackward", "AddmvBackward",
+                "ConvolutionBackward", "SlowConv", "MkldnnConvolution", "CudnnConvolution", "BaddbmmBackward")  # fmt: skip
+RESHAPES = ("View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze",
+            "Expand", "Slice", "Select", "Alias", "Clone", "ToCopy", "Contiguous", "Movedim", "AsStrided")  # fmt: skip
+LINEAR = ("Cat", "Stack", "Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "AvgPool2D", "AvgPool1D", "AdaptiveAvgPool2D",
+          "MkldnnAdaptiveAvgPool2D", "Split", "Chunk", "Unbind", "Repeat", "Index", "IndexSelect", "Gather", "ConstantPadNd", "NativeDropout",
+          "FusedDropout", "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "MaskedFill")  # fmt: skip
+"""Batch norm counts as linear: in use it is a fixed scale and shift."""
+PRODUCTS = ("Mul", "Div")  # linear in one factor while the other one is a constant or a parameter
+
+
+class LinearChains:
+    """Weight layers behind a loss, and which of them see only linear functions of earlier ones.
+
+    Attributes:
+        layers: ``id`` of the weight of every layer met.
+        pairs: (id of a weight, id of one that it is applied to with no non-linearity in between).
+        nonlinear: Something non-linear stands between the first and the last layer.
+        opaque: A compiled region or custom function hides part of the graph.
+    """
+
+    def __init__(self, root: torch.Tensor) -> None:
+        self.layers: set[int] = set()
+        self.pairs: set[tuple[int, int]] = set()
+        self.nonlinear = self.opaque = False
+        self._below: dict[Any, frozenset[int] | None] = {}
+        self._walk(root.grad_fn)
+
+    def _walk(self, root: Any) -> None:
+        """Visit all nodes, those that others depend on first (without recursion: graphs are deep)."""
+        stack, seen = [(root, False)], set()
+        while stack and len(seen) < MOST_NODES:
+            node, ready = stack.pop()
+            if ready:
+                self._below[node] = self._visit(node)
+            elif node is not None and node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack += [(below, False) for below, _ in node.next_functions]
+        self.opaque |= bool(stack)
+
+    def _visit(self, node: Any) -> frozenset[int] | None:
+        """The weight layers that a node's output is linear in (empty: none yet); None where it is not linear."""
+        name = str(node.name()).rstrip("0123456789").removesuffix("Backward")
+        below = [n for n, _ in node.next_functions if n is not None]
+        if "Compiled" in name or "Checkpoint" in name:
+            self.opaque = True
+        if hasattr(node, "variable"):
+            return frozenset()
+        if node.name().startswith(CONTRACTIONS):
+            weights = [w for n in below if (w := _weight(n)) is not None]
+            data = [n for n in below if _leaf(n) is None]
+            if len(weights) == 1 and len(data) <= 1:
+                return self._layer(weights[0], self._below.get(data[0], frozenset()) if data else frozenset())
+            if len(data) > 1:  # activations multiplied with each other: attention
+                return self._break(below)
+        elif name in RESHAPES or name in LINEAR:
+            pass
+        elif name in PRODUCTS and sum(_leaf(n) is None for n in below) <= 1:
+            pass
+        else:
+            return self._break(below)
+        found = [self._below.get(n, frozenset()) for n in below]
+        return None if any(f is None for f in found) else frozenset().union(*(f for f in found if f is not None))
+
+    def _layer(self, weight: int, under: frozenset[int] | None) -> frozenset[int]:
+        self.layers.add(weight)
+        self.pairs.update((weight, b) for b in under or () if b != weight)
+        self.nonlinear |= under is None
+        return frozenset({weight})
+
+    def _break(self, below: list[Any]) -> frozenset[int] | None:
+        """A non-linear operation: it hides layers, if any are below it."""
+        has_layers = any(f is None or f for n in below if (f := self._below.get(n, frozenset())) is None or f)
+        return None if has_layers else frozenset()
+
+
+def _leaf(node: Any) -> torch.Tensor | None:
+    """The leaf that a node is, or is a mere reshaping of."""
+    while node is not None and not hasattr(node, "variable"):
+        inner = [n for n, _ in node.next_functions if n is not None]
+        if len(inner) != 1 or str(node.name()).rstrip("0123456789").removesuffix("Backward") not in RESHAPES:
+            return None
+        node = inner[0]
+    return node.variable if node is not None else None
+
+
+def _weight(node: Any) -> int | None:
+    leaf = _leaf(node)
+    return id(leaf) if leaf is not None and leaf.ndim > 1 else None

@@ -1,0 +1,59 @@
+"""Whether the model is in training mode when the optimiser steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from trainwatch.capture import wiring
+
+NAMED = 32
+
+
+class TrainingMode:
+    """Counts the steps that a whole model took in evaluation mode.
+
+    Args:
+        models: The models watched. Those without dropout and batch norm have no mode that matters.
+    """
+
+    def __init__(self, models: wiring.Models) -> None:
+        self._steps = self._evaluating = 0
+        self._first: int | None = None
+        self._sensitive: list[tuple[nn.Module, list[tuple[str, nn.Module, bool]]]] = []
+        for key, model in models.items():
+            found = wiring.mode_sensitive({key: model})
+            if found and any(p.requires_grad for p in model.parameters()):
+                prefix = f"{key}." if len(models) > 1 else ""
+                self._sensitive.append((wiring.unwrap(model), [(prefix + n, m, b) for n, m, b in found]))
+        self._modules: list[str] = []
+        self._batch_norm = False
+
+    def stepped(self, step: int) -> None:
+        """Look at the modes as an optimiser's step leaves them."""
+        if not self._sensitive:
+            return
+        self._steps += 1
+        wrong = [
+            found
+            for root, found in self._sensitive
+            # A root in training mode with single modules in evaluation mode is frozen batch norm, on purpose.
+            if not root.training and not any(module.training for _, module, _ in found)
+        ]
+        if wrong:
+            self._evaluating += 1
+            if self._first is None:
+                self._first = step
+                self._modules = [name for found in wrong for name, _, _ in found][:NAMED]
+                self._batch_norm = any(normal for found in wrong for _, _, normal in found)
+
+    def facts(self) -> dict[str, Any]:
+        """The counts, as the record keeps them."""
+        return {
+            "steps": self._steps,
+            "evaluating": self._evaluating,
+            "first": self._first,
+            "modules": self._modules,
+            "batch_norm": self._batch_norm,
+        }

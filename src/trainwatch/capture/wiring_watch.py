@@ -1,0 +1,93 @@
+"""Watches how a run is wired while it trains: zeroing, modes, what is left out, what is linear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from trainwatch.capture import wiring
+from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.left_out import LeftOut
+from trainwatch.capture.linearity import LinearChains
+from trainwatch.capture.training_mode import TrainingMode
+from trainwatch.capture.zeroing import Zeroing
+from trainwatch.record import RunRecord
+
+EARLY = 4  # backward passes after which parameters that are not the model's are looked at
+
+
+class WiringWatch:
+    """Facts that only the running loop shows. Each is written when it is new and whenever twice as many steps were seen.
+
+    Args:
+        models: The models watched.
+        optimizers: The optimisers by name.
+        record: Where the facts go.
+        reads: For values that must come from the device.
+    """
+
+    def __init__(
+        self,
+        models: wiring.Models,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        record: RunRecord,
+        reads: DeferredReads,
+    ) -> None:
+        self._record, self._reads, self._models = record, reads, models
+        self._zeroing = {key: Zeroing(wiring.parameters_in(o)) for key, o in optimizers.items()}
+        self._mode = TrainingMode(models)
+        self._left_out = LeftOut(models, optimizers)
+        self._uses: dict[int, int] = {}
+        self._backwards = self._steps = self._written = 0
+
+    def graph_seen(self, root: torch.Tensor, uses: Mapping[int, int]) -> None:
+        """Read what the graph behind a loss about to be backpropagated tells.
+
+        Args:
+            root: The loss.
+            uses: See `wiring.first_uses`.
+        """
+        self._uses.update(uses)
+        names = {id(p): name for name, p in wiring.parameters_of(self._models).items()}
+        chains = LinearChains(root)
+        found: dict[str, Any] = {
+            "layers": sorted(names[i] for i in chains.layers if i in names),
+            "pairs": sorted([names[a], names[b]] for a, b in chains.pairs if a in names and b in names),
+            "nonlinear": chains.nonlinear,
+            "opaque": chains.opaque,
+        }
+        known = self._record.facts.get("linearity", {"layers": [], "pairs": [], "nonlinear": False, "opaque": False})
+        merged = {k: sorted([*v, *found[k]]) if isinstance(v, list) else v or found[k] for k, v in known.items()}
+        self._record.set_fact("linearity", merged)
+
+    def backward_starts(self) -> None:
+        """A backward pass is about to run."""
+        for zeroing in self._zeroing.values():
+            zeroing.backward_starts(self._reads)
+
+    def backward_ended(self) -> None:
+        """A backward pass of a watched model has run."""
+        for zeroing in self._zeroing.values():
+            zeroing.backward_ended()
+        if self._backwards < EARLY:
+            self._backwards += 1
+            self._left_out.look()
+
+    def stepped(self, key: str, step: int) -> None:
+        """An optimiser has stepped."""
+        self._zeroing[key].stepped(step)
+        self._mode.stepped(step)
+        self._steps += 1
+
+    def flush(self, last: bool) -> None:
+        """Write the facts, if there is enough news."""
+        if self._steps < 2 * self._written and not last:
+            return
+        self._written = max(self._steps, 1)
+        self._record.set_fact("zeroing", {key: z.facts() for key, z in self._zeroing.items()})
+        self._record.set_fact("training_mode", self._mode.facts())
+        if self._left_out.anything:
+            self._left_out.look()
+            self._record.set_fact("left_out", self._left_out.facts(self._uses))

@@ -1,0 +1,87 @@
+"""Whether an optimiser's gradients are zeroed between its steps. Compares identities; reads a value only on suspicion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainwatch.capture.deferred import DeferredReads
+
+State = tuple[int, int] | None
+
+
+class Zeroing:
+    """Follows one parameter of an optimiser: what happens to a gradient happens to all.
+
+    A gradient that is the same tensor in the same version, when a backward pass begins, as when the last one ended or
+    the optimiser stepped, has not been zeroed in between. What goes through ``.data`` changes no version: a gradient
+    that seems kept is therefore looked at on the device, at its first, second, fourth ... occurrence.
+
+    Attributes:
+        cycles: Steps after the first that used a gradient.
+        kept: Those before which nothing was zeroed since the step before.
+        emptied: Steps at which the gradient was gone that a backward pass had left.
+        first: Step at which a gradient was kept (or gone) for the first time; None so far.
+        looked, nonzero: Gradients that seemed kept and were looked at; those that were not zero.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        self.cycles = self.kept = self.emptied = self.looked = self.nonzero = 0
+        self.first: int | None = None
+        self._parameters = list(parameters)
+        self._followed: torch.Tensor | None = None
+        self._left: State = None
+        self._zeroed = self._delivered = False
+        self._steps = 0
+
+    def backward_starts(self, reads: DeferredReads) -> None:
+        """Compare the gradient with how it was left."""
+        if self._followed is None or self._zeroed:
+            return
+        gradient = self._followed.grad
+        self._zeroed = gradient is None or _state(gradient) != self._left
+        if not self._zeroed and not self._delivered and gradient is not None and _is_power_of_two(self.kept + 1):
+            reads.read([gradient.detach().abs().max()], self._take_look)
+
+    def _take_look(self, values: list[NDArray[Any]]) -> None:
+        self.looked += 1
+        self.nonzero += bool(np.any(values[0] != 0))
+
+    def backward_ended(self) -> None:
+        """Note how the backward pass leaves the gradient."""
+        if self._followed is None:
+            self._followed = next((p for p in self._parameters if p.grad is not None), None)
+        if self._followed is not None and self._followed.grad is not None:
+            self._left, self._delivered = _state(self._followed.grad), True
+
+    def stepped(self, step: int) -> None:
+        """The optimiser has taken its step."""
+        if not self._delivered or self._followed is None:
+            return
+        self._steps += 1
+        gone = self._followed.grad is None
+        kept = self._steps > 1 and not self._zeroed
+        self.emptied += gone
+        self.cycles += self._steps > 1
+        self.kept += kept
+        if (gone or kept) and self.first is None:
+            self.first = step
+        self._left = _state(self._followed.grad)
+        self._zeroed = self._delivered = False
+
+    def facts(self) -> dict[str, int | None]:
+        """The counts, as the record keeps them."""
+        names = ("cycles", "kept", "emptied", "first", "looked", "nonzero")
+        return {name: getattr(self, name) for name in names}
+
+
+def _state(gradient: torch.Tensor | None) -> State:
+    return None if gradient is None else (id(gradient), gradient._version)
+
+
+def _is_power_of_two(n: int) -> bool:
+    return n & (n - 1) == 0
