@@ -24,7 +24,7 @@ from trainwatch.report import Report
 FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine; the rest is for capture and writing
-VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores")
+VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores", "val_spread")
 # Part -> the quantities that are missing where it had to be switched off.
 MEASURES = {
     "losses": ("train_loss",),
