@@ -1,4 +1,4 @@
-"""Forward hooks that leave no trace in a pickled, copied or exported model."""
+"""Hooks that leave no trace in a pickled, copied or exported model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOTHING = contextlib.nullcontext()
 
 
 class Hook:
-    """A forward hook (or pre-hook) that calls back, except while `torch.compile` traces.
+    """A hook (of forward passes, or of loading weights) that calls back, except while `torch.compile` traces.
 
     A copy or a pickle of the hooked module holds an idle stand-in made of the standard library alone: it works
     where trainwatch is not installed.
@@ -44,6 +44,9 @@ class Hooks:
 
     def after(self, module: nn.Module, callback: Callable[[nn.Module, Any, Any], None]) -> None:
         self._handles.append(module.register_forward_hook(Hook(callback)))
+
+    def loaded(self, module: nn.Module, callback: Callable[[nn.Module, Any], None]) -> None:
+        self._handles.append(module.register_load_state_dict_post_hook(Hook(callback)))
 
     def remove(self) -> None:
         while self._handles:

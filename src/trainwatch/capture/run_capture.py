@@ -99,6 +99,7 @@ class RunCapture:
         for model in self.models.values():
             self._hooks.before(model, self.on_forward_start)
             self._hooks.after(model, self.on_forward_end)
+            self._hooks.loaded(model, self.on_weights_loaded)
         if isinstance(criterion, nn.Module):
             self._hooks.before(criterion, self.on_criterion_start)
             self._hooks.after(criterion, self.on_criterion_end)
@@ -154,6 +155,10 @@ class RunCapture:
     def note_regularisation(self, /, **facts: Any) -> None:
         """Add to the inventory of what regularises the run."""
         self.facts.add_regularisation(**facts)
+
+    @contained("wiring")
+    def on_weights_loaded(self, *_: Any) -> None:
+        self.facts.note_loading(self.step)
 
     @contained("wiring")
     def on_clip(self, kind: str, limit: float) -> None:

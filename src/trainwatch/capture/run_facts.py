@@ -54,6 +54,11 @@ class RunFacts:
         if any(known.get(name) != value for name, value in facts.items()):
             self.record.set_fact("regularisation", {**known, **facts})
 
+    def note_loading(self, step: int) -> None:
+        """Note that weights were loaded into a model after so many steps."""
+        known = self.record.facts.get("weights_loaded", {"times": 0})
+        self.record.set_fact("weights_loaded", {"times": known["times"] + 1, "last_step": step})
+
     def note_loader(self, loader: Any) -> int | None:
         """Note size and order of the training data.
 
