@@ -16,6 +16,7 @@ PRINT = 16  # entries of a parameter by which a change is noticed
 JUDGED = 32  # parameters whose randomness is judged, so that the start does not take long
 LARGEST = 1_000_000  # entries of such a parameter
 SMALLEST = 32
+UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the same deviation
 
 
 class LeftOut:
@@ -113,21 +114,23 @@ def _can_be_judged(module: nn.Module | None, parameter: torch.Tensor) -> bool:
 def _is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
     """Whether a weight looks as it did when it was initialised: noise without structure.
 
-    Either it fills the range of torch's default initialisation and does not leave it, or its largest singular value
-    is that of a random matrix (Marchenko and Pastur, 1967: sd (sqrt(rows) + sqrt(columns))); training makes
-    singular values that stand out.
+    Either it has the hard edges of a uniform distribution, which the first epoch of training blurs. Or its largest
+    singular value is that of a random matrix (Marchenko and Pastur, 1967: sd (sqrt(rows) + sqrt(columns))) and its
+    bias is still at zero or fills the range of torch's default initialisation.
     """
     weight = parameter.detach()
     matrix = weight.reshape(len(weight), -1).float()
-    # Linear and convolution draw from +-1 / sqrt(fan in), a recurrent layer from +-1 / sqrt(width).
-    fan = getattr(module, "hidden_size", matrix.shape[1])
-    bound, largest, deviation = 1 / math.sqrt(fan), float(matrix.abs().max()), float(matrix.std())
-    if 0.9 * bound < largest <= 1.0001 * bound and 0.85 < deviation * math.sqrt(3) / bound < 1.15:
-        return True
-    if min(matrix.shape) < 16 or deviation == 0:
+    deviation = float(matrix.std())
+    if deviation == 0 or float(matrix.abs().max()) / deviation < UNIFORM_EDGE * 3**0.5:
+        return deviation > 0
+    bias = getattr(module, "bias", None)
+    if min(matrix.shape) < 16 or not isinstance(bias, torch.Tensor):
+        return False
+    filled = float(bias.detach().abs().max()) * math.sqrt(matrix.shape[1])
+    if filled != 0 and not 0.7 < filled < 1.0001:
         return False
     edge = deviation * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
-    return largest_singular_value(matrix - matrix.mean()) < 1.05 * edge
+    return largest_singular_value(matrix - matrix.mean()) < 1.02 * edge
 
 
 def largest_singular_value(matrix: torch.Tensor, rounds: int = 12) -> float:

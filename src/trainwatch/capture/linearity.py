@@ -8,13 +8,21 @@ import torch
 
 from trainwatch.capture.wiring import MOST_NODES
 
-CONTRACTIONS = ("AddmmBackward", "MmBackward", "BmmBackward", "LinearBackward", "MvBackward", "AddmvBackward",
-                "ConvolutionBackward", "SlowConv", "MkldnnConvolution", "CudnnConvolution", "BaddbmmBackward")  # fmt: skip
-RESHAPES = ("View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze",
-            "Expand", "Slice", "Select", "Alias", "Clone", "ToCopy", "Contiguous", "Movedim", "AsStrided")  # fmt: skip
-LINEAR = ("Cat", "Stack", "Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "AvgPool2D", "AvgPool1D", "AdaptiveAvgPool2D",
-          "MkldnnAdaptiveAvgPool2D", "Split", "Chunk", "Unbind", "Repeat", "Index", "IndexSelect", "Gather", "ConstantPadNd", "NativeDropout",
-          "FusedDropout", "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "MaskedFill")  # fmt: skip
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CONTRACTIONS = _words("Addmm Mm Bmm Baddbmm Linear Mv Addmv Convolution SlowConv2D MkldnnConvolution CudnnConvolution")
+RESHAPES = _words(
+    "View UnsafeView Reshape ReshapeAlias Transpose T Permute Squeeze Unsqueeze Expand Slice Select Alias Clone ToCopy "
+    "Contiguous Movedim AsStrided"
+)
+LINEAR = RESHAPES | _words(
+    "Cat Stack Add Sub Rsub Neg Sum Mean AvgPool1D AvgPool2D AdaptiveAvgPool2D MkldnnAdaptiveAvgPool2D Split Chunk "
+    "Unbind Repeat Index IndexSelect Gather ConstantPadNd MaskedFill NativeDropout FusedDropout NativeBatchNorm "
+    "CudnnBatchNorm MiopenBatchNorm"
+)
 """Batch norm counts as linear: in use it is a fixed scale and shift."""
 PRODUCTS = ("Mul", "Div")  # linear in one factor while the other one is a constant or a parameter
 
@@ -38,7 +46,8 @@ class LinearChains:
 
     def _walk(self, root: Any) -> None:
         """Visit all nodes, those that others depend on first (without recursion: graphs are deep)."""
-        stack, seen = [(root, False)], set()
+        stack: list[tuple[Any, bool]] = [(root, False)]
+        seen: set[Any] = set()
         while stack and len(seen) < MOST_NODES:
             node, ready = stack.pop()
             if ready:
@@ -51,24 +60,20 @@ class LinearChains:
 
     def _visit(self, node: Any) -> frozenset[int] | None:
         """The weight layers that a node's output is linear in (empty: none yet); None where it is not linear."""
-        name = str(node.name()).rstrip("0123456789").removesuffix("Backward")
+        name = _name(node)
         below = [n for n, _ in node.next_functions if n is not None]
         if "Compiled" in name or "Checkpoint" in name:
             self.opaque = True
         if hasattr(node, "variable"):
             return frozenset()
-        if node.name().startswith(CONTRACTIONS):
+        if name in CONTRACTIONS:
             weights = [w for n in below if (w := _weight(n)) is not None]
             data = [n for n in below if _leaf(n) is None]
             if len(weights) == 1 and len(data) <= 1:
                 return self._layer(weights[0], self._below.get(data[0], frozenset()) if data else frozenset())
             if len(data) > 1:  # activations multiplied with each other: attention
                 return self._break(below)
-        elif name in RESHAPES or name in LINEAR:
-            pass
-        elif name in PRODUCTS and sum(_leaf(n) is None for n in below) <= 1:
-            pass
-        else:
+        elif name not in LINEAR and (name not in PRODUCTS or sum(_leaf(n) is None for n in below) > 1):
             return self._break(below)
         found = [self._below.get(n, frozenset()) for n in below]
         return None if any(f is None for f in found) else frozenset().union(*(f for f in found if f is not None))
@@ -85,11 +90,16 @@ class LinearChains:
         return None if has_layers else frozenset()
 
 
+def _name(node: Any) -> str:
+    """`AddmmBackward0` -> `Addmm`."""
+    return str(node.name()).rstrip("0123456789").removesuffix("Backward")
+
+
 def _leaf(node: Any) -> torch.Tensor | None:
     """The leaf that a node is, or is a mere reshaping of."""
     while node is not None and not hasattr(node, "variable"):
         inner = [n for n, _ in node.next_functions if n is not None]
-        if len(inner) != 1 or str(node.name()).rstrip("0123456789").removesuffix("Backward") not in RESHAPES:
+        if len(inner) != 1 or _name(node) not in RESHAPES:
             return None
         node = inner[0]
     return node.variable if node is not None else None

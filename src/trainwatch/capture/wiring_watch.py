@@ -19,7 +19,7 @@ EARLY = 4  # backward passes after which parameters that are not the model's are
 
 
 class WiringWatch:
-    """Facts that only the running loop shows. Each is written when it is new and whenever twice as many steps were seen.
+    """Facts that only the running loop shows, written again whenever twice as many steps were seen.
 
     Args:
         models: The models watched.

@@ -1,4 +1,4 @@
-"""Whether an optimiser's gradients are zeroed between its steps. Compares identities; reads a value only on suspicion."""
+"""Whether an optimiser's gradients are zeroed between its steps. By identity; values are read on suspicion."""
 
 from __future__ import annotations
 

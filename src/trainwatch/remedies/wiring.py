@@ -49,4 +49,70 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§2",
     ),
+    RemedyEntry(
+        id="train-mode",
+        title="Switch back to training mode before each epoch",
+        why="{wrong} of {seen} steps ran in evaluation mode, which switches off {modules}.",
+        how="for epoch in range(epochs):\n"
+        "    model.train()  # validation's model.eval() stays in force until this\n"
+        "    for x, y in train_loader:\n"
+        "        ...",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="zero-gradients",
+        title="Zero the gradients before each backward pass",
+        why="At {steps} of {of} steps the gradients of earlier batches were still in the sum.",
+        how="{optimizer}.zero_grad()\nloss.backward()\n{optimizer}.step()",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="step-before-zeroing",
+        title="Zero the gradients after the step, not before it",
+        why="At {steps} steps the optimiser found no gradient.",
+        how="loss.backward()\n{optimizer}.step()\n{optimizer}.zero_grad()",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="add-nonlinearity",
+        title="Put an activation between {below} and {above}",
+        why="Without one the two are a single linear layer.",
+        how='hidden = model.get_submodule("{below}")\n'
+        "hidden.register_forward_hook(lambda module, inputs, output: torch.relu(output))  # to try it at once\n"
+        "# for good: torch.relu(...) in forward(), or torch.nn.ReLU() in the Sequential, after each hidden layer",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
+        id="optimise-all-parameters",
+        title="Build the optimiser from all parameters of the finished model",
+        why="{count} parameters of {layers} never change.",
+        how="model = ...  # every layer in place, on its device\n"
+        "optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate})\n"
+        "# or, for the optimiser in use:\n"
+        'optimizer.add_param_group({{"params": model.get_submodule("{first}").parameters()}})',
+        strength="strong",
+        section="§11",
+    ),
+    RemedyEntry(
+        id="unfreeze-layers",
+        title="Load trained weights into the frozen layers, or let them train",
+        why="{count} parameters of {layers} are frozen at random values.",
+        how='model.get_submodule("{first}").requires_grad_(True)  # before this:\n'
+        "optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate})",
+        strength="strong",
+        section="§11",
+    ),
+    RemedyEntry(
+        id="register-layers",
+        title="Hold layers in a ModuleList or ModuleDict",
+        why="{count} parameters of {layers} are not found by parameters(), to() and state_dict().",
+        how="self.layers = torch.nn.ModuleList([...])  # in place of a plain list\n"
+        "optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate})",
+        strength="strong",
+        section="§11",
+    ),
 )

@@ -1,0 +1,113 @@
+"""TW705: parameters that no optimiser trains, though they were never trained before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+
+SHOWN = 5
+EFFECTS = ("TW204", "TW205", "TW208", "TW301", "TW602", "TW102", "TW101")
+
+
+@dataclass(frozen=True)
+class ParametersLeftOut(Rule):
+    """Layers take part in the net as they were initialised, at random, and stay so.
+
+    ## Symptom
+    After at least `steps` steps: weights that receive gradients are in no optimiser; weights are frozen and look
+    untrained; layers are held in a plain list, where `model.parameters()` does not find them; or the optimiser holds
+    parameters that are not the model's and get no gradient, as when layers were replaced after it was built.
+
+    ## Why it hurts
+    A random layer passes on some of what it is given, so the loss does fall, to a level that only this layer explains.
+    What is not registered is neither moved to the device nor saved in a checkpoint.
+
+    ## How it is measured
+    The parameters of model, optimiser and autograd graph are compared by identity. A weight looks untrained where its
+    entries are still noise: they have the hard edges of a uniform distribution, or the largest singular value of a
+    random matrix beside an untouched bias. Its first entries are compared again as the run goes on.
+
+    ## Remedies
+    `optimise-all-parameters`, `register-layers` or `unfreeze-layers`.
+
+    ## Not a fault when
+    The weights carry training: a pretrained body that is frozen, or not given to the optimiser, on purpose (info, where
+    gradients are computed for nothing). They change by other means, as an average over another network does.
+
+    ## Sources
+    §11; documentation of `torch.nn.ModuleList`; Marchenko and Pastur, "Distribution of eigenvalues for some sets of
+    random matrices" (1967).
+    """
+
+    code = "TW705"
+    name = "parameters-left-out"
+    section = "§11"
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+
+    steps: int = 8
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        if "parameters" not in record.facts:
+            raise NotChecked("the parameters could not be read (see TW000)")
+        known = record.facts.get("left_out")
+        if known is None or record.steps < self.steps:
+            return
+        outside = [p for p in known["parameters"] if not p["moved"]]
+        owners = {_module(p) for p in outside if p["fresh"]}
+        forgotten = [p for p in outside if not p["frozen"] and p["used"]]
+        foreign = {k: f for k, f in known["foreign"].items() if not f["with_gradient"]}
+        if fresh := [p for p in forgotten if _module(p) in owners]:
+            yield self._found(
+                record,
+                fresh,
+                "in no optimiser, though gradients reach it"
+                + ("; the optimiser holds parameters that are not the model's" if foreign else ""),
+                "optimise-all-parameters",
+                Severity.ERROR if foreign else Severity.WARNING,
+            )
+        elif forgotten:
+            yield self._found(record, forgotten, "in no optimiser; gradients are computed for nothing",
+                              "optimise-all-parameters", Severity.INFO)  # fmt: skip
+        if frozen := [p for p in outside if p["frozen"] and p["fresh"]]:
+            yield self._found(record, frozen, "frozen, yet as it was initialised", "unfreeze-layers", Severity.WARNING)
+        if hidden := [p for p in known["unregistered"] if p["used"]]:
+            yield self._found(record, hidden, "unknown to model.parameters(), so in no optimiser", "register-layers",
+                              Severity.ERROR)  # fmt: skip
+
+    def _found(
+        self, record: RunRecord, found: list[dict[str, Any]], how: str, advice: str, severity: Severity
+    ) -> Diagnosis:
+        modules = list(dict.fromkeys(_module(p) or p["name"] for p in found))
+        named = ", ".join(modules[:SHOWN]) + (f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else "")
+        count = sum(p["numel"] for p in found)
+        everything = sum(p["numel"] for p in record.facts["parameters"])
+        everything += sum(p["numel"] for p in found if p not in record.facts.get("left_out", {}).get("parameters", ()))
+        optimizers = record.facts.get("optimizers", {})
+        kind, rate = next(
+            ((o["type"], o["groups"][0].get("lr")) for o in optimizers.values() if o["groups"]), ("", None)
+        )
+        return self.diagnose(
+            f"{named}: {how}",
+            margin=float("inf"),
+            severity=severity,
+            where=tuple(modules),
+            onset_step=0,
+            evidence=(
+                Evidence("share of the parameters that is not trained", 100 * count / max(everything, 1), unit="%",
+                         where=named, step=record.steps, note=f"{count:,} of {everything:,}"),
+            ),
+            remedies=(
+                remedy(advice, layers=named, count=f"{count:,}", optimizer=kind or "Adam", rate=f"{rate or 1e-3:.3g}",
+                       first=modules[0]),
+            ),
+        )  # fmt: skip
+
+
+def _module(parameter: dict[str, Any]) -> str:
+    return str(parameter["name"]).rpartition(".")[0]

@@ -1,0 +1,168 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from wired import SETTINGS, codes, data, net, train
+
+import trainwatch
+from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw705_parameters_left_out import ParametersLeftOut
+
+
+def adam(parameters):
+    return torch.optim.Adam(list(parameters), lr=1e-2)
+
+
+def only(report):
+    return next(d for d in report.diagnoses if d.code == "TW705")
+
+
+INITS = {
+    "default": lambda w: None,
+    "kaiming": nn.init.kaiming_normal_,
+    "xavier": nn.init.xavier_uniform_,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+
+def initialised(init, seed):
+    torch.manual_seed(seed)
+    model = net()
+    for layer in (model[0], model[3]):
+        INITS[init](layer.weight)
+    return model
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("init", INITS)
+def test_fires_on_an_untrained_body_that_is_not_optimised(init, seed):
+    model = initialised(init, seed)
+    found = only(train(model, adam(model[6].parameters()), seed=seed)[0])
+    assert (found.severity, found.where) == (Severity.WARNING, ("0", "3"))
+    assert "in no optimiser" in found.summary
+    assert "add_param_group" in found.remedies[0].how
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("init", INITS)
+def test_fires_on_a_frozen_untrained_body(init, seed):
+    model = initialised(init, seed)
+    model[:4].requires_grad_(False)
+    found = only(train(model, adam(model[6].parameters()), seed=seed)[0])
+    assert (found.severity, found.where) == (Severity.WARNING, ("0", "3"))
+    assert found.remedies[0].id == "unfreeze-layers"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_trained_body_is_left_out_on_purpose(frozen, seed):
+    model = initialised("default", seed)
+    train(model, adam(model.parameters()), steps=150, seed=seed)
+    model[6].reset_parameters()
+    model[:4].requires_grad_(not frozen)
+    report, _ = train(model, adam(model[6].parameters()), seed=seed)
+    found = [d for d in report.diagnoses if d.code == "TW705"]
+    assert [d.severity for d in found] == ([] if frozen else [Severity.INFO])
+
+
+def test_stays_silent_where_all_is_trained():
+    model = net()
+    report, record = train(model, adam(model.parameters()))
+    assert codes(report) == []
+    assert "left_out" not in record.facts
+
+
+def test_a_head_replaced_after_the_optimiser_was_built():
+    model = net()
+    optimizer = adam(model.parameters())
+    model[6] = nn.Linear(32, 2)
+    found = only(train(model, optimizer)[0])
+    assert (found.severity, found.where) == (Severity.ERROR, ("6",))
+    assert "not the model's" in found.summary
+
+
+def test_parameters_of_a_loss_are_the_optimisers_business():
+    model, scale = net(), nn.Parameter(torch.ones(()))
+    optimizer, (x, y) = adam([*model.parameters(), scale]), data()
+    with trainwatch.watch(model, optimizer, settings=SETTINGS) as watch:
+        for _ in range(20):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x) * scale, y).backward()
+            optimizer.step()
+    assert codes(watch.report) == []
+
+
+class Listed(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        layers = [nn.Linear(20, 32), nn.Linear(32, 32)]
+        self.layers = kind(layers)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, x):
+        for layer in self.layers.values() if isinstance(self.layers, dict) else self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda layers: dict(enumerate(layers))])
+def test_layers_in_a_plain_container(kind):
+    model = Listed(kind)
+    found = only(train(model, adam(model.parameters()))[0])
+    assert (found.severity, found.where) == (Severity.ERROR, ("layers[0]", "layers[1]"))
+    assert "ModuleList" in found.remedies[0].how
+
+
+def test_a_plain_container_of_registered_or_optimised_layers_is_fine():
+    model = Listed(nn.ModuleList)
+    model.order = list(model.layers)
+    assert codes(train(model, adam(model.parameters()))[0]) == []
+    model = Listed(list)
+    everything = [*model.parameters(), *(p for layer in model.layers for p in layer.parameters())]
+    assert codes(train(model, adam(everything))[0]) == []
+
+
+def test_weights_that_follow_another_network_are_no_fault():
+    model = nn.Sequential(net())
+    model.target = copy.deepcopy(model[0]).requires_grad_(False)
+    model.forward = lambda x: model[0](x) + 0 * model.target(x)
+    optimizer, (x, y) = adam(model[0].parameters()), data()
+    with trainwatch.watch(model, optimizer, settings=SETTINGS) as watch:
+        for _ in range(20):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            for mean, own in zip(model.target.parameters(), model[0].parameters(), strict=True):
+                mean.data = 0.9 * mean.data + 0.1 * own.data
+    assert codes(watch.report) == []
+
+
+def test_another_optimiser_that_is_not_watched_counts():
+    model = net()
+    head, body = adam(model[6].parameters()), adam(model[:6].parameters())
+    (x, y), criterion = data(), nn.CrossEntropyLoss()
+    with trainwatch.watch(model, head, loss_fn=criterion, settings=SETTINGS) as watch:
+        for _ in range(20):
+            model.zero_grad()
+            criterion(model(x), y).backward()
+            head.step()
+            body.step()
+    assert not [d for d in watch.report.diagnoses if d.code == "TW705" and d.severity > Severity.INFO]
+
+
+def test_the_first_steps_tell_nothing():
+    record = RunRecord()
+    record.set_fact("parameters", [])
+    one = {"name": "0.weight", "numel": 9, "frozen": True, "used": True, "fresh": True, "moved": False}
+    record.set_fact("left_out", {"parameters": [one], "unregistered": [], "foreign": {}})
+    for steps in (7, 8):
+        record.append("train_loss", "root", range(record.steps, steps), [1.0] * (steps - record.steps))
+        assert len(list(ParametersLeftOut().check(record))) == (steps == 8)
+
+
+def test_abstains_where_parameters_are_unknown():
+    with pytest.raises(NotChecked):
+        list(ParametersLeftOut().check(RunRecord()))
