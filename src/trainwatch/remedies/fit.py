@@ -112,4 +112,23 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§2",
     ),
+    RemedyEntry(
+        id="train-longer",
+        title="Train for about {more} more",
+        why="Half as many steps again would take about {gain:.3g} off the loss of {end:.3g}, going by how it fell and "
+        "flattened out so far. {caution}",
+        how="# go on from the weights and the state of the optimiser as they are now, for {more};\n"
+        "# let validation end it: EarlyStopping('val_loss', patience={patience}) instead of a fixed number of epochs",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
+        id="tune-learning-rate",
+        title="Try larger learning rates than {present:.3g}",
+        why="A rate several times as large may get as far in the time there is.",
+        how="for lr in ({present:.3g}, {twice:.3g}, {most:.3g}):\n    ...  # a few epochs each; keep the largest that "
+        "falls smoothly",
+        strength="moderate",
+        section="§3",
+    ),
 )

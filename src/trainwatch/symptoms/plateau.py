@@ -1,0 +1,197 @@
+"""Whether a loss was still falling when the run ended: what more of the same training would gain, with its error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
+from trainwatch.symptoms.losses import LossCourse, loss_course
+
+STRETCH = 1.5  # the run is looked at in stretches of time, each ending 1.5 times as late as it begins
+FEWEST = 3  # points of a stretch, or its slope is not known
+POINTS = 32  # of a stretch; more are averaged
+SURE = 2.0  # standard errors of a bound
+STEADY = 1.5  # a rate that changes by more within the last stretch makes the loss fall, or stall, by itself
+BARELY = 0.02  # of its peak: a rate that is as good as none
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How a loss fell in the last stretch of a run (the last third) and in the stretch before it.
+
+    Loss against the logarithm of time is nearly straight over one such stretch, whatever the law of the curve, and
+    two of them show how it flattens out.
+
+    Attributes:
+        stream: Validation stream, or stream of the training loss where `validation` is False.
+        validation: Whether the loss is that of validation.
+        last_step: Step at which the run ended.
+        end: Loss at the end, on the fitted line.
+        drop: Fall of the loss so far, from its start or from what a constant guess costs, the lower of them.
+        reference: The loss that `drop` begins at.
+        fall: Fall over the last stretch.
+        fall_error: Its standard error.
+        before: Fall over the stretch before.
+        before_error: Its standard error.
+    """
+
+    stream: str
+    validation: bool
+    last_step: int
+    end: float
+    drop: float
+    reference: float
+    fall: float
+    fall_error: float
+    before: float
+    before_error: float
+
+    @property
+    def pace(self) -> float:
+        """Fall of a stretch as a share of the one before, at most 1: a fall that speeds up is not relied on."""
+        return float(np.clip(self.fall / self.before, 0.0, 1.0)) if self.before > self.before_error else 1.0
+
+    @property
+    def gain(self) -> float:
+        """What half as many steps again would take off the loss, if it goes on flattening out as it did."""
+        return self.fall * self.pace
+
+    @property
+    def gain_error(self) -> float:
+        """Standard error of `gain`."""
+        if self.pace in (0.0, 1.0):
+            return self.fall_error
+        return float(np.hypot(2 * self.pace * self.fall_error, self.pace**2 * self.before_error))
+
+    def gains_less_than(self, share: float, steps: float = 0.2) -> bool:
+        """A plateau as equivalence: even the upper bound of the further gain is a small share of the drop so far.
+
+        Args:
+            share: Of the drop so far.
+            steps: Further steps, as a share of those taken.
+        """
+        most = (self.fall + SURE * self.fall_error) * np.log1p(steps) / np.log(STRETCH)
+        return bool(self.drop > 0 and most < share * self.drop)
+
+    def steps_until(self, share: float, most: float = 10.0) -> int:
+        """Further steps until a stretch gains less than a share of the drop so far, at most so many times the run.
+
+        A positive loss is taken to lose no more than half of what is left in one stretch, whatever its pace.
+        """
+        left, gain, factor = self.end, self.gain, 1.0
+        while factor < most:
+            gain = min(gain, left / 2) if self.end > 0 else gain
+            if gain < share * self.drop:
+                break
+            factor, left, gain = factor * STRETCH, left - gain, gain * self.pace
+        return int((min(factor, most) - 1) * self.last_step)
+
+
+def validation_trend(record: RunRecord) -> Trend | None:
+    """Trend of the primary validation loss, for `RunRecord.memo`; None where its last stretch has too few passes."""
+    curve = record.memo(validation_curve)
+    if curve is None or (later := curve.steps > 0).sum() < 2 * FEWEST:
+        return None
+    steps, rows = curve.steps[later].astype(float), curve.losses[later]
+    slopes = [_slope(steps, rows @ curve.weights, low, high) for low, high in _stretches(steps[-1])]
+    if any(s is None for s in slopes):
+        return None
+    (fall, error, end), (before, before_error, _) = (s for s in slopes if s is not None)
+    if curve.paired:  # of these samples and no others: how far their own falls differ
+        inside = steps > steps[-1] / STRETCH**2
+        own = _per_column(steps[inside], rows[inside])
+        error = float(np.hypot(error, np.sqrt(np.sum((curve.weights * (own - own @ curve.weights)) ** 2))))
+    start = min(curve.start, _constant_guess(record, curve))
+    return Trend(curve.stream, True, int(steps[-1]), end, start - end, start, fall, error, before, before_error)
+
+
+def training_trend(record: RunRecord) -> Trend | None:
+    """Trend of the training loss, for `RunRecord.memo`; None where there are too few steps."""
+    course = record.memo(loss_course)
+    if course is None or not np.isfinite(course.values).all():
+        return None
+    steps = course.steps.astype(float) + 1
+    slopes = [_slope(steps, course.values, low, high) for low, high in _stretches(steps[-1])]
+    if any(s is None for s in slopes):
+        return None
+    (fall, error, end), (before, before_error, _) = (s for s in slopes if s is not None)
+    start = min(course.start, _training_chance(record, course))
+    return Trend(course.stream, False, int(steps[-1]), end, start - end, start, fall, error, before, before_error)
+
+
+def rate_is_steady(record: RunRecord) -> bool:
+    """Whether the learning rate of every group kept its size over the last third of the run and is not close to 0."""
+    cut = record.steps / STRETCH
+    for key in record.keys("lr"):
+        series = record.series("lr", key)
+        if series is None or not len(series):
+            continue
+        steps, rates = series.history()
+        late = rates[max(int(np.searchsorted(steps, cut, "right")) - 1, 0) :]
+        if late.min() <= 0 or late.max() / late.min() > STEADY or late[-1] < BARELY * rates.max():
+            return False
+    return True
+
+
+def constant_guess(record: RunRecord, stream: str) -> float | None:
+    """What predicting the mean target of every output costs in validation under a squared loss; None for others."""
+    criterion = record.facts.get("validation", {}).get(stream, {}).get("criterion")
+    series = record.series("val_spread", stream)
+    if criterion != "mse_loss" or series is None or not len(series):
+        return None
+    spread = float(series.values[-1, 1])
+    return spread**2 if np.isfinite(spread) and spread > 0 else None
+
+
+def _constant_guess(record: RunRecord, curve: ValidationCurve) -> float:
+    course = record.memo(loss_course)
+    known = constant_guess(record, curve.stream)
+    if known is None and course is not None and curve.same_criterion:
+        known = course.chance
+    return float("inf") if known is None else known
+
+
+def _training_chance(record: RunRecord, course: LossCourse) -> float:
+    curve = record.memo(validation_curve)
+    if course.chance is None and curve is not None and curve.same_criterion:
+        return _constant_guess(record, curve)
+    return float("inf") if course.chance is None else course.chance
+
+
+def _stretches(end: float) -> list[tuple[float, float]]:
+    return [(end / STRETCH, end), (end / STRETCH**2, end / STRETCH)]
+
+
+def _slope(steps: Array, values: Array, low: float, high: float) -> tuple[float, float, float] | None:
+    """Fall over a stretch, its standard error, and the level at its end; None where there are too few points.
+
+    The slope is Theil and Sen's. Residuals of neighbouring points are alike: the error is widened for that.
+    """
+    inside = (steps > low * (1 - 1e-9)) & (steps <= high)
+    x, y = np.log(steps[inside]), values[inside]
+    if len(x) < FEWEST:
+        return None
+    if len(x) > POINTS:
+        starts = np.linspace(0, len(x), POINTS + 1).astype(int)
+        size = np.diff(starts)
+        x, y = (np.add.reduceat(v, starts[:-1]) / size for v in (x, y))
+    i, j = np.triu_indices(len(x), 1)
+    slope = float(np.median((y[j] - y[i]) / (x[j] - x[i])))
+    level = y - slope * x
+    residual = level - np.median(level)
+    freedom = len(x) - 2
+    scale = float(np.sqrt((residual**2).sum() / freedom)) * (1 + 1.5 / freedom)
+    alike = float(np.clip((residual[1:] * residual[:-1]).sum() / max((residual**2).sum(), 1e-300), 0, 0.8))
+    error = scale * np.sqrt((1 + alike) / (1 - alike)) / float(np.sqrt(((x - x.mean()) ** 2).sum()))
+    width = float(np.log(STRETCH))
+    return -slope * width, float(error) * width, float(np.median(level) + slope * np.log(high))
+
+
+def _per_column(steps: Array, rows: Array) -> Array:
+    """Least-squares fall over a stretch of each column."""
+    x = np.log(steps)
+    x = x - x.mean()
+    return np.asarray(-(x @ rows) / (x @ x) * np.log(STRETCH))

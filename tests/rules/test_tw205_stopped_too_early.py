@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+import torch
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+from synthetic import fit_record
+from torch import nn
+
+import trainwatch
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw205_stopped_too_early import StoppedTooEarly
+
+DONE = {"steps": 200, "finished": True, "epochs": 20}
+
+
+def power(exponent, length=20, floor=0.1, start=2.0):
+    """A loss that falls as a power of time towards a floor."""
+    return floor + (start - floor) * (1 + np.arange(1, length + 1)) ** -exponent
+
+
+def late(length=20, flat=12, start=2.0, fall=0.1):
+    """A loss that stands still and then falls steadily until the end."""
+    return start - fall * np.clip(np.arange(length) - flat, 0, None)
+
+
+def record_of(validation, training=None, **options):
+    options.setdefault("run", DONE)
+    return fit_record(validation, training=validation if training is None else training, **options)
+
+
+def without_validation(record):
+    bare = RunRecord()
+    for quantity, key, series in record.items():
+        if not quantity.startswith("val"):
+            bare.put_series(quantity, key, series)
+    for topic, value in record.facts.items():
+        if topic != "validation":
+            bare.set_fact(topic, value)
+    return bare
+
+
+def verdict(record, **thresholds):
+    return list(StoppedTooEarly(**thresholds).check(record))
+
+
+LOSSES = {
+    "late": late(),
+    "late-and-steep": late(fall=0.2),
+    "straight": np.linspace(2.0, 1.2, 20),
+    "as-a-logarithm": 2 - 0.35 * np.log(np.arange(1, 21)),
+}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_fires(loss, scale, noise):
+    (found,) = verdict(record_of(loss, noise=noise, scale=scale))
+    assert found.severity == Severity.WARNING
+    assert found.margin > 2
+    assert found.evidence[0].value > found.evidence[0].threshold
+
+
+SILENT = {
+    "converged": power(2.0),
+    "flat-at-the-end": np.r_[np.linspace(2.0, 0.5, 10), np.full(10, 0.5)],
+    "flat-all-along": np.full(20, 2.0),
+    "rises-at-the-end": np.r_[np.linspace(2.0, 0.5, 15), np.linspace(0.5, 0.7, 5)],
+    "little-left": power(1.0, floor=0.0, start=2.0),
+    "hardly-learned": np.linspace(2.0, 1.85, 20),
+}
+
+
+@pytest.mark.parametrize("loss", SILENT.values(), ids=SILENT)
+def test_stays_silent(loss):
+    assert verdict(record_of(loss)) == []
+
+
+def test_a_fall_within_its_noise_does_not_count():
+    loss = LOSSES["as-a-logarithm"]
+    assert verdict(record_of(loss))
+    assert not verdict(record_of(loss, noise=0.2))
+
+
+def test_training_that_falls_while_validation_does_not_is_no_reason_to_go_on():
+    assert verdict(record_of(late(), late()))
+    assert not verdict(record_of(np.r_[np.linspace(2, 1.5, 8), np.full(12, 1.5)], late()))
+
+
+@pytest.mark.parametrize(("last", "said"), [(1.3, True), (1.79, False), (1.9, False)])
+def test_few_passes_are_asked_to_agree_with_training(last, said):
+    record = without_validation(record_of(late()))
+    record.append("val_loss", "val", [100, 150, 200], [2.0, 1.8, last])
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
+    assert bool(verdict(record)) == said
+
+
+def test_without_validation_it_takes_more():
+    steep, flatter = np.linspace(2.0, 0.6, 20), LOSSES["as-a-logarithm"]
+    assert verdict(record_of(flatter))
+    assert not verdict(without_validation(record_of(flatter)))
+    (found,) = verdict(without_validation(record_of(steep)))
+    assert "memorising" in found.remedies[0].why
+
+
+@pytest.mark.parametrize(
+    ("rates", "reason"),
+    [([1e-3, 1e-4], "schedule"), ([1e-3, 2e-3], "schedule"), ([1e-3, 0.9e-3], None), ([1e-3, 0.0], "schedule")],
+)
+def test_a_rate_that_changes_late_explains_the_fall(rates, reason):
+    record = record_of(late())
+    record.append("lr", "default/0", [0, 150], rates)
+    if reason is None:
+        assert verdict(record)
+        return
+    with pytest.raises(NotChecked, match=reason):
+        verdict(record)
+
+
+def test_a_rate_that_was_lowered_long_ago_counts_unless_it_is_as_good_as_none():
+    record = record_of(late())
+    record.append("lr", "default/0", [0, 50], [1e-3, 1e-4])
+    assert verdict(record)
+    record = record_of(late())
+    record.append("lr", "default/0", [0, 50], [1e-3, 1e-5])
+    with pytest.raises(NotChecked):
+        verdict(record)
+
+
+def test_it_waits_for_the_end():
+    with pytest.raises(NotChecked, match="not ended"):
+        verdict(record_of(late(), run={"steps": 200, "finished": False}))
+
+
+def test_it_abstains_for_several_optimisers_and_for_few_steps():
+    with pytest.raises(NotChecked, match="several"):
+        verdict(record_of(late(), optimizers={"a": {}, "b": {}}))
+    short = RunRecord()
+    short.append("train_loss", "cross_entropy", range(4), [4.0, 3.0, 2.0, 1.0])
+    short.set_fact("run", DONE)
+    with pytest.raises(NotChecked, match="too few"):
+        verdict(short)
+
+
+@pytest.mark.parametrize(("threshold", "value"), [("min_gain", 0.9), ("min_relative", 0.9), ("learned", 0.9)])
+def test_each_threshold_can_silence_it(threshold, value):
+    assert not verdict(record_of(LOSSES["as-a-logarithm"]), **{threshold: value})
+
+
+def test_the_threshold_without_validation_is_its_own():
+    record = without_validation(record_of(np.linspace(2.0, 0.6, 20)))
+    assert not verdict(record, min_gain_unseen=0.9)
+    assert verdict(record, min_gain=0.9)
+
+
+def test_the_remedy_gives_a_number_of_epochs():
+    (found,) = verdict(record_of(late()))
+    assert "epochs more" in found.summary
+    assert "epochs" in found.remedies[0].title
+    (found,) = verdict(record_of(late(), run={"steps": 200, "finished": True, "epochs": 0}))
+    assert "steps more" in found.summary
+
+
+def trained(epochs, seed, *, schedule=False, lr=1e-3):
+    x, y = datasets.load_digits(return_X_y=True)
+    x, xv, y, yv = (torch.as_tensor(a) for a in train_test_split((x / 16).astype(np.float32), y, random_state=seed))
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=lr), nn.CrossEntropyLoss()
+    steps = epochs * -(-len(x) // 32)
+    annealed = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if schedule else None
+    watch = trainwatch.watch(model, optimizer, settings=Settings(quiet=True, strict=True))
+    for _ in range(epochs):
+        model.train()
+        for rows in torch.randperm(len(x)).split(32):
+            optimizer.zero_grad()
+            criterion(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+            if annealed is not None:
+                annealed.step()
+        model.eval()
+        with torch.no_grad():
+            criterion(model(xv), yv)
+    return [d.code for d in watch.finish().findings()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_real_digits(seed):
+    assert "TW205" in trained(2, seed)
+    assert trained(12, seed) == []
+
+
+def test_a_real_cosine_schedule_that_ran_its_course():
+    assert trained(3, 0, schedule=True) == []
