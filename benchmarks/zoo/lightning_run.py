@@ -35,7 +35,7 @@ class _Module(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer, schedule = training.optimizer(self.scenario, self.model, self.steps)
-        return optimizer if schedule is None else [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        return optimizer if schedule is None else ([optimizer], [{"scheduler": schedule, "interval": "step"}])
 
 
 def run(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings) -> RunRecord:
