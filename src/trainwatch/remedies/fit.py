@@ -131,4 +131,65 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="moderate",
         section="§3",
     ),
+    RemedyEntry(
+        id="overfit-one-batch",
+        title="Try to learn one batch by heart",
+        why="A network that is wired well brings the loss of one batch close to zero within some hundred steps; one "
+        "that cannot has a fault in its wiring, its start or its step size, not in the data.",
+        how="inputs, targets = next(iter(train_loader))\n"
+        "for _ in range(300):\n"
+        "    optimizer.zero_grad()\n"
+        "    loss = criterion(model(inputs), targets)\n"
+        "    loss.backward()\n"
+        "    optimizer.step()\n"
+        "print(loss.item())  # still at chance: look at learning rate, initialisation, dead units and detached tensors",
+        strength="strong",
+        section="§2",
+    ),
+    RemedyEntry(
+        id="watch-activations",
+        title="Look for the layer after which all samples are alike",
+        why="Where the spread over a batch drops to zero, units are dead or saturated, or the input is not passed on.",
+        how="for name, layer in model.named_modules():\n"
+        "    if not list(layer.children()):\n"
+        "        layer.register_forward_hook(\n"
+        "            lambda m, i, out, name=name: print(name, out.std(0).mean().item()))\n"
+        "model(inputs)  # one batch",
+        strength="moderate",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="weaker-regularisation",
+        title="Lower the weight decay from {present:g} to {proposed:g}",
+        why="It pulls the weights towards zero faster than the loss can build them up.",
+        how="optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate:g}, weight_decay={proposed:g})",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
+        id="less-dropout",
+        title="Lower dropout from p = {present:g} to p = {proposed:g}",
+        why="Only {kept:.0%} of the units of {where} take part in a step: too few to learn the training set.",
+        how="torch.nn.Dropout(p={proposed:g})  # {where}",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
+        id="larger-model",
+        title="Enlarge the network",
+        why="{reason}",
+        how="Double the narrowest hidden layers, or add one, and compare the training losses at equal steps. What a "
+        "wider copy gains: not measured.",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
+        id="boosting",
+        title="Measure what can be reached with gradient boosting",
+        why="If another kind of model does no better on the same data, the rest is noise and no underfitting.",
+        how="from sklearn.ensemble import {estimator}\n"
+        "print({estimator}().fit(inputs, targets).score(val_inputs, val_targets))  # tables; flatten other inputs",
+        strength="moderate",
+        section="§3",
+    ),
 )
