@@ -15,14 +15,14 @@ from trainwatch.rules.tw208_constant_prediction import ConstantPrediction
 EVEN = np.full(5, 40)
 
 
-def one_column(totals=EVEN, column=2, others=0):
-    """A table in which all but the first `others` samples of each class are given one class."""
+def one_column(totals=EVEN, column=2, others=0, right=False):
+    """A table in which all but `others` samples of each class are given one class; the others are right or wrong."""
     table = np.zeros((len(totals), len(totals)))
     table[:, column] = totals
     for i in range(len(totals)):
         moved = others if i != column else 0
         table[i, column] -= moved
-        table[i, i] += moved
+        table[i, i if right else (column + 1) % len(totals)] += moved
     return table
 
 
@@ -73,6 +73,7 @@ def test_outputs_without_spread(scale):
 SILENT = {
     "all-classes-named": classes_record(*[np.diag(EVEN)] * 3),
     "some-other-answers": classes_record(*[one_column(others=2)] * 3),
+    "few-other-answers-but-right": classes_record(*[one_column(4 * EVEN, others=1, right=True)] * 3),
     "only-the-last-pass": classes_record(np.diag(EVEN), np.diag(EVEN), one_column()),
     "only-at-first": classes_record(one_column(), one_column(), np.diag(EVEN)),
     "rare-class-told-by-its-probability": classes_record(*[one_column(np.array([970, 10]), 0)] * 3, loss=0.03),
@@ -117,10 +118,10 @@ def test_it_abstains(record, reason):
 
 
 def test_each_threshold_can_silence_it():
-    record = classes_record(*[one_column(4 * EVEN, others=1)] * 3)
-    assert verdict(record, one_class=0.9)
+    record = classes_record(*[one_column(4 * EVEN, column=4, others=1)] * 3)
+    assert verdict(record)
     assert not verdict(record, one_class=0.999)
-    assert not verdict(record, one_class=0.9, at_chance=1.1)
+    assert not verdict(record, at_chance=1.1)
     with pytest.raises(NotChecked):
         verdict(record, min_passes=4)
     assert not verdict(regression_record([0.01] * 3), spread=0.001)

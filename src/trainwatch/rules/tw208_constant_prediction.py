@@ -29,7 +29,7 @@ class ConstantPrediction(Rule):
 
     ## How it is measured
     In each of the last `min_passes` passes. Classes: the lower Clopper-Pearson bound (97.5 %) of the share of the most
-    named class is above the truth's share of it, accuracy is not beyond naming that class always, and the
+    named class is above the truth's share of it, no more than half of the other answers are right, and the
     cross-entropy, where it is unweighted, has not come below `at_chance` of the entropy of the true classes: with rare
     classes the probabilities may tell samples apart while the arg-max does not. Regression: `val_spread`, from
     `min_samples` samples on.
@@ -100,7 +100,8 @@ class ConstantPrediction(Rule):
         named, total = table.table.sum(0), float(table.table.sum())
         column = int(named.argmax())
         above = share_bounds(named[column], total)[0] > table.totals[column] / total
-        no_better = table.hits.sum() <= table.totals[column] + np.sqrt(total) / 10
+        right = table.hits.sum() - table.hits[column]  # among the few other answers
+        no_better = right <= (total - named[column]) / 2
         return bool(named[column] >= self.one_class * total and above and no_better)
 
     def _knows_more(self, record: RunRecord, table: Confusion) -> bool:

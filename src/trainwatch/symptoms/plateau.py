@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
-from trainwatch.symptoms.losses import LossCourse, loss_course
+from trainwatch.symptoms.losses import loss_course
 
 STRETCH = 1.5  # the run is looked at in stretches of time, each ending 1.5 times as late as it begins
 FEWEST = 3  # points of a stretch, or its slope is not known
@@ -36,6 +36,7 @@ class Trend:
         fall_error: Its standard error.
         before: Fall over the stretch before.
         before_error: Its standard error.
+        chance: What a constant guess costs; None where that is not known.
     """
 
     stream: str
@@ -48,6 +49,7 @@ class Trend:
     fall_error: float
     before: float
     before_error: float
+    chance: float | None
 
     @property
     def pace(self) -> float:
@@ -66,15 +68,16 @@ class Trend:
             return self.fall_error
         return float(np.hypot(2 * self.pace * self.fall_error, self.pace**2 * self.before_error))
 
-    def gains_less_than(self, share: float, steps: float = 0.2) -> bool:
-        """A plateau as equivalence: even the upper bound of the further gain is a small share of the drop so far.
+    def gains_less_than(self, share: float, *, of: float, steps: float = 0.2) -> bool:
+        """A plateau as equivalence: even the upper bound of the further gain is a small share of a loss.
 
         Args:
-            share: Of the drop so far.
+            share: Of the loss `of`.
+            of: Such as the drop so far, or what a constant guess costs.
             steps: Further steps, as a share of those taken.
         """
         most = (self.fall + SURE * self.fall_error) * np.log1p(steps) / np.log(STRETCH)
-        return bool(self.drop > 0 and most < share * self.drop)
+        return bool(most < share * of)
 
     def steps_until(self, share: float, most: float = 10.0) -> int:
         """Further steps until a stretch gains less than a share of the drop so far, at most so many times the run.
@@ -104,8 +107,9 @@ def validation_trend(record: RunRecord) -> Trend | None:
         inside = steps > steps[-1] / STRETCH**2
         own = _per_column(steps[inside], rows[inside])
         error = float(np.hypot(error, np.sqrt(np.sum((curve.weights * (own - own @ curve.weights)) ** 2))))
-    start = min(curve.start, _constant_guess(record, curve))
-    return Trend(curve.stream, True, int(steps[-1]), end, start - end, start, fall, error, before, before_error)
+    chance = _constant_guess(record, curve)
+    start = curve.start if chance is None else min(curve.start, chance)
+    return Trend(curve.stream, True, int(steps[-1]), end, start - end, start, fall, error, before, before_error, chance)
 
 
 def training_trend(record: RunRecord) -> Trend | None:
@@ -118,8 +122,12 @@ def training_trend(record: RunRecord) -> Trend | None:
     if any(s is None for s in slopes):
         return None
     (fall, error, end), (before, before_error, _) = (s for s in slopes if s is not None)
-    start = min(course.start, _training_chance(record, course))
-    return Trend(course.stream, False, int(steps[-1]), end, start - end, start, fall, error, before, before_error)
+    chance, curve = course.chance, record.memo(validation_curve)
+    if chance is None and curve is not None and curve.same_criterion:
+        chance = constant_guess(record, curve.stream)
+    start = course.start if chance is None else min(course.start, chance)
+    last = int(steps[-1])
+    return Trend(course.stream, False, last, end, start - end, start, fall, error, before, before_error, chance)
 
 
 def rate_is_steady(record: RunRecord) -> bool:
@@ -146,19 +154,9 @@ def constant_guess(record: RunRecord, stream: str) -> float | None:
     return spread**2 if np.isfinite(spread) and spread > 0 else None
 
 
-def _constant_guess(record: RunRecord, curve: ValidationCurve) -> float:
-    course = record.memo(loss_course)
-    known = constant_guess(record, curve.stream)
-    if known is None and course is not None and curve.same_criterion:
-        known = course.chance
-    return float("inf") if known is None else known
-
-
-def _training_chance(record: RunRecord, course: LossCourse) -> float:
-    curve = record.memo(validation_curve)
-    if course.chance is None and curve is not None and curve.same_criterion:
-        return _constant_guess(record, curve)
-    return float("inf") if course.chance is None else course.chance
+def _constant_guess(record: RunRecord, curve: ValidationCurve) -> float | None:
+    course, known = record.memo(loss_course), constant_guess(record, curve.stream)
+    return course.chance if known is None and course is not None and curve.same_criterion else known
 
 
 def _stretches(end: float) -> list[tuple[float, float]]:

@@ -1,0 +1,125 @@
+"""TW204: training has come to rest far above what should be reachable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, Rule
+from trainwatch.symptoms.plateau import Trend, training_trend, validation_trend
+from trainwatch.symptoms.restraints import Restraint, restraints
+
+FLAT = 0.01  # of the loss of a constant guess: what a fifth of the steps more may gain on a plateau
+GAP = 0.1  # of the loss of a constant guess, between validation and training: more is memorised, not missed
+STARTED = 0.02  # a network that learned less than that has another fault, unless something holds it back
+
+
+def _held_back(cause: Diagnosis, effect: Diagnosis) -> bool:
+    return cause.severity >= Severity.WARNING
+
+
+@dataclass(frozen=True)
+class Underfitting(Rule):
+    """The loss is poor on training and validation data alike, and something is there that holds the network back.
+
+    ## Symptom
+    At the end neither training nor validation has removed `poor` of the loss of a constant guess, and the run has one
+    of these: dropout of `strong_dropout` or more, weight decay of `strong_decay` (decoupled; `strong_penalty` where it
+    is added to the gradient) with the steps to take effect, or a layer too narrow for the classes.
+
+    ## Why it hurts
+    The network would do better on new data if it were allowed to fit its training data better.
+
+    ## How it is measured
+    The training loss, and the validation loss where there are passes enough, against the loss of a constant guess:
+    the entropy of the classes, or the variance of the targets under a squared loss. The loss lies on a plateau: the
+    upper bound of what a fifth of the steps more would gain is small. Under strong dropout it need not.
+
+    ## Remedies
+    `weaker-regularisation`, `less-dropout`, `larger-model`; `boosting` as a measure of what can be reached.
+
+    ## Not a fault when
+    The rest of the loss is noise: a loss above zero alone says nothing. Without a cause in sight the finding is
+    therefore a remark, given below `remark` and without a gap between training and validation.
+
+    ## Sources
+    §3; Goodfellow, Bengio and Courville 2016, "Deep Learning", 5.2.
+    """
+
+    code: ClassVar[str] = "TW204"
+    name: ClassVar[str] = "underfitting"
+    section: ClassVar[str] = "§3"
+    needs: ClassVar[tuple[str, ...]] = ("train_loss",)
+    explains: ClassVar[dict[str, Predicate]] = {"TW205": _held_back, "TW208": _held_back}
+
+    poor: float = 0.6
+    remark: float = 0.5
+    strong_dropout: float = 0.7
+    strong_decay: float = 1.0
+    strong_penalty: float = 0.05
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare where both losses came to rest with the loss of a constant guess."""
+        if not record.facts.get("run", {}).get("finished"):
+            raise NotChecked("the run has not ended")
+        if len(record.facts.get("optimizers", {})) > 1:
+            raise NotChecked("several optimisers: their losses have no common course")
+        training, validation = record.memo(training_trend), record.memo(validation_trend)
+        trends = [t for t in (validation, training) if t is not None and t.chance is not None]
+        if training is None or not trends:
+            raise NotChecked("too few steps, or a loss of which it is not known what a constant guess costs")
+        best = max(trends, key=_learned)
+        learned, error = _learned(best), best.fall_error / abs(best.chance or 1.0)
+        if learned > self.poor:
+            return
+        causes = restraints(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
+        flat = trends[0].gains_less_than(FLAT, of=abs(trends[0].chance or 1.0))  # validation, the less noisy one
+        if not flat and not any(c.slows for c in causes):
+            return
+        gap = validation.end - training.end if validation is not None else 0.0
+        if not causes and (not STARTED < learned < self.remark or gap > GAP * abs(training.reference)):
+            return
+        yield self.diagnose(
+            f"training has come to rest at a loss of {training.end:.3g}, with {learned:.0%} of the loss of a constant "
+            f"guess gone{': ' + causes[0].text if causes else '; noise, or a network that is held back'}",
+            severity=Severity.WARNING if causes else Severity.INFO,
+            margin=min((self.poor - learned) / max(error, 1e-3), 1e3),
+            where=(causes[0].where,) if causes else (best.stream,),
+            evidence=(
+                Evidence(
+                    "share of a constant guess's loss that is gone",
+                    learned,
+                    threshold=self.poor,
+                    where=best.stream,
+                ),
+                *(
+                    Evidence(
+                        "training loss" if t is training else "validation loss",
+                        t.end,
+                        where=t.stream,
+                        note=f"a constant guess costs {t.chance:.3g}",
+                    )
+                    for t in trends
+                ),
+                *(Evidence("holds the network back", c.value, where=c.where, note=c.text) for c in causes),
+            ),
+            remedies=tuple(_remedies(record, causes)),
+        )
+
+
+def _learned(trend: Trend) -> float:
+    """Share of the loss of a constant guess that was gone at the end."""
+    return 1 - trend.end / trend.chance if trend.chance else 0.0
+
+
+def _remedies(record: RunRecord, causes: list[Restraint]) -> Iterator[Remedy]:
+    for cause in causes:
+        yield remedy(cause.remedy, **cause.numbers)
+    if not any(c.remedy == "larger-model" for c in causes):
+        yield remedy("larger-model", reason="Whether capacity is short was not measured.")
+    regression: Any = record.facts.get("task") == "regression"
+    yield remedy("boosting", estimator=f"HistGradientBoosting{'Regressor' if regression else 'Classifier'}")
