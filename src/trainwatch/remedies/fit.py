@@ -192,4 +192,13 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="moderate",
         section="§3",
     ),
+    RemedyEntry(
+        id="lower-final-rate",
+        title="Bring the learning rate down from step {best_step} on",
+        why="Training got worse as well, so it is not memorising: steps that are short enough early on can be too long "
+        "close to a minimum.",
+        how="scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)  # step() once an epoch",
+        strength="moderate",
+        section="§9",
+    ),
 )

@@ -1,13 +1,15 @@
-"""What TW201 and TW202 share: a validation loss that rises while the training loss does not."""
+"""What TW201, TW202 and TW203 share: a validation loss that rises from its minimum."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule
 from trainwatch.symptoms.curves import ValidationCurve, validation_curve
 from trainwatch.symptoms.paired import Rise, validation_rise
@@ -41,20 +43,23 @@ class Risen:
 
 @dataclass(frozen=True)
 class RisingValidation(Rule):
-    """Base of TW201 and TW202, which differ in accuracy alone: of one rise exactly one of them speaks."""
+    """Base of the rules on a rising validation loss.
 
-    needs = ("train_loss", "val_loss")
+    TW201 and TW202 differ in accuracy alone: of one rise while training goes on falling exactly one of them speaks.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
 
     min_rise: float = 0.03
     min_errors: float = 2.0
     min_after: int = 3
     accuracy_slack: float = 0.01
 
-    def risen(self, record: RunRecord) -> Risen | None:
-        """The rise of the primary validation loss, or None where it is none or training rises too.
+    def rise(self, record: RunRecord) -> tuple[Rise, float, float] | None:
+        """A rise beyond both thresholds, the drop before it, and the margin; None where there is none.
 
         Raises:
-            NotChecked: There are too few passes, or no training loss lies between them.
+            NotChecked: There are too few passes.
         """
         curve, rise = record.memo(validation_curve), record.memo(validation_rise)
         if curve is None or rise is None or len(curve.steps) < self.min_after + 2:
@@ -66,12 +71,23 @@ class RisingValidation(Rule):
         beyond = rise.rise - max(self.min_rise * reference, self.min_errors * rise.error)
         if beyond <= 0:
             return None
+        return rise, reference, beyond / rise.error if rise.error > 0 else float("inf")
+
+    def risen(self, record: RunRecord) -> Risen | None:
+        """The rise of the primary validation loss, or None where it is none or training rises too.
+
+        Raises:
+            NotChecked: There are too few passes, or no training loss lies between them.
+        """
+        found, curve = self.rise(record), record.memo(validation_curve)
+        if found is None or curve is None:
+            return None
+        rise, reference, margin = found
         then, now, error = self._training(curve, rise)
         fell = then - now > 2 * error
         below = curve.same_criterion and now < rise.minimum
         if not (fell or below) or now - then > rise.rise / 2:
             return None  # training got no better, or worse as well: divergence or shift, not fit
-        margin = beyond / rise.error if rise.error > 0 else float("inf")
         return Risen(curve, rise, rise.rise / reference, margin, (then, now), _accuracy(curve, rise))
 
     def evidence(self, found: Risen) -> tuple[Evidence, ...]:
@@ -120,6 +136,33 @@ class RisingValidation(Rule):
         since = np.diff(curve.training[rise.best :])
         jitter = float(np.nanstd(since)) / np.sqrt(2)
         return float(near.mean()), float(late.mean()), jitter * float(np.sqrt(1 / len(near) + 1 / len(late)))
+
+
+def best_weights_are_back(record: RunRecord) -> bool:
+    """Whether weights were loaded into the model after the last step, as restoring those of the best pass does.
+
+    Weights that are swapped at every pass, such as a moving average of them, do not count.
+    """
+    loaded, curve = record.facts.get("weights_loaded"), record.memo(validation_curve)
+    passes = 0 if curve is None else len(curve.steps)
+    return bool(loaded and 0 < record.steps <= loaded["last_step"] and loaded["times"] <= max(1, passes // 2))
+
+
+def early_stopping(record: RunRecord, curve: ValidationCurve, rise: Rise) -> Remedy:
+    """The remedy `early-stopping` with the numbers of this run."""
+    used = bool(record.facts.get("regularisation", {}).get("early_stopping"))
+    return remedy(
+        "early-stopping",
+        already_in_use=used,
+        best_step=rise.best_step,
+        low=rise.best_steps[0],
+        high=rise.best_steps[1],
+        spent=1 - rise.best_step / max(int(curve.steps[-1]), 1),
+        patience=max(2, (len(curve.steps) - rise.best) // 4),
+        next_step="# In use already: lower its patience, and restore the best weights at the end."
+        if used
+        else "# Not in use yet.",
+    )
 
 
 def ranked(remedies: list[Remedy]) -> tuple[Remedy, ...]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.rising_validation import Risen, RisingValidation, ranked
+from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Overfitting(RisingValidation):
     averaging; a larger learning rate is supported weakly.
 
     ## Not a fault when
-    Accuracy holds: that is over-confidence (TW202). The weights of the best pass are restored at the end. Training
-    loss rises too: that is divergence.
+    Accuracy holds: that is over-confidence (TW202). The weights of the best pass are loaded again at the end: a
+    remark then. Training loss rises too: that is divergence.
 
     ## Sources
     §2; Prechelt, "Early stopping - but when?" (1998).
@@ -46,6 +48,7 @@ class Overfitting(RisingValidation):
     code = "TW201"
     name = "overfitting"
     section = "§2"
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": always}
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         found = self.risen(record)
@@ -59,6 +62,7 @@ class Overfitting(RisingValidation):
         yield self.diagnose(
             f"validation loss rose from {rise.minimum:.4g} at step {rise.best_step} to {rise.end:.4g} "
             f"while training loss went from {then:.4g} to {now:.4g}",
+            severity=Severity.INFO if best_weights_are_back(record) else self.severity,
             margin=found.margin,
             where=(found.curve.stream,),
             onset_step=rise.best_step,
@@ -71,24 +75,6 @@ def sizes(record: RunRecord) -> tuple[int, int]:
     """Training samples and trainable parameters, 0 where unknown."""
     counts = (int(p["numel"]) for p in record.facts.get("parameters", ()) if p.get("trainable", True))
     return int(record.facts.get("run", {}).get("train_samples") or 0), sum(counts)
-
-
-def early_stopping(record: RunRecord, found: Risen) -> Remedy:
-    """The remedy `early-stopping` with the numbers of this run."""
-    rise, curve = found.rise, found.curve
-    used = bool(record.facts.get("regularisation", {}).get("early_stopping"))
-    return remedy(
-        "early-stopping",
-        already_in_use=used,
-        best_step=rise.best_step,
-        low=rise.best_steps[0],
-        high=rise.best_steps[1],
-        spent=1 - rise.best_step / max(int(curve.steps[-1]), 1),
-        patience=max(2, (len(curve.steps) - rise.best) // 4),
-        next_step="# In use already: lower its patience, and restore the best weights at the end."
-        if used
-        else "# Not in use yet.",
-    )
 
 
 def stronger_regularisation(record: RunRecord) -> Remedy:
@@ -118,7 +104,7 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
     )
     return ranked(
         [
-            early_stopping(record, found),
+            early_stopping(record, found.curve, found.rise),
             remedy("more-data", ratio=ratio),
             remedy("augment", samples=samples or "few"),
             stronger_regularisation(record),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from trainwatch.diagnosis import Diagnosis
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.rising_validation import RisingValidation, ranked
-from trainwatch.rules.tw201_overfitting import early_stopping, stronger_regularisation
+from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.rising_validation import RisingValidation, best_weights_are_back, early_stopping, ranked
+from trainwatch.rules.tw201_overfitting import stronger_regularisation
 from trainwatch.symptoms.classes import binary_scores, temperature
 
 
@@ -33,7 +35,8 @@ class Overconfidence(RisingValidation):
     Label smoothing, a temperature fitted on validation data, early stopping, stronger regularisation.
 
     ## Not a fault when
-    Only the arg-max is ever used. Accuracy falls as well: that is overfitting (TW201).
+    Only the arg-max is ever used. Accuracy falls as well: that is overfitting (TW201). The best weights are loaded
+    again at the end: a remark then.
 
     ## Sources
     §2; Guo et al., "On Calibration of Modern Neural Networks" (2017).
@@ -42,6 +45,7 @@ class Overconfidence(RisingValidation):
     code = "TW202"
     name = "overconfidence"
     section = "§2"
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": always}
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         found = self.risen(record)
@@ -54,6 +58,7 @@ class Overconfidence(RisingValidation):
         yield self.diagnose(
             f"validation loss rose from {rise.minimum:.4g} at step {rise.best_step} to {rise.end:.4g} "
             f"while accuracy went from {then:.1%} to {now:.1%}",
+            severity=Severity.INFO if best_weights_are_back(record) else self.severity,
             margin=found.margin,
             where=(found.curve.stream,),
             onset_step=rise.best_step,
@@ -68,7 +73,7 @@ class Overconfidence(RisingValidation):
                         proposed=min(2 * smoothing, 0.3) if smoothing else 0.1,
                         next_step="# In use already: next, raise it." if smoothing else "# Not in use yet.",
                     ),
-                    early_stopping(record, found),
+                    early_stopping(record, found.curve, found.rise),
                     stronger_regularisation(record),
                 ]
             ),
