@@ -25,6 +25,7 @@ FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine; the rest is for capture and writing
 VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores", "val_spread")
+RANGES = ("input_stats", "output_stats", "target_stats")
 # Part -> the quantities that are missing where it had to be switched off.
 MEASURES = {
     "losses": ("train_loss",),
@@ -32,7 +33,8 @@ MEASURES = {
     "classes": ("train_classes",),
     "validation": VALIDATION,
     "steps": ("train_loss", "grad_norm", "train_classes"),
-    "reads": ("train_loss", "grad_norm", "train_classes", *VALIDATION),
+    "ranges": RANGES,
+    "reads": ("train_loss", "grad_norm", "train_classes", *RANGES, *VALIDATION),
 }
 
 

@@ -69,7 +69,7 @@ def costs(make, watching, monkeypatch, **shape):
     model = net()
     optimizer = OPTIMIZERS[make](model.parameters())
     watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True}) if watching else None
-    for _ in range(6):  # the first steps are not plain: wiring is noted, fingerprints are taken
+    for _ in range(17):  # the first steps are not plain: wiring, fingerprints, ranges at steps 0, 1, 3, 7, 15
         step(model, optimizer, **shape)
     with counted(monkeypatch) as counter:
         for _ in range(10):

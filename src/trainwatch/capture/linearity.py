@@ -108,3 +108,14 @@ def _leaf(node: Any) -> torch.Tensor | None:
 def _weight(node: Any) -> int | None:
     leaf = _leaf(node)
     return id(leaf) if leaf is not None and leaf.ndim > 1 else None
+
+
+def last_operation(tensor: torch.Tensor) -> str | None:
+    """Name of the operation that computed a tensor, such as ``Softmax``, apart from mere reshaping; None for a leaf."""
+    node = tensor.grad_fn
+    while node is not None:
+        below = [n for n, _ in node.next_functions if n is not None]
+        if _name(node) not in RESHAPES or len(below) != 1:
+            return _name(node) if not hasattr(node, "variable") else None
+        node = below[0]
+    return None

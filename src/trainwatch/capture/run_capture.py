@@ -20,6 +20,7 @@ from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
+from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.samples import bare, samples_in
@@ -69,6 +70,7 @@ class RunCapture:
         self.rates = Rates(self.optimizers)
         self.scaling = Scaling()
         self.wiring: WiringWatch | None = None
+        self.ranges = Ranges(self.reads, record.append)
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._rings: dict[str, GradientRing] = {}
@@ -203,6 +205,8 @@ class RunCapture:
             self._inputs = inputs
         else:
             self.validation.forward_seen(inputs, output)
+            if len(self.models) == 1:
+                self._measure_validation_inputs(inputs)
         for call in inside:
             self._view(call)
         loss = _loss_in(output)
@@ -251,6 +255,8 @@ class RunCapture:
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
+        if not self.step & (self.step + 1):
+            self._measure_ranges(call)
         if call.name not in self._known_losses:
             self._known_losses.add(call.name)
             self._note_facts(call, entry.classes)
@@ -258,6 +264,14 @@ class RunCapture:
         if self.stage is None and evaluating and not self._trains_in_eval_mode:
             entry.viewed = True
             self._view(call)
+
+    @contained("ranges")
+    def _measure_ranges(self, call: LossCall) -> None:
+        self.ranges.training(call, bare(self._inputs) if len(self.models) == 1 else None, self.step)
+
+    @contained("ranges")
+    def _measure_validation_inputs(self, inputs: Any) -> None:
+        self.ranges.validation(bare(inputs), self.step, self.book.finished)
 
     @contained("validation")
     def _view(self, call: LossCall) -> None:
@@ -425,6 +439,7 @@ class RunCapture:
         self._flush_losses()
         self._flush_classes()
         self._flush_rates()
+        self._flush_ranges()
         self._deliver(last)
         self._flush_wiring(last)
         self._print_next = True
@@ -458,6 +473,10 @@ class RunCapture:
     @contained("rates")
     def _flush_rates(self) -> None:
         self.rates.flush(self.record)
+
+    @contained("ranges")
+    def _flush_ranges(self) -> None:
+        self.ranges.flush()
 
     @contained("reads")
     def _deliver(self, wait: bool) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from trainwatch.capture import wiring
 from trainwatch.capture.interception import LossCall
+from trainwatch.capture.linearity import last_operation
 from trainwatch.capture.tasks import task_of
 from trainwatch.record import RunRecord
 
@@ -95,6 +96,9 @@ class RunFacts:
             "reduction": arguments.get("reduction", "mean" if call.output.ndim == 0 else "none"),
             "arguments": {name: value for name, value in arguments.items() if value is not None},
             "classes": classes,
+            "last_operation": last_operation(call.input) if call.input is not None else None,
+            "input_shape": _shape(call.input),
+            "target_shape": _shape(call.target),
         }
         self.record.set_fact("loss", self._losses)
         if arguments.get("label_smoothing"):
@@ -104,6 +108,10 @@ class RunFacts:
         """Note the task that a loss speaks of, unless it is known."""
         if "task" not in self.record.facts and (task := task_of(call, inputs)) is not None:
             self.record.set_fact("task", task)
+
+
+def _shape(tensor: torch.Tensor | None) -> list[int] | None:
+    return None if tensor is None else list(tensor.shape)
 
 
 def _plain(value: Any) -> Any:
