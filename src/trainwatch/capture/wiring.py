@@ -85,11 +85,11 @@ def first_uses(root: torch.Tensor) -> dict[int, int]:
 
 
 def parameter_facts(models: Models) -> list[dict[str, Any]]:
-    """One entry a parameter: name, shape, kind, owner, and its L2 norm as it is now."""
+    """One entry a parameter: name, shape, kind, owner, and the L2 norm and deviation of its entries as they are now."""
     modules, parameters = named_modules(models), parameters_of(models)
-    norms = _norms(list(parameters.values()))
+    norms, deviations = _norms_and_deviations(list(parameters.values()))
     facts: list[dict[str, Any]] = []
-    for (name, parameter), norm in zip(parameters.items(), norms, strict=True):
+    for (name, parameter), norm, deviation in zip(parameters.items(), norms, deviations, strict=True):
         owner, _, leaf = name.rpartition(".")
         module = modules.get(owner, nn.Module())
         facts.append(
@@ -103,6 +103,7 @@ def parameter_facts(models: Models) -> list[dict[str, Any]]:
                 "trainable": parameter.requires_grad,
                 "order": len(facts),
                 "norm": norm,
+                "std": deviation,
             }
         )
     return facts
@@ -120,9 +121,11 @@ def _kind(module: nn.Module, leaf: str, parameter: nn.Parameter) -> str:
     return "bias" if "bias" in leaf else "other"
 
 
-def _norms(parameters: list[nn.Parameter]) -> list[float]:
+def _norms_and_deviations(parameters: list[nn.Parameter]) -> tuple[list[float], list[float]]:
     with torch.no_grad():
-        return [float(torch.linalg.vector_norm(p).abs().float()) for p in _widened(parameters)]
+        wide = list(_widened(parameters))
+        norms = [float(torch.linalg.vector_norm(p).abs().float()) for p in wide]
+        return norms, [float(p.std(unbiased=False).abs().float()) if p.numel() > 1 else 0.0 for p in wide]
 
 
 def _widened(parameters: list[nn.Parameter]) -> Iterator[torch.Tensor]:
