@@ -54,7 +54,7 @@ class Underfitting(Rule):
     name: ClassVar[str] = "underfitting"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = {"TW205": _held_back, "TW208": _held_back}
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": _held_back, "TW205": _held_back, "TW208": _held_back}
 
     poor: float = 0.6
     remark: float = 0.5

@@ -78,7 +78,7 @@ def rise_of(curve: ValidationCurve) -> Rise:
     rise = end - minimum - float(chance.mean())
     drawn = np.median((y + sampling)[:, -last:], axis=1) - (y + sampling)[:, best]
     # Noise known from few residuals is itself uncertain: widen, as Student's t does.
-    spread = float(np.hypot(WANDERING * chance.std() * (1 + 1.5 / freedom), drawn.std()))
+    spread = float(np.hypot(WANDERING * chance.std() * (1 + 1.5 / freedom), _downward(drawn)))
     turns = np.percentile(_steadied(alike).argmin(1), (2.5, 97.5)).round().astype(int)
     return Rise(
         best=best,
@@ -141,6 +141,15 @@ def _sampling(curve: ValidationCurve, rng: np.random.Generator) -> Array:
         return np.asarray(rng.standard_normal((REPLICATES, length)) * np.sqrt(centred**2 @ curve.weights**2))
     drawn = rng.multinomial(columns, np.full(columns, 1 / columns), size=REPLICATES) * curve.weights
     return np.asarray(drawn @ curve.losses.T / drawn.sum(1, keepdims=True) - curve.mean)
+
+
+def _downward(drawn: Array) -> float:
+    """Standard error towards lower values, from the lower tail.
+
+    A few samples with ever larger losses skew the sampling distribution upwards; how much lower the rise may be is
+    what counts against it.
+    """
+    return float((np.median(drawn) - np.percentile(drawn, 2.275)) / 2)
 
 
 def _iterate_noise(y: Array, fit: Array, best: int) -> tuple[float, float]:
