@@ -115,4 +115,62 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§11",
     ),
+    RemedyEntry(
+        id="drop-last-activation",
+        title="Give {loss} the raw outputs of the last layer, without the {activation}",
+        why="The loss turns logits into probabilities itself; behind a {activation} they cannot get large.",
+        how="# remove the {activation} at the end of forward(), or of the Sequential:\n"
+        "model = torch.nn.Sequential(*list(model.children())[:-1])\n"
+        "criterion = torch.nn.{loss}()\n"
+        "probabilities = {probabilities}  # where they are wanted, outside the loss",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="log-probabilities",
+        title="Use CrossEntropyLoss on raw outputs, or take log_softmax before NLLLoss",
+        why="NLLLoss takes the logarithm of probabilities; it was given {given}.",
+        how="criterion = torch.nn.CrossEntropyLoss()  # raw outputs, no activation at the end\n"
+        "# or keep NLLLoss and end forward() with\n"
+        "return torch.nn.functional.log_softmax(outputs, dim=1)",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="one-unit-per-class",
+        title="One output for each of the {classes} classes, and cross-entropy",
+        why="A single output cannot stand for {classes} classes: neither a softmax over it nor its distance from a "
+        "class number says which class is meant.",
+        how="head = torch.nn.Linear(in_features, {classes})  # as the last layer, no activation behind it\n"
+        "criterion = torch.nn.CrossEntropyLoss()\n"
+        "loss = criterion(outputs, targets.long().flatten())  # two classes: one unit and BCEWithLogitsLoss also do",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="same-shape",
+        title="Give outputs and targets the same shape",
+        why="{outputs} against {targets} compares every output with every target: the best answer is their mean.",
+        how="{longer} = {longer}.squeeze(-1)  # before criterion(outputs, targets)\n"
+        "assert outputs.shape == targets.shape",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="unbounded-output",
+        title="Drop the {activation} at the end of the net",
+        why="Its outputs cannot reach all the targets of this run.",
+        how="model = torch.nn.Sequential(*list(model.children())[:-1])  # or remove it from forward()",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
+        id="targets-within-reach",
+        title="Scale the targets into the range of the outputs",
+        why="They begin at {least} and span {span}.",
+        how="targets = (targets - {least}) / {span}  # to 0..1, in training and validation\n"
+        "predictions = outputs * {span} + {least}  # back again",
+        strength="moderate",
+        section="§6",
+    ),
 )

@@ -1,0 +1,149 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from wired import SETTINGS
+
+import trainwatch
+from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw703_loss_output_mismatch import LossOutputMismatch
+
+
+def body(outputs, *last):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, outputs), *last)
+
+
+def found(model, criterion, targets, inputs=None):
+    """Findings of the rule after ten steps."""
+    torch.manual_seed(1)
+    x = torch.randn(64, 8) if inputs is None else inputs
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    with warnings.catch_warnings(), trainwatch.watch(model, optimizer, loss_fn=criterion, settings=SETTINGS) as watch:
+        warnings.simplefilter("ignore")  # torch warns of some of the mistakes
+        for _ in range(10):
+            optimizer.zero_grad()
+            criterion(model(x), targets).backward()
+            optimizer.step()
+    return list(LossOutputMismatch().check(watch.record))
+
+
+CLASSES = torch.arange(64) % 4
+BINARY = (torch.arange(64) % 2).float()[:, None]
+ONE_HOT = torch.eye(4)[CLASSES]
+NORMAL = torch.linspace(-2, 2, 64)[:, None]
+UNIT = torch.linspace(0, 1, 64)[:, None]
+CE, BCE, MSE = nn.CrossEntropyLoss, nn.BCEWithLogitsLoss, nn.MSELoss
+
+MISTAKES = {
+    "softmax twice": (lambda: body(4, nn.Softmax(-1)), CE(), CLASSES, "drop-last-activation"),
+    "sigmoid before cross-entropy": (lambda: body(4, nn.Sigmoid()), CE(), CLASSES, "drop-last-activation"),
+    "relu before cross-entropy": (lambda: body(4, nn.ReLU()), CE(), CLASSES, "drop-last-activation"),
+    "sigmoid twice": (lambda: body(1, nn.Sigmoid()), BCE(), BINARY, "drop-last-activation"),
+    "softmax before a binary loss": (lambda: body(4, nn.Softmax(-1)), BCE(), ONE_HOT, "drop-last-activation"),
+    "probabilities for nll": (lambda: body(4, nn.Softmax(-1)), nn.NLLLoss(), CLASSES, "log-probabilities"),
+    "raw outputs for nll": (lambda: body(4), nn.NLLLoss(), CLASSES, "log-probabilities"),
+    "one unit of cross-entropy": (lambda: body(1), CE(), torch.zeros(64, dtype=torch.long), "one-unit-per-class"),
+    "softmax over one unit": (lambda: body(1, nn.Softmax(-1)), nn.BCELoss(), BINARY, "one-unit-per-class"),
+    "column against flat": (lambda: body(1), MSE(), NORMAL[:, 0], "same-shape"),
+    "flat against column": (lambda: nn.Sequential(body(1), nn.Flatten(0)), nn.L1Loss(), NORMAL, "same-shape"),
+    "relu below negative targets": (lambda: body(1, nn.ReLU()), MSE(), NORMAL, "unbounded-output"),
+    "sigmoid below wide targets": (lambda: body(1, nn.Sigmoid()), MSE(), 100 * UNIT, "unbounded-output"),
+    "tanh below wide targets": (lambda: body(1, nn.Tanh()), nn.SmoothL1Loss(), NORMAL, "unbounded-output"),
+    "labels of 1 and 2": (lambda: body(1), BCE(), BINARY + 1, "targets-within-reach"),
+    "class numbers": (lambda: body(1), MSE(), (torch.arange(64) % 8).float()[:, None], "one-unit-per-class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_fires_on(name):
+    make, criterion, targets, advice = MISTAKES[name]
+    (one,) = found(make(), criterion, targets)
+    assert one.severity >= Severity.WARNING
+    assert one.remedies[0].id == advice
+
+
+class Distilled(nn.Module):
+    def forward(self, outputs, targets):
+        return nn.functional.kl_div(outputs.log_softmax(1), targets.softmax(1), reduction="batchmean")
+
+
+SOUND = {
+    "logits": (lambda: body(4), CE(), CLASSES),
+    "label smoothing": (lambda: body(4), CE(label_smoothing=0.1), CLASSES),
+    "soft targets": (lambda: body(4), CE(), torch.full((64, 4), 0.25)),
+    "log-softmax for nll": (lambda: body(4, nn.LogSoftmax(-1)), nn.NLLLoss(), CLASSES),
+    "log-softmax for cross-entropy": (lambda: body(4, nn.LogSoftmax(-1)), CE(), CLASSES),
+    "binary logits": (lambda: body(1), BCE(), BINARY),
+    "sigmoid for bce": (lambda: body(1, nn.Sigmoid()), nn.BCELoss(), BINARY),
+    "two units": (lambda: body(2), CE(), CLASSES % 2),
+    "scaled logits": (lambda: body(4, nn.Tanh(), nn.Linear(4, 4)), CE(), CLASSES),
+    "regression": (lambda: body(1), MSE(), NORMAL),
+    "sigmoid within bounds": (lambda: body(1, nn.Sigmoid()), MSE(), UNIT),
+    "relu of counts": (lambda: body(1, nn.ReLU()), MSE(), 10 * UNIT.square()),
+    "counts": (lambda: body(1), MSE(), torch.poisson(torch.full((64, 1), 3.0))),
+    "ratings": (lambda: body(1), MSE(), (torch.arange(64) % 5 + 1).float()[:, None]),
+    "many outputs": (lambda: body(3), MSE(), torch.randn(64, 3)),
+    "distillation": (lambda: body(4), Distilled(), torch.randn(64, 4)),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_stays_silent_on(name):
+    make, criterion, targets = SOUND[name]
+    assert found(make(), criterion, targets) == []
+
+
+def test_the_floor_of_a_second_softmax():
+    (one,) = found(body(4, nn.Softmax(-1)), CE(), CLASSES)
+    assert one.evidence[0].value == pytest.approx(np.log(np.e + 3) - 1)
+    assert "softmax itself" in one.summary
+    assert "CrossEntropyLoss" in one.remedies[0].how
+
+
+def record(function="mse_loss", last="Sigmoid", ours=(32, 1), theirs=(32, 1), **targets):
+    run = RunRecord()
+    known = {"function": function, "last_operation": last, "input_shape": list(ours), "target_shape": list(theirs)}
+    run.set_fact("loss", {function: {**known, "classes": None}})
+    stats = {"least": 0.0, "most": 1.0, "mean": 0.5, "sd": 0.3, "low": 0.05, "high": 0.95, "whole": 0.0, **targets}
+    run.append("target_stats", function, 0, np.array(list(stats.values()), np.float32))
+    return run
+
+
+def verdict(run, **thresholds):
+    return list(LossOutputMismatch(**thresholds).check(run))
+
+
+def test_targets_may_be_a_little_beyond_reach():
+    assert not verdict(record(high=1.02, most=1.05))
+    assert verdict(record(high=1.04, most=1.05))
+    assert not verdict(record(high=1.04, most=1.05), slack=0.2)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_reach_does_not_depend_on_the_unit(factor):
+    scaled = {name: factor * value for name, value in {"least": -1.0, "most": 1.0, "sd": 0.5, "low": -0.8}.items()}
+    assert verdict(record(last="Relu", mean=0.0, high=0.8 * factor, **scaled))
+
+
+def test_shapes_that_only_look_different():
+    assert not verdict(record(last="Addmm", ours=(1, 1), theirs=(1,)))
+    assert verdict(record(last="Addmm", ours=(2, 1), theirs=(2,)))
+
+
+def test_class_numbers_are_even_whole_and_begin_at_zero():
+    of_eight = {"least": 0.0, "most": 7.0, "mean": 3.5, "sd": 2.29, "low": 0.0, "high": 7.0, "whole": 1.0}
+    assert verdict(record(last="Addmm", **of_eight))
+    for other in ({"least": 1.0}, {"whole": 0.99}, {"sd": 1.7}, {"mean": 2.5}):
+        assert not verdict(record(last="Addmm", **{**of_eight, **other}))
+    assert not verdict(record(last="Addmm", ours=(32, 8), theirs=(32, 8), **of_eight))
+    assert not verdict(record(last="Addmm", **of_eight), classes=7)
+
+
+def test_abstains_where_no_loss_was_seen():
+    with pytest.raises(NotChecked):
+        verdict(RunRecord())
