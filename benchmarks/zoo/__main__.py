@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.zoo import tables
-from benchmarks.zoo.scenario import HALVES, SEEDS, ScenarioError, scenarios
+from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
 from benchmarks.zoo.store import RECORDS, is_stored
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -43,23 +43,28 @@ def train(
     again: Annotated[bool, typer.Option(help="Also runs that are stored already.")] = False,
 ) -> None:
     """Train every scenario with every seed and store the records; what is stored already is skipped."""
-    from benchmarks.zoo.training import run_and_store
-
     wanted = [(s, seed) for s in scenarios(half, *(families or ())) for seed in SEEDS]
     wanted = [(s, seed) for s, seed in wanted if again or not is_stored(folder, s, seed)]
     began, failed = time.perf_counter(), 0
-    with ProcessPoolExecutor(workers, max_tasks_per_child=20) as pool:
-        running = {pool.submit(run_and_store, folder, s, seed): (s, seed) for s, seed in wanted}
-        for done, future in enumerate(as_completed(running), 1):
-            scenario, seed = running[future]
-            name = f"{scenario.family}/{scenario.form}-{seed}" if scenario.half == "tuning" else "a held-out run"
-            try:
-                console.print(f"{done:4}/{len(wanted)} {future.result():6.1f} s  {name}", highlight=False)
-            except Exception as error:
-                failed += 1
-                console.print(f"{done:4}/{len(wanted)} FAILED  {scenario.family}/{scenario.form}-{seed}: {error!r}")
+    with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
+        jobs = pool.imap_unordered(_train, [(folder, s, seed) for s, seed in wanted])
+        for done, (scenario, seed, seconds, error) in enumerate(jobs, 1):
+            failed += bool(error)
+            named = scenario.half == "tuning" or error
+            name = f"{scenario.family}/{scenario.form}-{seed}" if named else "a held-out run"
+            console.print(f"{done:4}/{len(wanted)} {seconds:6.1f} s  {name} {error}", highlight=False)
     console.print(f"{len(wanted) - failed} runs trained in {time.perf_counter() - began:.0f} s, {failed} failed")
     raise typer.Exit(1 if failed else 0)
+
+
+def _train(job: tuple[Path, Scenario, int]) -> tuple[Scenario, int, float, str]:
+    from benchmarks.zoo.training import run_and_store
+
+    folder, scenario, seed = job
+    try:
+        return scenario, seed, run_and_store(folder, scenario, seed), ""
+    except Exception as error:
+        return scenario, seed, 0.0, f"FAILED: {error!r}"
 
 
 @app.command()
