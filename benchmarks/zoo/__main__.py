@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.zoo import tables
-from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
+from benchmarks.zoo.scenario import HALVES, SEEDS, ScenarioError, scenarios
 from benchmarks.zoo.store import RECORDS, is_stored
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -43,11 +43,13 @@ def train(
     again: Annotated[bool, typer.Option(help="Also runs that are stored already.")] = False,
 ) -> None:
     """Train every scenario with every seed and store the records; what is stored already is skipped."""
+    from benchmarks.zoo.training import attempt
+
     wanted = [(s, seed) for s in scenarios(half, *(families or ())) for seed in SEEDS]
     wanted = [(s, seed) for s, seed in wanted if again or not is_stored(folder, s, seed)]
     began, failed = time.perf_counter(), 0
     with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
-        jobs = pool.imap_unordered(_train, [(folder, s, seed) for s, seed in wanted])
+        jobs = pool.imap_unordered(attempt, [(folder, s, seed) for s, seed in wanted])
         for done, (scenario, seed, seconds, error) in enumerate(jobs, 1):
             failed += bool(error)
             named = scenario.half == "tuning" or error
@@ -55,16 +57,6 @@ def train(
             console.print(f"{done:4}/{len(wanted)} {seconds:6.1f} s  {name} {error}", highlight=False)
     console.print(f"{len(wanted) - failed} runs trained in {time.perf_counter() - began:.0f} s, {failed} failed")
     raise typer.Exit(1 if failed else 0)
-
-
-def _train(job: tuple[Path, Scenario, int]) -> tuple[Scenario, int, float, str]:
-    from benchmarks.zoo.training import run_and_store
-
-    folder, scenario, seed = job
-    try:
-        return scenario, seed, run_and_store(folder, scenario, seed), ""
-    except Exception as error:
-        return scenario, seed, 0.0, f"FAILED: {error!r}"
 
 
 @app.command()

@@ -77,6 +77,15 @@ def run_and_store(folder: Path, scenario: Scenario, seed: int) -> float:
     return time.perf_counter() - began
 
 
+def attempt(job: tuple[Path, Scenario, int]) -> tuple[Scenario, int, float, str]:
+    """`run_and_store` for a pool: scenario, seed, seconds, and what went wrong, if anything did."""
+    folder, scenario, seed = job
+    try:
+        return scenario, seed, run_and_store(folder, scenario, seed), ""
+    except Exception as error:
+        return scenario, seed, 0.0, f"FAILED: {error!r}"
+
+
 def criterion(spec: Loss, sets: Sets) -> nn.Module:
     """The loss module of a scenario."""
     options: dict[str, Any] = {"reduction": spec.reduction}
