@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
+import torch
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
 from synthetic import curve, fit_record
+from torch import nn
 
+import trainwatch
+from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw202_overconfidence import Overconfidence
@@ -81,3 +87,34 @@ def test_smoothing_in_use_comes_last_with_the_next_step():
         "early-stopping",
         "stronger-regularisation",
     ]
+
+
+def trained(seed, *, epochs, rate, held_out=0.7):
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
+    sets = train_test_split(x, y, test_size=held_out, random_state=seed, stratify=y)
+    x, xv, y, yv = (torch.as_tensor(a) for a in sets)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=rate), nn.CrossEntropyLoss()
+    watch = trainwatch.watch(model, optimizer, settings=Settings(quiet=True, strict=True))
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(32):
+            optimizer.zero_grad()
+            criterion(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            criterion(model(xv), yv)
+    return watch.finish()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_real_network_that_grows_ever_surer_of_itself(seed):
+    (found,) = trained(seed, epochs=80, rate=1e-2).findings()
+    assert found.code == "TW202"
+    assert [c.code for c in found.consequences] == ["TW203"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_real_network_that_stops_in_time(seed):
+    assert not trained(seed, epochs=15, rate=2e-3, held_out=0.25).findings()

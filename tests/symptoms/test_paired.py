@@ -91,3 +91,12 @@ def test_unimodal_fit_is_the_curve_where_it_already_falls_and_rises():
 @pytest.mark.parametrize(("length", "last"), [(4, 2), (5, 2), (6, 3), (39, 3), (100, 10)])
 def test_now_is_a_few_passes(length, last):
     assert last_passes(length) == last
+
+
+def test_losses_that_explode_on_a_few_samples_do_not_hide_the_rise_that_they_make():
+    losses = np.concatenate([np.repeat(np.linspace(1, 0, 9)[:-1, None], 200, 1), np.zeros((12, 200))])
+    losses[8:, :12] = np.arange(12.0)[:, None] * np.geomspace(1, 30, 12)
+    rise, share = rise_of(made(losses)), losses[-2] - losses[8]
+    two_sided = share.std() / np.sqrt(len(share))
+    assert rise.error < 0.9 * two_sided
+    assert not stands_out(made(np.delete(losses, np.s_[2:12], axis=1)))  # two samples may be chance
