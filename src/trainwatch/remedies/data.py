@@ -75,4 +75,32 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="moderate",
         section="§1",
     ),
+    RemedyEntry(
+        id="normalise-inputs",
+        title="Bring every input feature to mean 0 and deviation 1",
+        why="The inputs of this run have a root mean square of {rms} (mean {mean}, deviation {std}).",
+        how="mean, std = x_train.mean(0), x_train.std(0).clamp(min=1e-8)  # of the training data alone\n"
+        "x = (x - mean) / std  # in training, validation and use\n"
+        "# images, as a whole: x = (x - {mean}) / {std}; or let the net begin with torch.nn.BatchNorm1d(features)",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
+        id="same-preparation",
+        title="Prepare validation inputs as training inputs are",
+        why="Their root mean square is {val}, that of the training inputs {train}: the net has not seen such inputs.",
+        how="def prepare(x):\n"
+        "    return (x - mean) / std  # one function, with the statistics of the training data, for both loaders",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
+        id="normalise-targets",
+        title="Train on targets of mean 0 and deviation 1",
+        why="An untrained net puts out numbers of about one; the targets are {mean} +- {std}.",
+        how="targets = (targets - {mean}) / {std}  # in training and validation\n"
+        "predictions = outputs * {std} + {mean}  # in use",
+        strength="strong",
+        section="§10",
+    ),
 )

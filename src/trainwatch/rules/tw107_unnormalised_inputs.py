@@ -1,0 +1,126 @@
+"""TW107: inputs on a scale that the training cannot cope with, or on another one in validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.symptoms.curves import passes, primary_stream
+from trainwatch.symptoms.losses import LossCourse, loss_course
+from trainwatch.symptoms.ranges import Range, range_of
+
+NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
+EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW309", "TW601", "TW602", "TW603",
+           "TW604")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UnnormalisedInputs(Rule):
+    """The inputs are far from unit scale, or their features from one another, and the net does not get over it.
+
+    ## Symptom
+    The root mean square of the inputs is above `large` or below `small`, or that of the largest feature above `uneven`
+    times the median one; nothing normalises them before the first layer; and the run ends with less than `learned` of
+    its loss gone. Or validation inputs are scaled otherwise: `differs` times wider or narrower than any training batch.
+
+    ## Why it hurts
+    The gradient of the first layer is proportional to its inputs. No rate fits features of 0.1 and of 1,000 at once:
+    the large ones saturate or overshoot while the small ones are not learned.
+
+    ## How it is measured
+    `input_stats` at steps 0, 1, 3, 7 ... and in the first validation passes, and the course of the training loss
+    against that of a constant guess. Judged from `steps` optimiser steps on.
+
+    ## Remedies
+    `normalise-inputs` with the statistics of the training data; `same-preparation` for validation.
+
+    ## Not a fault when
+    The net learns all the same, begins with a batch or layer norm, or is given categories.
+
+    ## Sources
+    §10; LeCun et al., "Efficient BackProp" (1998), section 4.3.
+    """
+
+    code = "TW107"
+    name = "unnormalised-inputs"
+    section = "§10"
+    needs = ("train_loss", "input_stats")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+
+    large: float = 10.0
+    small: float = 0.05
+    uneven: float = 30.0
+    learned: float = 0.5
+    differs: float = 3.0
+    steps: int = 20
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        inputs, course = range_of(record, "input_stats", "train"), record.memo(loss_course)
+        if inputs is None or course is None:
+            raise NotChecked("the scale of the training inputs is not known")
+        if found := self._prepared_otherwise(record, inputs):
+            yield found
+        if record.steps < (self.steps if record.facts.get("run", {}).get("finished") else 10 * self.steps):
+            return
+        uneven = inputs.largest / inputs.median if inputs.median > 0 else 1.0
+        scale = self.large < inputs.rms or inputs.rms < self.small
+        if not (scale or uneven > self.uneven) or _begins_with_a_norm(record):
+            return
+        margin = (self.learned - course.learned) / course.gained_error
+        if np.isnan(margin) or margin > 0:
+            yield self._found(record, inputs, uneven, course, min(float(np.nan_to_num(margin, nan=1e3)), 1e3))
+
+    def _found(self, record: RunRecord, inputs: Range, uneven: float, course: LossCourse, margin: float) -> Diagnosis:
+        of_features = f", the largest feature {uneven:.3g} times the median one" if uneven > self.uneven else ""
+        return self.diagnose(
+            f"inputs have a root mean square of {inputs.rms:.3g}{of_features}, and the loss went {course.story}",
+            margin=margin,
+            where=("inputs",),
+            onset_step=0,
+            evidence=(
+                Evidence("root mean square of the inputs", inputs.rms, self.large, where="inputs", step=inputs.step,
+                         note=f"5 to 95 %: {inputs.low:.3g} to {inputs.high:.3g}; too small below {self.small:g}"),
+                Evidence("largest over median feature", uneven, self.uneven, where="inputs", step=inputs.step),
+                Evidence("share of the loss that training removed", course.learned, self.learned, where=course.stream,
+                         step=record.steps),
+            ),
+            remedies=(remedy("normalise-inputs", rms=f"{inputs.rms:.3g}", mean=f"{inputs.mean:.4g}",
+                             std=f"{inputs.sd:.4g}"),),
+        )  # fmt: skip
+
+    def _prepared_otherwise(self, record: RunRecord, inputs: Range) -> Diagnosis | None:
+        seen, series = range_of(record, "input_stats", "val"), record.series("input_stats", "train")
+        if seen is None or series is None or not len(series):
+            return None
+        widths = np.hypot(series.history()[1][:, 2], series.history()[1][:, 3]).astype(float)
+        ratio = max(seen.rms / max(widths.max(), 1e-30), widths.min() / max(seen.rms, 1e-30))
+        _, losses = passes(record, "val_loss", primary_stream(record) or "")
+        course = record.memo(loss_course)
+        if ratio <= self.differs or not len(losses) or course is None or losses[-1] <= course.end:
+            return None
+        return self.diagnose(
+            f"validation inputs have a root mean square of {seen.rms:.3g}, training inputs of {inputs.rms:.3g}",
+            margin=float("inf"),
+            where=("validation inputs",),
+            onset_step=seen.step,
+            evidence=(
+                Evidence("scale of validation inputs against training inputs", ratio, self.differs, unit="times",
+                         where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
+                         f"training loss {course.end:.3g}"),
+            ),
+            remedies=(remedy("same-preparation", train=f"{inputs.rms:.3g}", val=f"{seen.rms:.3g}"),),
+        )  # fmt: skip
+
+
+def _begins_with_a_norm(record: RunRecord) -> bool:
+    """The first module that has parameters, in order of execution, normalises what it is given."""
+    owners = {p["module"] for p in record.facts.get("parameters", ())}
+    first = next((m for m in record.facts.get("modules", ()) if m["name"] in owners), None)
+    return first is not None and str(first["type"]).startswith(NORMALISING)

@@ -1,0 +1,104 @@
+"""TW108: targets of a regression that the net must travel far to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.symptoms.losses import LossCourse, loss_course
+from trainwatch.symptoms.ranges import Range, range_of
+
+SQUARED = ("mse_loss",)
+LINEAR = ("l1_loss", "smooth_l1_loss", "huber_loss")
+SIZE_OF_A_NORMAL = float(np.sqrt(2 / np.pi))  # mean absolute deviation over standard deviation
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW601", "TW602", "TW603", "TW604")
+
+
+@dataclass(frozen=True)
+class UnnormalisedTargets(Rule):
+    """The targets are far from what an untrained net puts out, and most of the run goes into getting there.
+
+    ## Symptom
+    The root mean square of the targets is above `large` or below `small`, and the loss is not below what predicting
+    their mean would cost until `late` of the run is over, or never.
+
+    ## Why it hurts
+    An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large,
+    so that plain steps diverge, while steps of a fixed size spend the run on an offset and a factor that two lines of
+    preparation provide.
+
+    ## How it is measured
+    `target_stats` at steps 0, 1, 3, 7 ... gives mean and deviation; their constant guess costs the variance (squared
+    error) or 0.8 deviations (absolute error). Judged from `steps` optimiser steps on.
+
+    ## Remedies
+    `normalise-targets` with this run's numbers.
+
+    ## Not a fault when
+    The net reaches that level soon: a fitting rate, an output bias set to the mean.
+
+    ## Sources
+    §10; Bishop, "Neural Networks for Pattern Recognition" (1995), section 8.2.
+    """
+
+    code = "TW108"
+    name = "unnormalised-targets"
+    section = "§10"
+    needs = ("train_loss", "target_stats")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+
+    large: float = 10.0
+    small: float = 0.02
+    late: float = 0.2
+    steps: int = 20
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        course = record.memo(loss_course)
+        if course is None:
+            raise NotChecked("no training loss was seen")
+        targets, known = range_of(record, "target_stats", course.stream), record.facts.get("loss", {})
+        function = known.get(course.stream, {}).get("function")
+        if targets is None or function not in (*SQUARED, *LINEAR) or known[course.stream]["reduction"] != "mean":
+            raise NotChecked("the loss is none of a regression on single targets, or its targets are not known")
+        finished = record.facts.get("run", {}).get("finished")
+        if record.steps < (self.steps if finished else 10 * self.steps) or self.small <= targets.rms <= self.large:
+            return
+        mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
+        reached = _reached(course, mean_costs)
+        if reached > self.late:
+            yield self._found(record, course, targets, mean_costs, reached)
+
+    def _found(
+        self, record: RunRecord, course: LossCourse, targets: Range, mean_costs: float, reached: float
+    ) -> Diagnosis:
+        until = f"until {reached:.0%} of the run was over" if reached <= 1 else "at any time"
+        return self.diagnose(
+            f"targets of {targets.mean:.3g} +- {targets.sd:.3g}: the loss ({course.story}) was not below that of "
+            f"predicting their mean ({mean_costs:.3g}) {until}",
+            margin=min((reached - self.late) * len(course) ** 0.5, 1e3),
+            where=("targets",),
+            onset_step=0,
+            evidence=(
+                Evidence("root mean square of the targets", targets.rms, self.large, where="targets",
+                         step=targets.step, note=f"too small below {self.small:g}"),
+                Evidence("share of the run before the loss is below that of the mean", min(reached, 1.0), self.late,
+                         where=course.stream, step=record.steps),
+            ),
+            remedies=(remedy("normalise-targets", mean=f"{targets.mean:.4g}", std=f"{targets.sd:.4g}"),),
+        )  # fmt: skip
+
+
+def _reached(course: LossCourse, level: float) -> float:
+    """Share of the run after which the loss, over windows of a twentieth, stays mostly below a level; 2 for never."""
+    values = np.where(np.isfinite(course.values), course.values, np.inf)
+    width = max(len(values) // 20, 1)
+    medians = [float(np.median(values[i : i + width])) for i in range(0, len(values) - width + 1, width)]
+    below = np.flatnonzero(np.asarray(medians) < level)
+    return float(below[0] / len(medians)) if len(below) else 2.0

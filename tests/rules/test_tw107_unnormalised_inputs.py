@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from scaled import table, train
+from torch import nn
+
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw107_unnormalised_inputs import UnnormalisedInputs
+
+
+def codes(report):
+    return [d.code for d in report.diagnoses if d.code == "TW107"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fires_first_on_raw_features(seed):
+    report, _ = train(table("wine", seed, "raw"), nn.CrossEntropyLoss(), seed=seed)
+    found = report.diagnoses[0]
+    assert found.code == "TW107"
+    assert found.evidence[0].value > 100
+    assert found.evidence[1].value > 100
+    assert "x_train.std(0)" in found.remedies[0].how
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stays_silent_on_prepared_features_and_behind_a_batch_norm(seed):
+    assert not codes(train(table("wine", seed), nn.CrossEntropyLoss(), seed=seed)[0])
+    first = [nn.BatchNorm1d(13)]
+    assert not codes(train(table("wine", seed, "raw"), nn.CrossEntropyLoss(), seed=seed, first=first)[0])
+
+
+def test_stays_silent_on_large_inputs_that_are_learned():
+    x, y, x_val, y_val = table("wine", 0)
+    data = x * 300, y, x_val * 300, y_val
+    report, record = train(data, nn.CrossEntropyLoss(), optimizer=torch.optim.Adam, lr=1e-3)
+    assert record.series("input_stats", "train").history()[1][0, 3] > 100
+    assert not codes(report)
+
+
+def test_fires_where_validation_is_prepared_otherwise():
+    report, _ = train(table("wine", 0), nn.CrossEntropyLoss(), val_factor=20.0)
+    (found,) = [d for d in report.diagnoses if d.code == "TW107"]
+    assert found.remedies[0].id == "same-preparation"
+    assert found.evidence[0].value == pytest.approx(20, rel=0.5)
+
+
+def run(*, rms=200.0, uneven=1.0, end=1.0, first="Linear", steps=300, val=None, val_loss=2.0, finished=True):
+    record = RunRecord()
+    losses = np.linspace(1.1, end, steps) + 0.01 * np.random.default_rng(0).standard_normal(steps)
+    record.append("train_loss", "cross_entropy", np.arange(steps), losses)
+    record.append("input_stats", "train", 0, np.array([0, 0, 0, rms, -rms, rms, 0, rms * uneven, rms]))
+    if val is not None:
+        record.append("input_stats", "val", 10, np.array([0, 0, 0, val, -val, val, 0, val, val]))
+        record.append("val_loss", "val", 10, val_loss)
+        record.set_fact("validation", {"val": {"kind": "val", "primary": True}})
+    record.set_fact("parameters", [{"name": "0.weight", "module": "0"}])
+    record.set_fact("modules", [{"name": "a", "type": "Flatten"}, {"name": "0", "type": first}])
+    record.set_fact("run", {"steps": steps, "finished": finished})
+    return record
+
+
+def verdict(record, **thresholds):
+    return list(UnnormalisedInputs(**thresholds).check(record))
+
+
+@pytest.mark.parametrize(
+    ("fires", "silent"),
+    [
+        ({"rms": 11.0}, {"rms": 9.0}),
+        ({"rms": 0.04}, {"rms": 0.06}),
+        ({"rms": 1.0, "uneven": 31.0}, {"rms": 1.0, "uneven": 29.0}),
+        ({"end": 0.9}, {"end": 0.1}),
+        ({}, {"first": "BatchNorm1d"}),
+        ({"steps": 20}, {"steps": 19}),
+        ({"steps": 200, "finished": False}, {"steps": 199, "finished": False}),
+        ({"rms": 1.0, "val": 3.1}, {"rms": 1.0, "val": 2.9}),
+        ({"rms": 1.0, "val": 0.3}, {"rms": 1.0, "val": 0.4}),
+        ({"rms": 1.0, "val": 9.0}, {"rms": 1.0, "val": 9.0, "val_loss": 0.5}),
+    ],
+)
+def test_each_condition_is_needed(fires, silent):
+    assert len(verdict(run(**fires))) == 1
+    assert verdict(run(**silent)) == []
+
+
+def test_a_loss_that_is_not_finite_is_harm():
+    record = run()
+    record.append("train_loss", "cross_entropy", np.arange(300, 900), np.full(600, np.inf))
+    assert len(verdict(record)) == 1
+
+
+def test_abstains_where_inputs_were_not_seen():
+    with pytest.raises(NotChecked):
+        verdict(RunRecord())
