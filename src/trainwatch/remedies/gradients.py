@@ -103,4 +103,16 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§9",
     ),
+    RemedyEntry(
+        id="reinitialise",
+        title="Begin from weights of a deviation near sqrt(2 / fan-in)",
+        why="{layer} begins with a deviation of {present}; for {fan_in} inputs {proposed} keeps the signal's size.",
+        how="for module in model.modules():\n"
+        "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):\n"
+        '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # tanh: xavier_normal_\n'
+        "        if module.bias is not None:\n"
+        "            torch.nn.init.zeros_(module.bias)",
+        strength="strong",
+        section="§9",
+    ),
 )

@@ -22,4 +22,12 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="moderate",
         section="§9",
     ),
+    RemedyEntry(
+        id="higher-learning-rate",
+        title="Raise the learning rate from {present} to {proposed}",
+        why="All updates of this run sum up to {path} of the weights' length, in sound runs to about {usual} times it.",
+        how="optimizer = torch.optim.{optimizer}(model.parameters(), lr={proposed})  # {factor} times the present rate",
+        strength="strong",
+        section="§9",
+    ),
 )

@@ -57,7 +57,7 @@ class ClassImbalance(Rule):
     name = "class-imbalance"
     section = "§1"
     needs = ("train_classes",)
-    explains: ClassVar[dict[str, Predicate]] = {"TW102": always}
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW102", "TW202", "TW205", "TW208"), always)
 
     ratio: float = 3.0
     recall_gap: float = 0.1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.symptoms.classes import Confusion, confusions, share_bounds, train_classes
 
 
@@ -46,6 +47,7 @@ class MajorityCollapse(Rule):
     name = "majority-collapse"
     section = "§1"
     needs = ("train_classes", "val_confusion")
+    explains: ClassVar[dict[str, Predicate]] = {"TW208": always, "TW202": always, "TW205": always}
 
     imbalance: float = 2.0
     majority_share: float = 0.95

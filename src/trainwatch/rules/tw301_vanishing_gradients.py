@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
-from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of, weight_gain
-from trainwatch.symptoms.losses import loss_course
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.vanishing_remedies import RECURRENT, gated_cells, stronger_signal
+from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of
+from trainwatch.symptoms.losses import LossCourse, loss_course
 
-SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
-RECURRENT = ("RNN", "RNNCell")
-NORMALISATION = {"Linear": "BatchNorm1d", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d", "Conv3d": "BatchNorm3d"}
+FADED = 2.0  # decades that a profile which was severe at first must still fall by, in the middle of the run
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW602")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,10 @@ class VanishingGradients(Rule):
     RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
     through its logarithm. Fires after `min_steps` where the line falls by `decades` at the first step, at the last,
     and in `sustained` of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of
-    the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth.
+    the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth. A fall
+    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
+    the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
+    step, and one below `fading` leaves nothing of a long sequence.
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
@@ -53,11 +55,15 @@ class VanishingGradients(Rule):
     name: ClassVar[str] = "vanishing-gradients"
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     decades: float = 3.0
     steady: float = 0.7
     sustained: float = 0.75
     learned: float = 0.1
+    severe: float = 4.5
+    slow: float = 0.4
+    fading: float = 0.5
     min_steps: int = 50
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -65,20 +71,23 @@ class VanishingGradients(Rule):
         course, signal = record.memo(loss_course), record.memo(backward_signal)
         if record.memo(gradients_of) is None or course is None:
             raise NotChecked("several optimisers: their losses have no common course")
-        if signal is None:
-            raise NotChecked("fewer than three layers in a row have a gradient")
         if len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
+        cell = _fading_cell(record, self.fading)
+        if cell is not None and -np.inf < course.learned < self.learned:
+            yield self._through_time(record, course, *cell)
+            return
+        if signal is None:
+            raise NotChecked("fewer than three layers in a row have a gradient")
         falls = (signal.decades <= -self.decades) & (signal.steady >= self.steady)
         seen = falls[np.isfinite(signal.decades)]  # a block whose layers are dead or cut off says nothing
         lasting = len(seen) > len(falls) / 2 and falls[0] and seen[-1] and seen.mean() >= self.sustained
-        if not lasting or not -np.inf < course.learned < self.learned:
-            return
         measured = float(np.nanmedian(signal.decades))
-        margin = min(
-            (-measured - self.decades) / signal.error,
-            (self.learned - course.learned) / course.gained_error,
-        )
+        severe = signal.decades[0] <= -self.severe and measured <= -FADED
+        decades, limit = (FADED, self.slow) if severe and not lasting else (self.decades, self.learned)
+        if not (lasting or severe) or not -np.inf < course.learned < limit:
+            return
+        margin = min((-measured - decades) / signal.error, (limit - course.learned) / course.gained_error)
         starved = _starved(signal, self.decades)
         first, last = signal.parameters[0]["module"], signal.parameters[-1]["module"]
         goal = f"chance is {course.chance:.3g}" if course.chance is not None else f"it began at {course.start:.3g}"
@@ -92,7 +101,7 @@ class VanishingGradients(Rule):
                 Evidence(
                     "gradient of the first layer over the last",
                     10**measured,
-                    10**-self.decades,
+                    10**-decades,
                     where=first,
                     step=int(signal.steps[0]),
                     note=f"RMS gradient of each {signal.kind}; median over the run",
@@ -100,44 +109,42 @@ class VanishingGradients(Rule):
                 Evidence(
                     "share of the loss learned",
                     course.learned,
-                    self.learned,
+                    limit,
                     where=course.stream,
                     step=int(course.steps[-1]),
                     note=goal,
                 ),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
             ),
-            remedies=tuple(_remedies(record, signal, starved)),
+            remedies=tuple(stronger_signal(record, signal, starved)),
         )
+
+    def _through_time(self, record: RunRecord, course: LossCourse, module: str, gain: float) -> Diagnosis:
+        return self.diagnose(
+            f"'{module}' passes on {gain:.2g} of a gradient from one time step to the one before, {gain**10:.1g} over "
+            f"ten of them, and the loss went {course.story}",
+            margin=min((self.learned - course.learned) / course.gained_error, 1e3),
+            where=(module,),
+            onset_step=int(course.steps[0]),
+            evidence=(
+                Evidence("gain of the recurrent weight at the start", gain, self.fading, where=module, step=0),
+                Evidence("share of the loss learned", course.learned, self.learned, where=course.stream),
+            ),
+            remedies=tuple(gated_cells(record)),
+        )  # fmt: skip
+
+
+def _fading_cell(record: RunRecord, limit: float) -> tuple[str, float] | None:
+    """Module and gain of the first plain recurrent weight whose gain is below a limit."""
+    for p in record.facts.get("parameters", ()):
+        if p["kind"] == "recurrent" and p["module_type"] in RECURRENT and "std" in p:
+            gain = float(p["std"] * np.sqrt(p["shape"][1]))
+            if 0 < gain < limit:
+                return str(p["module"]), gain
+    return None
 
 
 def _starved(signal: Signal, decades: float) -> list[dict[str, Any]]:
     """Parameters whose gradient is below that of the largest by the threshold, the first layer first."""
     depth = signal.log_rms[0] - np.nanmax(signal.log_rms[0])
     return [p for p, fall in zip(signal.parameters, depth, strict=True) if fall <= -decades] or [signal.parameters[0]]
-
-
-def _remedies(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
-    chain = {p["module"]: p for p in signal.parameters[:-1]}
-    factor, names = f"{signal.factor:.2g}", list(chain)
-    modules = record.facts.get("modules", [])
-    last = next((m["order"] for m in modules if m["name"] == signal.parameters[-1]["module"]), len(modules))
-    squashing = [m for m in modules if m["type"] in SQUASHING and m["order"] < last]
-    if squashing:
-        types = " and ".join(dict.fromkeys(m["type"] for m in squashing))
-        yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], factor=factor)
-    for cell in [p for p in record.facts["parameters"] if p["module_type"] in RECURRENT][:1]:
-        cells = {"inputs": cell["shape"][-1], "hidden": cell["shape"][0]}  # the first tensor is input to hidden
-        yield remedy("lstm-gating", module=cell["module"], type=cell["module_type"], **cells)
-    plain = {name: p for name, p in chain.items() if p["module_type"] in NORMALISATION}
-    if plain:
-        norm = NORMALISATION[next(iter(plain.values()))["module_type"]]
-        in_use = bool(record.facts.get("regularisation", {}).get("normalisation"))
-        sizes = [(name, p["shape"][0]) for name, p in plain.items()]
-        yield remedy("batch-norm", already_in_use=in_use, count=len(sizes), module=norm, layers=sizes, factor=factor)
-        if (gain := weight_gain(record)) is not None:
-            yield remedy("initialisation", gain=f"{gain / signal.factor:.2g}", factor=factor, layers=list(plain))
-    ratio = f"{10 ** signal.decades[0]:.1g}"
-    yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
-    places = list(dict.fromkeys(p["module"] for p in starved))
-    yield remedy("pretrain-finetune", count=len(places), layers=places)

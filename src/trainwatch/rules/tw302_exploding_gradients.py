@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule, not_later
+from trainwatch.rules.base import NotChecked, Rule, always, not_later
 from trainwatch.symptoms.gradients import (
     Growth,
     Signal,
@@ -63,7 +63,7 @@ class ExplodingGradients(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[Any] = {"TW303": not_later}
+    explains: ClassVar[Any] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always) | {"TW303": not_later}
 
     decades: float = 2.0
     growth: float = 100.0

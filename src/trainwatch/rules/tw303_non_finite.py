@@ -10,7 +10,7 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.symptoms.gradients import gradients_of, learning_rate
 from trainwatch.symptoms.losses import NotFinite, not_finite
 
@@ -48,6 +48,7 @@ class NonFinite(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     at_first_look: ClassVar[bool] = True
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
 
     patience: int = 20
 

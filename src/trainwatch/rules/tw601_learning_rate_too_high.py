@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule, not_later
+from trainwatch.rules.base import NotChecked, Rule, always, not_later
+from trainwatch.rules.step_remedies import shorter_steps
 from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
-
-UPDATE = 0.01  # of the weights' length: a sane step
+from trainwatch.symptoms.motion import reach_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class LearningRateTooHigh(Rule):
 
     ## Symptom
     The loss leaps above its first value within the first updates, or loses in mid-run what it had gained, and stays
-    there.
+    there. Or the updates are never shorter than a good part of the weights, and the loss comes to rest high above 0.
 
     ## Why it hurts
     A step longer than the loss surface is smooth leads uphill. The weights end far away, where units are saturated or
@@ -34,7 +33,8 @@ class LearningRateTooHigh(Rule):
     Three things must come together, after `min_steps` or a loss that is not finite. The loss rises by `jump` of its
     first value and by `noise_jump` standard deviations. At the end less than `learned` of the loss of chance (else of
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
-    `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Silent where the gradient rose by
+    `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
+    `sustained` of the weights while less than `fair` of the loss of chance is gone. Silent where the gradient rose by
     `amplified` powers of ten from the last layer to the first before any update.
 
     ## Remedies
@@ -54,13 +54,18 @@ class LearningRateTooHigh(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[Any] = {"TW201": not_later, "TW202": not_later, "TW302": not_later, "TW303": not_later}
+    explains: ClassVar[Any] = {
+        **dict.fromkeys(("TW201", "TW202", "TW302", "TW303"), not_later),
+        **dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW603", "TW604"), always),
+    }
 
     jump: float = 0.5
     noise_jump: float = 5.0
     learned: float = 0.1
     relapse: float = 0.7
     update: float = 0.1
+    sustained: float = 0.3
+    fair: float = 0.75
     amplified: float = 2.0
     min_steps: int = 30
 
@@ -74,16 +79,18 @@ class LearningRateTooHigh(Rule):
         margin, from_best = course.harm(self.learned, self.relapse)
         since = course.best_step if from_best else int(course.steps[0])
         onset = _rise(course, self.jump, self.noise_jump, since, course.best if from_best else course.start)
-        if margin <= 0 or onset is None:
-            return
         signal = record.memo(backward_signal)
         if signal is not None and signal.decades[0] >= self.amplified:
             return  # TW302's: it was there before the first update
+        if margin <= 0 or onset is None:
+            yield from self._all_along(record, course)
+            return
         update = largest_update(record, since, onset - 1)
         if update is None:
             raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
         step, ratio = update
         if ratio < self.update:
+            yield from self._all_along(record, course)
             return
         rate, kind = learning_rate(record, step), gradients.optimizer["type"]
         yield self.diagnose(
@@ -96,27 +103,25 @@ class LearningRateTooHigh(Rule):
                 Evidence("loss at the end", course.end, course.bound(self.learned), where=course.stream),
                 Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
             ),
-            remedies=tuple(self._remedies(record, rate, ratio, step)),
+            remedies=tuple(shorter_steps(record, rate, ratio, step)),
         )
 
-    def _remedies(self, record: RunRecord, rate: float, ratio: float, step: int) -> Iterator[Remedy]:
-        gradients = record.memo(gradients_of)
-        assert gradients is not None
-        yield remedy(
-            "lower-learning-rate",
-            present=f"{rate:.3g}",
-            proposed=f"{rate * UPDATE / ratio:.1g}",
-            optimizer=gradients.optimizer["type"],
-            reason=f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}.",
+    def _all_along(self, record: RunRecord, course: LossCourse) -> Iterator[Diagnosis]:
+        reach = record.memo(reach_of)
+        if reach is None or reach.total < self.sustained * reach.steps or not course.gained < self.fair:
+            return
+        mean = reach.total / reach.steps
+        yield self.diagnose(
+            f"With a learning rate of {reach.rate:.3g} an update is on average {mean:.2g} times the weights' length at "
+            f"the start, and the loss went {course.story}",
+            margin=min((self.fair - course.gained) / course.gained_error, 1e3),
+            onset_step=0,
+            evidence=(
+                Evidence("mean update over weights", mean, self.sustained, step=int(course.steps[-1])),
+                Evidence("share of the loss that training removed", course.gained, self.fair, where=course.stream),
+            ),
+            remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
         )
-        yield remedy("warm-up", steps=max(10, record.steps // 20))
-        if (typical := gradients.typical_before(step + 1)) is not None:
-            yield remedy(
-                "gradient-clipping",
-                already_in_use=bool(record.facts.get("regularisation", {}).get("clipping")),
-                max_norm=f"{typical:.2g}",
-                reason=f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it.",
-            )
 
 
 def _rise(course: LossCourse, share: float, deviations: float, after: int, level: float) -> int | None:

@@ -12,7 +12,21 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 
 SHOWN = 5
-EFFECTS = ("TW201", "TW202", "TW203", "TW204", "TW205", "TW301", "TW302", "TW303", "TW601", "TW602", "TW603", "TW604")
+EFFECTS = (
+    "TW201",
+    "TW202",
+    "TW203",
+    "TW204",
+    "TW205",
+    "TW208",
+    "TW301",
+    "TW302",
+    "TW303",
+    "TW601",
+    "TW602",
+    "TW603",
+    "TW604",
+)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
         length += sum(f["norm"] ** 2 for f in facts.values())
-        rates = np.array([learning_rate(record, int(step), g) for step in steps])
+        rates = learning_rates(record, steps, g)
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += rates**2 * sum(f["numel"] for f in facts.values())
         else:
@@ -199,12 +199,17 @@ def weight_gain(record: RunRecord) -> float | None:
 
 def learning_rate(record: RunRecord, step: int, group: int = 0) -> float:
     """The learning rate that a group of the first optimiser had at a step."""
+    return float(learning_rates(record, np.array([step]), group)[0])
+
+
+def learning_rates(record: RunRecord, steps: Array, group: int = 0) -> Array:
+    """The learning rates that a group of the first optimiser had at some steps."""
     key = next(iter(record.keys("grad_norm")), "")
     series = record.series("lr", f"{key}/{group}")
     if series is None or not len(series):
-        return float(record.facts["optimizers"][key]["groups"][group]["lr"])
-    steps, values = series.history()
-    return float(values[max(int(np.searchsorted(steps, step, "right")) - 1, 0)])
+        return np.full(len(steps), float(record.facts["optimizers"][key]["groups"][group]["lr"]))
+    changed, values = series.history()
+    return np.asarray(values[np.maximum(np.searchsorted(changed, steps, "right") - 1, 0)], float)
 
 
 def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array, Series
+from trainwatch.symptoms.ranges import range_of
 
 BLOCKS = 20  # medians of this many equal parts of the run
 POINTS = 512  # rows looked at in a run whose past is folded
@@ -187,11 +188,15 @@ def not_finite(series: Series) -> NotFinite | None:
 
 
 def chance_of(record: RunRecord, stream: str) -> float | None:
-    """Loss of the best constant guess of a class, in nats; None where the criterion does not tell.
+    """Loss of the best constant guess; None where the criterion does not tell.
 
-    The entropy of the training targets, as far as they were counted, else the logarithm of the number of classes.
+    Of classes the entropy of the training targets in nats, as far as they were counted, else the logarithm of the
+    number of classes. Of a squared error the variance of the targets.
     """
     facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
+    if facts.get("function") == "mse_loss" and facts.get("reduction") == "mean":
+        targets = range_of(record, "target_stats", stream)
+        return targets.sd**2 if targets is not None and targets.sd > 0 else None
     if "cross_entropy" not in str(facts.get("function")) or facts.get("reduction") != "mean":
         return None
     width = facts.get("classes") or 0

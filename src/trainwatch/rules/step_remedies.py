@@ -1,0 +1,35 @@
+"""Remedies for steps that are too long (TW601, TW603, TW604)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainwatch.diagnosis import Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.symptoms.gradients import gradients_of
+
+UPDATE = 0.01  # of the weights' length: a sane step
+
+
+def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> Iterator[Remedy]:
+    """A lower rate, warm-up and clipping, for an update of `ratio` times the weights' length at a step."""
+    gradients = record.memo(gradients_of)
+    assert gradients is not None
+    yield remedy(
+        "lower-learning-rate",
+        present=f"{rate:.3g}",
+        proposed=f"{rate * UPDATE / ratio:.1g}",
+        optimizer=gradients.optimizer["type"],
+        reason=f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}.",
+    )
+    yield remedy("warm-up", steps=max(10, record.steps // 20))
+    if (typical := gradients.typical_before(step + 1)) is not None:
+        reason = f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it."
+        yield clipping(record, typical, reason)
+
+
+def clipping(record: RunRecord, max_norm: float, reason: str) -> Remedy:
+    """Clipping at a norm of this run."""
+    in_use = bool(record.facts.get("regularisation", {}).get("clipping"))
+    return remedy("gradient-clipping", already_in_use=in_use, max_norm=f"{max_norm:.2g}", reason=reason)

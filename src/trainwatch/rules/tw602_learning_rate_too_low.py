@@ -1,0 +1,92 @@
+"""TW602: all steps together are too short to get anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.symptoms.losses import LossCourse, loss_course
+from trainwatch.symptoms.motion import Reach, reach_of
+
+USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
+HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
+PLAIN = ("SGD",)
+
+
+@dataclass(frozen=True)
+class LearningRateTooLow(Rule):
+    """The rate is so small that the weights end where they began, and so does the loss.
+
+    ## Symptom
+    The lengths of all updates sum up to less than `path` of the length of the weights, and less than `learned` of the
+    loss of a constant guess is gone.
+
+    ## Why it hurts
+    The run costs what a good one costs. Whatever the network could learn is further away than its steps can take it.
+
+    ## How it is measured
+    Each update is at most rate times gradient for SGD (over 1 - momentum), and about the rate for each weight of
+    Adam's kin, from `grad_norm` and `lr`. Their sum bounds the path, whatever its turns. In sound trainings it is 2 to
+    60 times the weights. Judged at the end of runs of at least `steps` steps.
+
+    ## Remedies
+    `higher-learning-rate`, by the factor that this run lacks.
+
+    ## Not a fault when
+    The loss is good already, as in careful fine-tuning. Gradients vanish, or weights begin at tiny values: the rate is
+    not the cause then (TW301, TW309).
+
+    ## Sources
+    §9; Smith, "Cyclical learning rates for training neural networks" (2017), on finding the range of useful rates.
+    """
+
+    code = "TW602"
+    name = "learning-rate-too-low"
+    section = "§9"
+    needs = ("train_loss", "grad_norm", "lr")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
+
+    path: float = 0.4
+    learned: float = 0.4
+    steps: int = 20
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        if not record.facts.get("run", {}).get("finished"):
+            raise NotChecked("the run has not ended: how far its steps will lead is not known yet")
+        course, reach = record.memo(loss_course), record.memo(reach_of)
+        if course is None or reach is None:
+            raise NotChecked("the length of a step is not known for these optimisers")
+        if reach.steps < self.steps:
+            raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
+        if reach.total >= self.path or course.gained >= self.learned or not np.isfinite(course.end):
+            return
+        yield self._found(course, reach)
+
+    def _found(self, course: LossCourse, reach: Reach) -> Diagnosis:
+        kind = "plain" if reach.optimizer in PLAIN else "adaptive"
+        factor = USUAL / max(reach.total, 1e-9)
+        proposed = min(reach.rate * factor, max(HIGHEST[kind], 3 * reach.rate))
+        return self.diagnose(
+            f"with a learning rate of at most {reach.rate:.3g} all {reach.steps} updates together are no longer than "
+            f"{reach.total:.2g} of the weights; the loss went {course.story}",
+            margin=min((self.learned - course.gained) / course.gained_error, 1e3),
+            onset_step=0,
+            evidence=(
+                Evidence("sum of all updates over the weights", reach.total, self.path, step=int(course.steps[-1]),
+                         note=f"at most; {reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
+                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream,
+                         step=int(course.steps[-1])),
+            ),
+            remedies=(
+                remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{proposed:.1g}",
+                       factor=f"{proposed / max(reach.rate, 1e-30):.3g}", optimizer=reach.optimizer,
+                       path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}"),
+            ),
+        )  # fmt: skip

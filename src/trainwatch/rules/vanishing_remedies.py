@@ -1,0 +1,47 @@
+"""Remedies for gradients that vanish (TW301)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from trainwatch.diagnosis import Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.symptoms.gradients import Signal, weight_gain
+
+SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
+RECURRENT = ("RNN", "RNNCell")
+NORMALISATION = {"Linear": "BatchNorm1d", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d", "Conv3d": "BatchNorm3d"}
+
+
+def stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
+    """For a gradient that fades from layer to layer; `starved` are the parameters that it hardly reaches."""
+    chain = {p["module"]: p for p in signal.parameters[:-1]}
+    factor, names = f"{signal.factor:.2g}", list(chain)
+    modules = record.facts.get("modules", [])
+    last = next((m["order"] for m in modules if m["name"] == signal.parameters[-1]["module"]), len(modules))
+    squashing = [m for m in modules if m["type"] in SQUASHING and m["order"] < last]
+    if squashing:
+        types = " and ".join(dict.fromkeys(m["type"] for m in squashing))
+        yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], factor=factor)
+    yield from gated_cells(record)
+    plain = {name: p for name, p in chain.items() if p["module_type"] in NORMALISATION}
+    if plain:
+        norm = NORMALISATION[next(iter(plain.values()))["module_type"]]
+        in_use = bool(record.facts.get("regularisation", {}).get("normalisation"))
+        sizes = [(name, p["shape"][0]) for name, p in plain.items()]
+        yield remedy("batch-norm", already_in_use=in_use, count=len(sizes), module=norm, layers=sizes, factor=factor)
+        if (gain := weight_gain(record)) is not None:
+            yield remedy("initialisation", gain=f"{gain / signal.factor:.2g}", factor=factor, layers=list(plain))
+    ratio = f"{10 ** signal.decades[0]:.1g}"
+    yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
+    places = list(dict.fromkeys(p["module"] for p in starved))
+    yield remedy("pretrain-finetune", count=len(places), layers=places)
+
+
+def gated_cells(record: RunRecord) -> Iterator[Remedy]:
+    """A gated cell in place of the first plain recurrent one."""
+    for cell in [p for p in record.facts["parameters"] if p["module_type"] in RECURRENT][:1]:
+        cells = {"inputs": cell["shape"][-1], "hidden": cell["shape"][0]}  # the first tensor is input to hidden
+        yield remedy("lstm-gating", module=cell["module"], type=cell["module_type"], **cells)

@@ -1,0 +1,56 @@
+"""How far the updates of a run can have moved its weights: a bound from learning rates and gradient norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The longest path that the weights can have gone, over their length at the start.
+
+    Attributes:
+        total: The sum of the lengths of all updates over the norm of all weights.
+        steps: Optimiser steps that it was summed over.
+        rate: Highest learning rate of the run.
+        optimizer: Type of the optimiser.
+    """
+
+    total: float
+    steps: int
+    rate: float
+    optimizer: str
+
+
+def reach_of(record: RunRecord) -> Reach | None:
+    """The reach of a run; None where an update's length is not known from its gradient and rate.
+
+    Each update of an adaptive optimiser moves a weight by about its rate at most, one of SGD by rate times gradient,
+    over 1 - momentum in the long run. Steps of a folded past count as their windows' means.
+    """
+    gradients = record.memo(gradients_of)
+    if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE or not len(gradients.steps):
+        return None
+    column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
+    weight = np.diff(gradients.steps, append=gradients.steps[-1] + 1).astype(float)  # steps that a row stands for
+    moved, length, highest = np.zeros(len(gradients.steps)), 0.0, 0.0
+    for g, group in enumerate(gradients.optimizer["groups"]):
+        facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
+        facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
+        rates = learning_rates(record, gradients.steps, g)
+        length += sum(f["norm"] ** 2 for f in facts.values())
+        highest = max(highest, float(rates.max()))
+        if gradients.optimizer["type"] in ADAPTIVE:
+            moved += rates**2 * sum(f["numel"] for f in facts.values())
+        else:
+            some = gradients.norms[:, [column[p] for p in facts]] / max(1 - (group.get("momentum") or 0.0), 0.01)
+            moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
+    if not length:
+        return None
+    total = float((np.sqrt(moved) * weight).sum() / np.sqrt(length))
+    return Reach(total, int(weight.sum()), highest, gradients.optimizer["type"])
