@@ -37,7 +37,8 @@ class Underfitting(Rule):
     ## How it is measured
     The training loss, and the validation loss where there are passes enough, against the loss of a constant guess:
     the entropy of the classes, or the variance of the targets under a squared loss. The loss lies on a plateau: the
-    upper bound of what a fifth of the steps more would gain is small. Under strong dropout it need not.
+    upper bound of what a fifth of the steps more would gain is small. Where something holds the network back it is
+    enough that half as many steps again would not make it good; under strong dropout it need not settle at all.
 
     ## Remedies
     `weaker-regularisation`, `less-dropout`, `larger-model`; `boosting` as a measure of what can be reached.
@@ -77,8 +78,10 @@ class Underfitting(Rule):
         if learned > self.poor:
             return
         causes = restraints(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
-        flat = trends[0].gains_less_than(FLAT, of=abs(trends[0].chance or 1.0))  # validation, the less noisy one
-        if not flat and not any(c.slows for c in causes):
+        settled, guess = trends[0], abs(trends[0].chance or 1.0)  # validation, the less noisy one
+        flat = settled.gains_less_than(FLAT, of=guess)
+        hopeless = settled.gains_less_than(self.poor - max(learned, 0.0), of=guess, steps=0.5)
+        if not flat and not (causes and hopeless) and not any(c.slows for c in causes):
             return
         gap = validation.end - training.end if validation is not None else 0.0
         if not causes and (not STARTED < learned < self.remark or gap > GAP * abs(training.reference)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,9 +35,10 @@ class StoppedTooEarly(Rule):
     ## How it is measured
     The fall over the last third of the run, against the logarithm of time, and that over the stretch before it: their
     ratio says how the curve flattens out. The gain expected from that counts less two standard errors. With too few
-    passes the training loss is measured instead: the last validation pass must then be the lowest and promise as much,
-    and without any validation, where a falling loss may be memorising, the gain must be `min_gain_unseen`. At least
-    `learned` of the loss of a constant guess (else of the first loss) must be gone.
+    passes the training loss is measured instead: the last validation pass must then be the lowest and promise as much
+    (or the double, where the training loss is too noisy for a bound). Without any validation, where a falling loss may
+    be memorising, the gain must be `min_gain_unseen`. At least `learned` of the loss of a constant guess (else of the
+    first loss) must be gone.
 
     ## Remedies
     `train-longer`, by the number of epochs after which a stretch no longer gains much; `tune-learning-rate`.
@@ -77,7 +79,10 @@ class StoppedTooEarly(Rule):
             return
         least = max(share * trend.drop, self.min_relative * abs(trend.end))
         beyond = trend.gain - SURE * trend.gain_error - least
-        if beyond <= 0 or (curve is not None and not trend.validation and not _agrees(curve, least)):
+        if curve is not None and not trend.validation:
+            promise = _promise(curve)
+            beyond = max(min(beyond, promise - least), min(trend.gain, promise / 2) - least)
+        if beyond <= 0:
             return
         steps, more = trend.steps_until(ENOUGH), _in_words(record, trend)
         yield self.diagnose(
@@ -103,13 +108,17 @@ class StoppedTooEarly(Rule):
         )
 
 
-def _agrees(curve: ValidationCurve, least: float) -> bool:
-    """Whether the few validation passes there are also fall, and by as much."""
+def _promise(curve: ValidationCurve) -> float:
+    """What a further stretch would take off the validation loss at the pace of the last two of a few passes.
+
+    Minus infinity where the last pass is not the lowest one, infinity where there is but one.
+    """
     steps, losses = curve.steps[curve.steps > 0], curve.mean[curve.steps > 0]
     if len(steps) < 2:
-        return True
-    pace = (losses[-2] - losses[-1]) / np.log(steps[-1] / steps[-2])
-    return bool(losses[-1] <= losses.min() and pace * np.log(STRETCH) > least)
+        return math.inf
+    if losses[-1] > losses.min():
+        return -math.inf
+    return float((losses[-2] - losses[-1]) / np.log(steps[-1] / steps[-2]) * np.log(STRETCH))
 
 
 def _in_words(record: RunRecord, trend: Trend) -> str:

@@ -11,6 +11,7 @@ from trainwatch.symptoms.gradients import learning_rate
 
 TAKES_EFFECT = 1.0  # rate x decay x steps: the weights were pulled to 1 / e of themselves or less
 CLASSES_PER_UNIT = 3  # a layer with fewer units than a third of the classes can hardly tell them apart
+FEW_UNITS = 4  # draw as many straight boundaries: little for any two classes that need more than one
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,18 @@ def _decay(record: RunRecord, decay: float, penalty: float) -> list[Restraint]:
 
 
 def _narrow(record: RunRecord) -> list[Restraint]:
-    """A fully connected layer between two others, with far fewer units than there are classes."""
+    """A fully connected layer between two others, with a handful of units or far fewer than there are classes."""
     classes = max((f.get("classes") or 0 for f in record.facts.get("loss", {}).values()), default=0)
+    classified = record.facts.get("task") in ("binary", "multiclass")
     parameters = record.facts.get("parameters", ())
     layers = [p for p in parameters if p.get("kind") == "weight" and len(p["shape"]) == 2]
     ordered = sorted(layers, key=lambda p: p.get("order", 0))
     found = []
     for layer, following in pairwise(ordered):
         width = int(layer["shape"][0])
-        if width == int(following["shape"][1]) and width * CLASSES_PER_UNIT < classes:
-            text = f"{width} unit{'s' if width > 1 else ''} between two layers, for {classes} classes"
+        few = width * CLASSES_PER_UNIT < classes or (width <= FEW_UNITS and classified)
+        if width == int(following["shape"][1]) and few:
+            text = f"{width} unit{'s' if width > 1 else ''} between two layers, for {max(classes, 2)} classes"
             where, reason = layer.get("module") or layer["name"], f"There is a layer of {text}."
             found.append(Restraint(text, where, float(width), False, "larger-model", {"reason": reason}))
     return found
