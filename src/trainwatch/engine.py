@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterable
 from typing import Any
@@ -75,7 +76,7 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     """Put each diagnosis under the cause that explains it; none is deleted.
 
     Where several causes explain an effect, the worst and most confident one takes it. Causes are ordered worst
-    first, then by confidence, then by code.
+    first, then by confidence, then facts (infinite margin) before statistics, then by code.
     """
     rules = all_rules()
     order = sorted(range(len(found)), key=lambda i: _rank(found[i]))
@@ -96,8 +97,8 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     return sorted((build(i) for i in order if i not in parent), key=_rank)
 
 
-def _rank(d: Diagnosis) -> tuple[int, float, str, tuple[str, ...]]:
-    return (-d.severity.rank, -d.confidence, d.code, d.where)
+def _rank(d: Diagnosis) -> tuple[int, float, bool, str, tuple[str, ...]]:
+    return (-d.severity.rank, -d.confidence, math.isfinite(d.margin), d.code, d.where)
 
 
 def _has(quantity: str, record: RunRecord) -> bool:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from synthetic_gradients import chain, digits, make_record, mlp, train
+from synthetic_gradients import chain, digits, make_record, mlp, parameter, train
 from torch import nn
 
 from trainwatch.diagnosis import Severity
@@ -12,6 +12,7 @@ from trainwatch.rules.tw301_vanishing_gradients import VanishingGradients
 STEPS, DEPTH = 200, 8
 RNG = np.random.default_rng(0)
 STUCK = 2.3 + 0.03 * RNG.normal(size=STEPS)
+LEARNING_SLOWLY = np.linspace(2.3, 1.0, STEPS) + 0.03 * RNG.normal(size=STEPS)
 LEARNING = 2.3 * np.exp(-np.arange(STEPS) / 50) + 0.03 * RNG.normal(size=STEPS)
 
 
@@ -53,6 +54,37 @@ def test_fires(decades):
     assert "layers.14" not in found.where
 
 
+@pytest.mark.parametrize("losses", [STUCK, np.linspace(2.3, 1.7, STEPS)], ids=["stuck", "slow"])
+def test_a_severe_start_is_named_even_where_it_levels_out_at_last(losses):
+    (found,) = verdict(record(6.0, losses, late=0.5, when=slice(170, None)))
+    assert found.evidence[1].threshold == 0.4
+    assert verdict(record(4.0, losses, late=0.5, when=slice(170, None))) == []
+
+
+def through_time(gain, losses=STUCK, cell="RNN"):
+    weight = parameter("rnn.weight_hh_l0", "recurrent", 0, (32, 32), gain * 32**0.5, cell) | {"std": gain / 32**0.5}
+    head = parameter("head.weight", order=1, shape=(10, 32)) | {"std": 0.1}
+    return make_record(losses, np.full((STEPS, 2), 1e-2), parameters=[weight, head])
+
+
+def test_a_recurrent_weight_that_forgets_is_named_with_its_gain():
+    (found,) = verdict(through_time(0.3))
+    assert found.where == ("rnn",)
+    assert found.summary.startswith("'rnn' passes on 0.3 of a gradient from one time step to the one before")
+    assert [r.id for r in found.remedies] == ["lstm-gating"]
+    assert found.evidence[0].value == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [through_time(0.6), through_time(0.3, LEARNING), through_time(0.3, cell="LSTM")],
+    ids=["gain", "learns", "gated"],
+)
+def test_a_recurrent_weight_is_silent_where_it_keeps_the_net_learns_or_is_gated(made):
+    with pytest.raises(NotChecked, match="fewer than three layers"):
+        verdict(made)
+
+
 def test_the_message_says_how_much_where_and_what_came_of_it_once():
     (found,) = verdict(record(7.0))
     assert found.summary == (
@@ -81,9 +113,11 @@ SILENT = {
     "the profile is mild": record(2.5),
     "flat profile on a task that cannot be learned": record(0.0),
     "gradient grows towards the first layer": record(-6.0),
-    "it levelled out": record(6.0, late=0.5),
-    "it levelled out at last": record(6.0, late=0.5, when=slice(170, None)),
-    "it came and went": record(6.0, late=0.5, when=slice(50, 150)),
+    "it levelled out": record(4.0, late=0.5),
+    "it levelled out at last": record(4.0, late=0.5, when=slice(170, None)),
+    "it came and went": record(4.0, late=0.5, when=slice(50, 150)),
+    "it was severe and faded for good": record(6.0, late=0.5, when=slice(20, None)),
+    "it was severe, levelled out, and the net learns": record(6.0, LEARNING_SLOWLY, late=0.5, when=slice(170, None)),
     "it was not there at first: units that saturated later": record(6.0, late=0.0, when=slice(0, 1)),
     "flat epochs first, then it learns": record(4.0, np.r_[STUCK[:120], LEARNING[:80] * 0.4]),
     "the loss is not finite": record(6.0, np.r_[STUCK[:100], np.full(100, np.inf)]),

@@ -64,16 +64,27 @@ SILENT = {
     "a leap that is made good": record(np.r_[2.3, 40.0, 25.0, 12.0, LEARNING[4:]]),
     "a spike in mid-run": record(np.r_[LEARNING[:100], 30.0, LEARNING[101:]]),
     "a spike near the end": record(np.r_[LEARNING[:195], 30.0, LEARNING[196:]]),
-    "stuck from the start without a leap": record(2.3 + NOISE),
-    "noise as large as the leap": record(2.3 + np.abs(20 * NOISE)),
+    "stuck from the start without a leap": record(2.3 + NOISE, lr=2.0),
+    "noise as large as the leap": record(2.3 + np.abs(20 * NOISE), lr=2.0),
     "a leap after a step of sane length": record(lr=1.0),
-    "some of the gain is lost": record(np.r_[LEARNING[:120], np.full(80, 1.0)]),
+    "some of the gain is lost": record(np.r_[LEARNING[:120], np.full(80, 1.0)], lr=2.0),
+    "long steps all along that lead somewhere": record(np.r_[LEARNING[:120], np.full(80, 0.5)]),
 }
 
 
 @pytest.mark.parametrize("made", SILENT.values(), ids=SILENT)
 def test_silent(made):
     assert verdict(made) == []
+
+
+@pytest.mark.parametrize("losses", [2.3 + NOISE, np.r_[LEARNING[:120], np.full(80, 1.0)]], ids=["stuck", "stopped"])
+def test_steps_that_are_too_long_all_along_need_no_leap(losses):
+    """An update of 0.3 of the weights and more, on average, and the loss comes to rest high above zero."""
+    (found,) = verdict(record(losses, lr=4.0))
+    assert found.evidence[0].value == pytest.approx(4.0 * RMS / WEIGHT)
+    assert found.evidence[0].threshold == 0.3
+    assert found.onset_step == 0
+    assert verdict(record(losses, lr=2.0)) == []
 
 
 def test_a_restart_of_the_schedule_that_recovers_is_no_fault():
@@ -104,7 +115,7 @@ def test_the_rate_is_that_of_the_step():
     assert found.summary.startswith("With a learning rate of 100 the update at step 11")
 
 
-@pytest.mark.parametrize(("lr", "then", "at"), [(1e-3, 100.0, 121), (100.0, 1e-3, 20)], ids=["after", "long before"])
+@pytest.mark.parametrize(("lr", "then", "at"), [(1e-3, 2.0, 121), (2.0, 1e-3, 20)], ids=["after", "long before"])
 def test_long_steps_at_another_time_are_not_to_blame(lr, then, at):
     made = record(RELAPSE, lr=lr)
     made.append("lr", "default/0", at, then)

@@ -26,7 +26,7 @@ class LearningRateTooLow(Rule):
 
     ## Symptom
     The lengths of all updates sum up to less than `path` of the length of the weights, and less than `learned` of the
-    loss of a constant guess is gone.
+    loss of a constant guess is gone. One update is on average shorter than `each` of the weights.
 
     ## Why it hurts
     The run costs what a good one costs. Whatever the network could learn is further away than its steps can take it.
@@ -41,7 +41,7 @@ class LearningRateTooLow(Rule):
 
     ## Not a fault when
     The loss is good already, as in careful fine-tuning. Gradients vanish, or weights begin at tiny values: the rate is
-    not the cause then (TW301, TW309).
+    not the cause then (TW301, TW309). Steps are of usual length but few: the run is short then (TW205).
 
     ## Sources
     §9; Smith, "Cyclical learning rates for training neural networks" (2017), on finding the range of useful rates.
@@ -54,6 +54,7 @@ class LearningRateTooLow(Rule):
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
 
     path: float = 0.4
+    each: float = 0.002
     learned: float = 0.4
     steps: int = 20
 
@@ -65,7 +66,9 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
-        if reach.total >= self.path or course.gained >= self.learned or not np.isfinite(course.end):
+        if reach.total >= self.path or reach.total >= self.each * reach.steps:
+            return
+        if course.gained >= self.learned or not np.isfinite(course.end):
             return
         yield self._found(course, reach)
 
