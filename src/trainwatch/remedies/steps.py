@@ -30,4 +30,42 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§9",
     ),
+    RemedyEntry(
+        id="decay-learning-rate",
+        title="Let the learning rate decay to zero by the end",
+        why="Shorter and shorter steps come to rest in the minimum that steps of one length leap over.",
+        how="schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})\n"
+        "# after each optimizer.step():\n"
+        "schedule.step()",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="lower-momentum",
+        title="Lower the momentum from {present} to about {proposed}",
+        why="Momentum carries the weights past the minimum and back again; with less of it they swing less long.",
+        how='for group in optimizer.param_groups:\n    group["momentum"] = {proposed}  # was {present}',
+        strength="moderate",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="look-at-spikes",
+        title="Look at the batches of steps {steps}",
+        why="Values out of range, wrong units or wrong labels of single samples make such losses. What is broken is "
+        "better removed than clipped.",
+        how="# in the training loop, after the loss is computed:\n"
+        "if loss.item() > {most:.3g}:\n"
+        "    worst = inputs.flatten(1).abs().amax(1)  # largest entry of each sample\n"
+        "    print(worst.topk(min(3, len(worst))), targets)",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="robust-loss",
+        title="Use a loss that grows only linearly with a large error",
+        why="A squared error weighs one error of 100 like 10,000 of 1.",
+        how="criterion = torch.nn.HuberLoss(delta=1.0)  # in place of {present}; delta in the targets' unit",
+        strength="moderate",
+        section="§5",
+    ),
 )

@@ -63,7 +63,9 @@ class ExplodingGradients(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[Any] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always) | {"TW303": not_later}
+    explains: ClassVar[Any] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW604"), always) | {
+        "TW303": not_later
+    }
 
     decades: float = 2.0
     growth: float = 100.0

@@ -10,8 +10,9 @@ from trainwatch.record import RunRecord
 from trainwatch.symptoms.gradients import learning_rate
 
 TAKES_EFFECT = 1.0  # rate x decay x steps: the weights were pulled to 1 / e of themselves or less
-CLASSES_PER_UNIT = 3  # a layer with fewer units than a third of the classes can hardly tell them apart
+CLASSES_PER_UNIT = 3  # a layer of a few units, fewer than a third of the classes, can hardly tell them apart
 FEW_UNITS = 4  # draw as many straight boundaries: little for any two classes that need more than one
+SOME_UNITS = 8  # and more of them have room for hundreds of classes
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _narrow(record: RunRecord) -> list[Restraint]:
     found = []
     for layer, following in pairwise(ordered):
         width = int(layer["shape"][0])
-        few = width * CLASSES_PER_UNIT < classes or (width <= FEW_UNITS and classified)
+        few = width <= (SOME_UNITS if width * CLASSES_PER_UNIT < classes else FEW_UNITS if classified else 0)
         if width == int(following["shape"][1]) and few:
             text = f"{width} unit{'s' if width > 1 else ''} between two layers, for {max(classes, 2)} classes"
             where, reason = layer.get("module") or layer["name"], f"There is a layer of {text}."
