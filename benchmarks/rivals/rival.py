@@ -45,7 +45,8 @@ class Rival:
 
     def judge(self, record: RunRecord) -> list[Alarm]:
         """Alarms on a record, in the order of the rules."""
-        return [alarm for rule in self.rules for alarm in rule(record)]
+        with np.errstate(all="ignore"):  # losses that are not finite
+            return [alarm for rule in self.rules for alarm in rule(record)]
 
 
 def training_loss(record: RunRecord) -> Array:

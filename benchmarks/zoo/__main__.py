@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.zoo import tables
 from benchmarks.zoo.scenario import HALVES, SEEDS, ScenarioError, scenarios
 from benchmarks.zoo.store import RECORDS, is_stored
+from trainwatch.rules import all_rules
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=None if os.isatty(1) else 160)
@@ -74,7 +75,10 @@ def judge(
     if families and half != "tuning":
         raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
     began = time.perf_counter()
-    outcomes = judge_all(folder, scenarios(half, *(families or ())), workers, rivals)
+    wanted = scenarios(half, *(families or ()))
+    rules = set(all_rules())
+    chosen = [s for s in wanted if not set(s.truth) - rules]
+    outcomes = judge_all(folder, chosen, workers, rivals)
     for part in HALVES:
         of_part = {name: [o for o in some if o.scenario.half == part] for name, some in outcomes.items()}
         ours = of_part["trainwatch"]
@@ -87,6 +91,9 @@ def judge(
         console.print(tables.totals_table({name: totals(some) for name, some in of_part.items()}, title))
     runs = len(outcomes["trainwatch"])
     console.print(f"{runs} records judged in {time.perf_counter() - began:.1f} s")
+    awaited = sorted({code for s in wanted for code in set(s.truth) - rules})
+    if awaited:
+        console.print(f"{len(wanted) - len(chosen)} faulty forms await their rule: {', '.join(awaited)}")
 
 
 @app.command()

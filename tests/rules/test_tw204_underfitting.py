@@ -82,7 +82,7 @@ def test_without_one_it_is_a_remark(facts):
 
 SILENT = {
     "well-learned": (np.r_[np.linspace(2.3, 0.3, 5), np.full(15, 0.3)], None),
-    "still-falling": (np.linspace(2.3, 1.4, 20), None),
+    "still-falling": (np.linspace(2.3, 1.0, 20), None),
     "memorising": (STUCK, np.linspace(2.2, 0.1, 20)),
 }
 
@@ -91,6 +91,26 @@ SILENT = {
 @pytest.mark.parametrize("facts", [{}, decay(2.0)], ids=["free", "held-back"])
 def test_stays_silent(loss, training, facts):
     assert verdict(record_of(loss, training, **facts)) == []
+
+
+def test_held_back_is_also_what_falls_too_slowly_to_become_good():
+    falling = np.linspace(2.3, 1.6, 20)
+    (found,) = verdict(record_of(falling, **decay(2.0)))
+    assert found.severity == Severity.WARNING
+    assert verdict(record_of(falling)) == []
+
+
+NARROW = [(4, 10, "multiclass", True), (4, 2, "binary", True), (5, 10, "multiclass", False), (4, 10, None, False),
+          (8, 30, "multiclass", True), (9, 100, "language-model", False)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "classes", "task", "narrow"), NARROW)
+def test_a_narrow_layer_has_a_few_units(width, classes, task, narrow):
+    known = {"cross_entropy": {**LOSS["cross_entropy"], "classes": classes}}
+    facts = {**layers(64, width, classes), "task": task, "loss": known, "run": DONE}
+    curve = STUCK * np.log(classes) / np.log(10)
+    (found,) = verdict(fit_record(curve, training=curve, **facts))
+    assert (found.severity == Severity.WARNING) == narrow
 
 
 def test_strong_dropout_makes_the_fall_slow():

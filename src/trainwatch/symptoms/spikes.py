@@ -63,6 +63,7 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
         return None
     least = height * abs(course.reference)
     near = np.flatnonzero(values > np.median(values) + least / 2)
+    near = near[near > NEIGHBOURS // 2]  # before that there is no level yet: an untrained net may begin high
     near = np.sort(near[np.argsort(values[near])[-MOST:]])
     padded = np.pad(values, NEIGHBOURS // 2, mode="reflect")
     around = np.lib.stride_tricks.sliding_window_view(padded, NEIGHBOURS)[near]
