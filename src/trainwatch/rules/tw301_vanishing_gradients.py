@@ -99,26 +99,14 @@ class VanishingGradients(Rule):
             where=tuple(dict.fromkeys(p["module"] for p in starved)),
             onset_step=int(signal.steps[0]),
             evidence=(
-                Evidence(
-                    "gradient of the first layer over the last",
-                    10**measured,
-                    10**-decades,
-                    where=first,
-                    step=int(signal.steps[0]),
-                    note=f"RMS gradient of each {signal.kind}; median over the run",
-                ),
-                Evidence(
-                    "share of the loss learned",
-                    course.learned,
-                    limit,
-                    where=course.stream,
-                    step=int(course.steps[-1]),
-                    note=goal,
-                ),
+                Evidence("gradient of the first layer over the last", 10**measured, 10**-decades, where=first,
+                         step=int(signal.steps[0]), note=f"RMS gradient of each {signal.kind}; median over the run"),
+                Evidence("share of the loss learned", course.learned, limit, where=course.stream,
+                         step=int(course.steps[-1]), note=goal),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
             ),
             remedies=tuple(stronger_signal(record, signal, starved)),
-        )
+        )  # fmt: skip
 
     def _through_time(self, record: RunRecord, course: LossCourse, module: str, gain: float) -> Diagnosis:
         return self.diagnose(

@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule, always, not_later
+from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.gradients import (
     Growth,
     Signal,
@@ -26,6 +27,7 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 
 RECURRENT = ("RNN", "RNNCell")
 UPDATE = 0.01  # of the weights' length: a sane step
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW604")
 GROWTH_ERROR = 0.3  # decades: scatter of single norms in sound runs
 
 
@@ -63,9 +65,7 @@ class ExplodingGradients(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[Any] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW604"), always) | {
-        "TW303": not_later
-    }
+    explains: ClassVar[Any] = dict.fromkeys(EFFECTS, always) | {"TW303": not_later}
 
     decades: float = 2.0
     growth: float = 100.0
@@ -139,9 +139,8 @@ def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:
     if cap is None:
         cap = float(gradients.total[0]) * min(UPDATE / ratio if ratio else 1.0, 1.0)
         reason = f"No norm was sane; by this cap the first update is at most {UPDATE:.0%} of the weights."
-    in_use = bool(record.facts.get("regularisation", {}).get("clipping"))
     if np.isfinite(cap):
-        yield remedy("gradient-clipping", already_in_use=in_use, max_norm=f"{cap:.2g}", reason=reason)
+        yield clipping(record, cap, reason)
     if ratio is not None and UPDATE < ratio < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
         reason = f"The update at step {before} was {ratio:.2g} times as long as the weights."
         rate, kind = learning_rate(record, before), gradients.optimizer["type"]
