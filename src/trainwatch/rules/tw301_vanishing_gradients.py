@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.rules.vanishing_remedies import RECURRENT, gated_cells, stronger_signal
+from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
 from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 

@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule, always, not_later
+from trainwatch.rules.depth_remedies import gated_cells
 from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.gradients import (
     Growth,
@@ -25,7 +26,6 @@ from trainwatch.symptoms.gradients import (
 )
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
-RECURRENT = ("RNN", "RNNCell")
 UPDATE = 0.01  # of the weights' length: a sane step
 EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW604")
 GROWTH_ERROR = 0.3  # decades: scatter of single norms in sound runs
@@ -143,9 +143,7 @@ def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:
         yield clipping(record, cap, reason)
     if ratio is not None and UPDATE < ratio < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
         reason = f"The update at step {before} was {ratio:.2g} times as long as the weights."
-        rate, kind = learning_rate(record, before), gradients.optimizer["type"]
-        lower = f"{rate * UPDATE / ratio:.1g}"
-        yield remedy("lower-learning-rate", present=f"{rate:.3g}", proposed=lower, optimizer=kind, reason=reason)
-    for cell in [p for p in gradients.parameters if p["module_type"] in RECURRENT][:1]:  # its input to hidden tensor
-        sizes = {"inputs": cell["shape"][-1], "hidden": cell["shape"][0]}
-        yield remedy("lstm-gating", module=cell["module"], type=cell["module_type"], **sizes)
+        rate = learning_rate(record, before)
+        numbers = {"present": f"{rate:.3g}", "proposed": f"{rate * UPDATE / ratio:.1g}", "reason": reason}
+        yield remedy("lower-learning-rate", optimizer=gradients.optimizer["type"], **numbers)
+    yield from gated_cells(record)

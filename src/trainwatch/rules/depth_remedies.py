@@ -1,4 +1,4 @@
-"""Remedies for gradients that vanish (TW301)."""
+"""Remedies for gradients that vanish or explode over depth or time (TW301, TW302)."""
 
 from __future__ import annotations
 
