@@ -97,10 +97,22 @@ def judge(
 
 
 @app.command()
-def freeze(folder: Folder = RECORDS, fixtures: Annotated[Path, typer.Option(help="Where to.")] = FIXTURES) -> None:
-    """Copy the newest records of the runs that the tests judge over the committed ones."""
-    for path in sorted(fixtures.rglob("*.npz")):
-        shutil.copyfile(folder / path.relative_to(fixtures), path)
+def freeze(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="FAMILY/FORM-SEED; those committed already by default.")
+    ] = None,
+    folder: Folder = RECORDS,
+    fixtures: Annotated[Path, typer.Option(help="Where to.")] = FIXTURES,
+) -> None:
+    """Copy stored records of the tuning half to where the tests judge them."""
+    wanted = [Path("tuning", f"{run}.npz") for run in runs or ()]
+    for path in wanted or sorted(p.relative_to(fixtures) for p in fixtures.rglob("*.npz")):
+        if not (folder / path).is_file():
+            raise typer.BadParameter(
+                f"no record of {path.with_suffix('').relative_to('tuning')}: train its family first"
+            )
+        (fixtures / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / path, fixtures / path)
         console.print(str(path), highlight=False)
 
 
