@@ -7,7 +7,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.rivals import RIVALS
-
 from benchmarks.zoo.scenario import SEEDS, Scenario
 from benchmarks.zoo.score import Outcome, Said
 from benchmarks.zoo.store import path_of, restore

@@ -55,7 +55,7 @@ class LossSpikes(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
 
     count: int = 2
-    height: float = 1.0
+    height: float = 0.5
     deviations: float = 10.0
     gradient: float = 100.0
     energy: float = 0.75

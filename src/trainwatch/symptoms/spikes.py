@@ -63,7 +63,6 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
         return None
     least = height * abs(course.reference)
     near = np.flatnonzero(values > np.median(values) + least / 2)
-    near = near[near > NEIGHBOURS // 2]  # before that there is no level yet: an untrained net may begin high
     near = np.sort(near[np.argsort(values[near])[-MOST:]])
     padded = np.pad(values, NEIGHBOURS // 2, mode="reflect")
     around = np.lib.stride_tricks.sliding_window_view(padded, NEIGHBOURS)[near]
@@ -80,11 +79,11 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
 
 
 def _runs(places: Array, high: Array) -> list[Array]:
-    """Indices into `places`, those of one spike together; what lasts is no spike."""
+    """Indices into `places`, those of one spike together; what lasts is none, nor is a run that begins high."""
     if not len(high):
         return []
     together = np.split(high, np.flatnonzero(np.diff(places[high]) >= APART) + 1)
-    return [run for run in together if places[run[-1]] - places[run[0]] < BRIEF]
+    return [run for run in together if places[run[-1]] - places[run[0]] < BRIEF and places[run[0]] > 0]
 
 
 def _gradients(record: RunRecord, steps: Array, highest: int) -> tuple[float | None, float | None]:
