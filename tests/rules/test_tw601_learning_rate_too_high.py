@@ -87,6 +87,22 @@ def test_steps_that_are_too_long_all_along_need_no_leap(losses):
     assert verdict(record(losses, lr=2.0)) == []
 
 
+def test_steps_longer_than_the_weights_must_have_led_to_a_good_loss():
+    nearly = np.r_[LEARNING[:120], np.full(80, 0.4)]
+    (found,) = verdict(record(nearly, lr=12.0))
+    assert found.evidence[1].threshold == 0.9
+    assert verdict(record(nearly, lr=8.0)) == []
+    assert verdict(record(np.r_[LEARNING[:120], np.full(80, 0.2)], lr=12.0)) == []
+
+
+def test_weights_that_begin_near_zero_do_not_make_the_steps_long():
+    tiny = [p | {"norm": p["norm"] / 100} for p in PARAMETERS]
+    table = np.full((STEPS, 2 * DEPTH), RMS)
+    made = make_record(2.3 + NOISE, table, parameters=tiny, modules=MODULES, lr=0.5)
+    assert verdict(made) == []
+    assert len(verdict(make_record(2.3 + NOISE, table, parameters=tiny, modules=MODULES, lr=5.0))) == 1
+
+
 def test_a_restart_of_the_schedule_that_recovers_is_no_fault():
     losses = np.r_[LEARNING[:100], LEARNING[20:120]]
     assert verdict(record(losses)) == []

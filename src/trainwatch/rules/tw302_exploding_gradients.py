@@ -144,6 +144,10 @@ def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:
     if ratio is not None and UPDATE < ratio < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
         reason = f"The update at step {before} was {ratio:.2g} times as long as the weights."
         rate = learning_rate(record, before)
-        numbers: dict[str, Any] = {"present": f"{rate:.3g}", "proposed": f"{rate * UPDATE / ratio:.1g}", "reason": reason}
+        numbers: dict[str, Any] = {
+            "present": f"{rate:.3g}",
+            "proposed": f"{rate * UPDATE / ratio:.1g}",
+            "reason": reason,
+        }
         yield remedy("lower-learning-rate", optimizer=gradients.optimizer["type"], **numbers)
     yield from gated_cells(record)

@@ -34,8 +34,9 @@ class LearningRateTooHigh(Rule):
     first value and by `noise_jump` standard deviations. At the end less than `learned` of the loss of chance (else of
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
     `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
-    `sustained` of the weights while less than `fair` of the loss of chance is gone. Silent where the gradient rose by
-    `amplified` powers of ten from the last layer to the first before any update.
+    `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
+    than `good` is gone. Silent where the gradient rose by `amplified` powers of ten from the last layer to the first
+    before any update.
 
     ## Remedies
     `lower-learning-rate` to where an update is a hundredth of the weights; `warm-up`; `gradient-clipping`.
@@ -66,6 +67,8 @@ class LearningRateTooHigh(Rule):
     update: float = 0.1
     sustained: float = 0.3
     fair: float = 0.75
+    huge: float = 1.0
+    good: float = 0.9
     amplified: float = 2.0
     min_steps: int = 30
 
@@ -108,17 +111,20 @@ class LearningRateTooHigh(Rule):
 
     def _all_along(self, record: RunRecord, course: LossCourse) -> Iterator[Diagnosis]:
         reach = record.memo(reach_of)
-        if reach is None or reach.total < self.sustained * reach.steps or not course.gained < self.fair:
+        if reach is None:
             return
         mean = reach.total / reach.steps
+        fair = self.good if mean >= self.huge else self.fair
+        if mean < self.sustained or not course.gained < fair:
+            return
         yield self.diagnose(
             f"With a learning rate of {reach.rate:.3g} an update is on average {mean:.2g} times the weights' length at "
             f"the start, and the loss went {course.story}",
-            margin=min((self.fair - course.gained) / course.gained_error, 1e3),
+            margin=min((fair - course.gained) / course.gained_error, 1e3),
             onset_step=0,
             evidence=(
                 Evidence("mean update over weights", mean, self.sustained, step=int(course.steps[-1])),
-                Evidence("share of the loss that training removed", course.gained, self.fair, where=course.stream),
+                Evidence("share of the loss that training removed", course.gained, fair, where=course.stream),
             ),
             remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
         )

@@ -9,13 +9,15 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates
 
+LEAST_GAIN = 0.3  # deviation times the root of the fan-in: weights that begin near zero soon have such a length
+
 
 @dataclass(frozen=True)
 class Reach:
     """The longest path that the weights can have gone, over their length at the start.
 
     Attributes:
-        total: The sum of the lengths of all updates over the norm of all weights.
+        total: The sum of the lengths of all updates over the norm of all weights, small ones taken as larger.
         steps: Optimiser steps that it was summed over.
         rate: Highest learning rate of the run.
         optimizer: Type of the optimiser.
@@ -41,9 +43,9 @@ def reach_of(record: RunRecord) -> Reach | None:
     moved, length, highest = np.zeros(len(gradients.steps)), 0.0, 0.0
     for g, group in enumerate(gradients.optimizer["groups"]):
         facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
-        facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
+        facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and len(f["shape"]) > 1}
         rates = learning_rates(record, gradients.steps, g)
-        length += sum(f["norm"] ** 2 for f in facts.values())
+        length += sum(max(f["norm"] ** 2, LEAST_GAIN**2 * f["shape"][0]) for f in facts.values())
         highest = max(highest, float(rates.max()))
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += rates**2 * sum(f["numel"] for f in facts.values())
