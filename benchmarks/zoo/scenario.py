@@ -258,6 +258,9 @@ def _scenarios(half: str, family: str, found: dict[str, Any]) -> Iterator[Scenar
     faults, truth = found.get("faults", {}), tuple(found.get("truth", ()))
     if bool(faults) != bool(truth):
         raise ScenarioError("faults need a truth, and a truth needs faults")
+    twice = {"base", *found.get("variants", {})} & set(faults) | {"base"} & set(found.get("variants", {}))
+    if twice:
+        raise ScenarioError(f"two forms have the same name: {', '.join(sorted(twice))}")
     parts = {part: _overlaid(cls(), found.get("base", {}).get(part, {}), part) for part, cls in PARTS.items()}
     _known(found.get("base", {}), PARTS, "base")
     base = Scenario(half, family, "base", False, bool(faults), (), (), False, **parts)

@@ -63,6 +63,7 @@ def test_what_changes_the_training_changes_the_fingerprint(tmp_path):
         ('summary = "s"\n[base.modell]\nhidden = [8]', "did you mean 'model'"),
         ('summary = "s"\n[base.loop]\nepochs = "many"', "loop.epochs must be of type int"),
         ('summary = "s"\n[variants.a]\ntruth = ["TW703"]', "has no 'truth'"),
+        (FAULTY.replace("variants.wide", "variants.both"), "two forms have the same name: both"),
         ("summary = ", "twice.toml"),
     ],
 )
