@@ -17,9 +17,17 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="relu-family",
         title="Replace {types} between the layers by ReLU or one of its family",
-        why="Here a layer passes back {factor} of the gradient that it gets. A sigmoid's slope is at most 1/4, "
-        "a saturated tanh's near 0; that of ReLU is 1 wherever the unit is on.",
+        why="{reason} A sigmoid's slope is at most 1/4, a saturated tanh's near 0; that of ReLU is 1 wherever the unit "
+        "is on.",
         how=_SWAP + "nn.ReLU())  # or nn.LeakyReLU(0.1), nn.GELU()",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="leaky-relu",
+        title="Use a ReLU that leaks",
+        why="A small slope below zero lets a gradient through, so a unit that is off for all samples can come back.",
+        how=_SWAP + "nn.LeakyReLU(0.01))  # or nn.GELU(), nn.SiLU(); functional: torch.nn.functional.leaky_relu(x)",
         strength="strong",
         section="§9",
     ),
@@ -108,7 +116,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Begin from weights of a deviation near sqrt(2 / fan-in)",
         why="{layer} begins with a deviation of {present}; for {fan_in} inputs {proposed} keeps the signal's size.",
         how="for module in model.modules():\n"
-        "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):\n"
+        "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"
         '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # tanh: xavier_normal_\n'
         "        if module.bias is not None:\n"
         "            torch.nn.init.zeros_(module.bias)",

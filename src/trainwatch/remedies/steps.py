@@ -26,7 +26,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="higher-learning-rate",
         title="Raise the learning rate from {present} to {proposed}",
         why="All updates of this run sum up to {path} of the weights' length, in sound runs to about {usual} times it.",
-        how="optimizer = torch.optim.{optimizer}(model.parameters(), lr={proposed})  # {factor} times the present rate",
+        how="for group in optimizer.param_groups:  # before the loop; all else as it is\n"
+        '    group["lr"] = {proposed}  # was {present}',
         strength="strong",
         section="§9",
     ),

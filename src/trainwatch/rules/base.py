@@ -96,3 +96,8 @@ def always(cause: Diagnosis, effect: Diagnosis) -> bool:
 def not_later(cause: Diagnosis, effect: Diagnosis) -> bool:
     """Predicate: the cause began no later than the effect, as far as both onsets are known."""
     return cause.onset_step is None or effect.onset_step is None or cause.onset_step <= effect.onset_step
+
+
+def no_surer(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: the effect is no surer than the cause, which accounts for it."""
+    return effect.confidence <= cause.confidence

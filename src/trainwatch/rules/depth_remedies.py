@@ -24,7 +24,8 @@ def stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, A
     squashing = [m for m in modules if m["type"] in SQUASHING and m["order"] < last]
     if squashing:
         types = " and ".join(dict.fromkeys(m["type"] for m in squashing))
-        yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], factor=factor)
+        reason = f"Here a layer passes back {factor} of the gradient that it gets."
+        yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], reason=reason)
     yield from gated_cells(record)
     plain = {name: p for name, p in chain.items() if p["module_type"] in NORMALISATION}
     if plain:

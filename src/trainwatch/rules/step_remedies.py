@@ -1,4 +1,4 @@
-"""Remedies for steps that are too long (TW601, TW603, TW604)."""
+"""Remedies for steps that are too long (TW302, TW304, TW601, TW604)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.symptoms.gradients import gradients_of
+from trainwatch.symptoms.gradients import gradients_of, learning_rate
 
 UPDATE = 0.01  # of the weights' length: a sane step
 
@@ -27,6 +27,15 @@ def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> It
     if (typical := gradients.typical_before(step + 1)) is not None:
         reason = f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it."
         yield clipping(record, typical, reason)
+
+
+def lower_rate(record: RunRecord, step: int, ratio: float) -> Remedy:
+    """A lower rate, for an update of `ratio` times the weights' length at a step."""
+    gradients, rate = record.memo(gradients_of), learning_rate(record, step)
+    assert gradients is not None
+    reason = f"The update at step {step} was {ratio:.2g} times as long as the weights."
+    return remedy("lower-learning-rate", present=f"{rate:.3g}", proposed=f"{rate * UPDATE / ratio:.1g}",
+                  optimizer=gradients.optimizer["type"], reason=reason)  # fmt: skip
 
 
 def clipping(record: RunRecord, max_norm: float, reason: str) -> Remedy:

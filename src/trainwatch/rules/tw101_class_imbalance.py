@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always, no_surer
 from trainwatch.symptoms.classes import (
     Confusion,
     TrainClasses,
@@ -23,6 +23,7 @@ from trainwatch.symptoms.classes import (
 from trainwatch.symptoms.curves import Array
 
 SHOWN = 5
+EFFECTS = dict.fromkeys(("TW102", "TW205", "TW208"), always) | dict.fromkeys(("TW201", "TW202"), no_surer)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class ClassImbalance(Rule):
     The loss is a mean over samples: a class that hardly occurs hardly counts. Accuracy hides it.
 
     ## How it is measured
-    Classes are counted in the training batches. Recalls come from the last `min_passes` validation passes, all of which
+    Classes are counted in the training batches, and are more uneven than as many samples drawn evenly by `chance`
+    standard deviations. Recalls come from the last `min_passes` validation passes, all of which
     must agree; rare classes are compared with frequent ones as a whole and one by one, the latter with errors widened
     for the number of classes. Where recall holds up it is no fault, however uneven the classes: info from
     `strong_ratio` on. Without predictions in validation the harm is not measured: info.
@@ -57,9 +59,10 @@ class ClassImbalance(Rule):
     name = "class-imbalance"
     section = "§1"
     needs = ("train_classes",)
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW102", "TW202", "TW205", "TW208"), always)
+    explains: ClassVar[Mapping[str, Predicate]] = EFFECTS
 
     ratio: float = 3.0
+    chance: float = 3.0
     recall_gap: float = 0.1
     min_errors: float = 2.5
     min_passes: int = 2
@@ -72,14 +75,12 @@ class ClassImbalance(Rule):
         classes = record.memo(train_classes)
         if classes is None:
             raise NotChecked("no single class per sample was seen in training")
-        if len(classes.present) < 2 or classes.ratio < self.ratio:
+        if len(classes.present) < 2 or classes.ratio < self.ratio or classes.beyond_chance < self.chance:
             return
         rare = classes.present[classes.counts[classes.present] * self.ratio <= classes.counts.max()]
         tables = record.memo(confusions)
         if tables and len(tables) < self.min_passes:
-            raise NotChecked(
-                f"{len(tables)} validation pass with predictions; harm is judged from {self.min_passes} on"
-            )
+            raise NotChecked(f"{len(tables)} pass with predictions; harm is judged from {self.min_passes} on")
         table = tables[-1] if tables and tables[-1].totals[rare].sum() else None
         gap, error = (0.0, 1.0) if table is None else self._worst(table, rare)
         harmed = table is not None and all(self._beyond(*self._worst(t, rare)) > 0 for t in tables[-self.min_passes :])

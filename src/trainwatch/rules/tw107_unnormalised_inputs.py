@@ -17,8 +17,8 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.ranges import Range, range_of
 
 NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
-EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW309", "TW601", "TW602", "TW603",
-           "TW604")  # fmt: skip
+EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW309",
+           "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class UnnormalisedInputs(Rule):
     large: float = 10.0
     small: float = 0.05
     uneven: float = 30.0
-    learned: float = 0.5
+    learned: float = 0.7
     differs: float = 3.0
     steps: int = 20
 
@@ -99,14 +99,16 @@ class UnnormalisedInputs(Rule):
         seen, series = range_of(record, "input_stats", "val"), record.series("input_stats", "train")
         if seen is None or series is None or not len(series):
             return None
-        widths = np.hypot(series.history()[1][:, 2], series.history()[1][:, 3]).astype(float)
-        ratio = max(seen.rms / max(widths.max(), 1e-30), widths.min() / max(seen.rms, 1e-30))
+        means, spreads = (series.history()[1][:, i].astype(float) for i in (2, 3))
+        looks = ((seen.rms, np.hypot(means, spreads)), (seen.sd, spreads))
+        ratio = max(max(now / max(past.max(), 1e-30), past.min() / max(now, 1e-30)) for now, past in looks)
         _, losses = passes(record, "val_loss", primary_stream(record) or "")
         course = record.memo(loss_course)
         if ratio <= self.differs or not len(losses) or course is None or losses[-1] <= course.end:
             return None
         return self.diagnose(
-            f"validation inputs have a root mean square of {seen.rms:.3g}, training inputs of {inputs.rms:.3g}",
+            f"validation inputs are {seen.mean:.3g} +- {seen.sd:.3g}, those of training {inputs.mean:.3g} +- "
+            f"{inputs.sd:.3g}",
             margin=float("inf"),
             where=("validation inputs",),
             onset_step=seen.step,
@@ -115,7 +117,8 @@ class UnnormalisedInputs(Rule):
                          where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
                          f"training loss {course.end:.3g}"),
             ),
-            remedies=(remedy("same-preparation", train=f"{inputs.rms:.3g}", val=f"{seen.rms:.3g}"),),
+            remedies=(remedy("same-preparation", train=f"{inputs.mean:.3g} +- {inputs.sd:.3g}",
+                             val=f"{seen.mean:.3g} +- {seen.sd:.3g}"),),
         )  # fmt: skip
 
 

@@ -13,12 +13,14 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.symptoms.losses import LossCourse, loss_course
-from trainwatch.symptoms.ranges import Range, range_of
+from trainwatch.symptoms.motion import reach_of
+from trainwatch.symptoms.ranges import range_of
 
 SQUARED = ("mse_loss",)
 LINEAR = ("l1_loss", "smooth_l1_loss", "huber_loss")
 SIZE_OF_A_NORMAL = float(np.sqrt(2 / np.pi))  # mean absolute deviation over standard deviation
-EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW601", "TW602", "TW603", "TW604")
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW601", "TW602",
+           "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class UnnormalisedTargets(Rule):
 
     ## Symptom
     The root mean square of the targets is above `large` or below `small`, and the loss is not below what predicting
-    their mean would cost until `late` of the run is over, or never.
+    their mean would cost until `late` of the run is over, or never. Or the targets are large, an update is on average
+    `stretch` times the weights, and less than `learned` of the loss of chance is gone.
 
     ## Why it hurts
     An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large,
@@ -57,6 +60,8 @@ class UnnormalisedTargets(Rule):
     large: float = 10.0
     small: float = 0.02
     late: float = 0.2
+    stretch: float = 0.3
+    learned: float = 0.75
     steps: int = 20
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -71,25 +76,31 @@ class UnnormalisedTargets(Rule):
         if record.steps < (self.steps if finished else 10 * self.steps) or self.small <= targets.rms <= self.large:
             return
         mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
-        reached = _reached(course, mean_costs)
+        reached, reach = _reached(course, mean_costs), record.memo(reach_of)
         if reached > self.late:
-            yield self._found(record, course, targets, mean_costs, reached)
-
-    def _found(
-        self, record: RunRecord, course: LossCourse, targets: Range, mean_costs: float, reached: float
-    ) -> Diagnosis:
-        until = f"until {reached:.0%} of the run was over" if reached <= 1 else "at any time"
-        return self.diagnose(
-            f"targets of {targets.mean:.3g} +- {targets.sd:.3g}: the loss ({course.story}) was not below that of "
-            f"predicting their mean ({mean_costs:.3g}) {until}",
-            margin=min((reached - self.late) * len(course) ** 0.5, 1e3),
+            until = f"until {reached:.0%} of the run was over" if reached <= 1 else "at any time"
+            what = f"the loss ({course.story}) was not below that of predicting their mean ({mean_costs:.3g}) {until}"
+            margin = (reached - self.late) * len(course) ** 0.5
+            evidence = Evidence("share of the run before the loss is below that of the mean", min(reached, 1.0),
+                                self.late, where=course.stream, step=record.steps)  # fmt: skip
+        elif targets.rms > self.large and reach is not None and course.gained < self.learned:
+            mean = reach.total / reach.steps
+            if mean < self.stretch:
+                return
+            what = f"an update is on average {mean:.2g} times the weights' length, and the loss went {course.story}"
+            margin = (self.learned - course.gained) / course.gained_error
+            evidence = Evidence("mean update over weights", mean, self.stretch, step=record.steps)
+        else:
+            return
+        yield self.diagnose(
+            f"targets of {targets.mean:.3g} +- {targets.sd:.3g}: {what}",
+            margin=min(margin, 1e3),
             where=("targets",),
             onset_step=0,
             evidence=(
                 Evidence("root mean square of the targets", targets.rms, self.large, where="targets",
                          step=targets.step, note=f"too small below {self.small:g}"),
-                Evidence("share of the run before the loss is below that of the mean", min(reached, 1.0), self.late,
-                         where=course.stream, step=record.steps),
+                evidence,
             ),
             remedies=(remedy("normalise-targets", mean=f"{targets.mean:.4g}", std=f"{targets.sd:.4g}"),),
         )  # fmt: skip

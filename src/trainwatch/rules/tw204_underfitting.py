@@ -27,9 +27,10 @@ class Underfitting(Rule):
     """The loss is poor on training and validation data alike, and something is there that holds the network back.
 
     ## Symptom
-    At the end neither training nor validation has removed `poor` of the loss of a constant guess, and the run has one
-    of these: dropout of `strong_dropout` or more, weight decay of `strong_decay` (decoupled; `strong_penalty` where it
-    is added to the gradient) with the steps to take effect, or a layer too narrow for the classes.
+    At the end neither training nor validation has removed `poor` of the loss of a constant guess (`held` under dropout
+    or decay), and the run has one of these: dropout of `strong_dropout` or more, weight decay of `strong_decay`
+    (decoupled; `strong_penalty` where it is added to the gradient) with the steps to take effect, or a layer too narrow
+    for the classes.
 
     ## Why it hurts
     The network would do better on new data if it were allowed to fit its training data better.
@@ -58,6 +59,7 @@ class Underfitting(Rule):
     explains: ClassVar[dict[str, Predicate]] = {"TW203": _held_back, "TW205": _held_back, "TW208": _held_back}
 
     poor: float = 0.6
+    held: float = 0.8
     remark: float = 0.5
     strong_dropout: float = 0.7
     strong_decay: float = 1.0
@@ -75,12 +77,13 @@ class Underfitting(Rule):
             raise NotChecked("too few steps, or a loss of which it is not known what a constant guess costs")
         best = max(trends, key=_learned)
         learned, error = _learned(best), best.fall_error / abs(best.chance or 1.0)
-        if learned > self.poor:
-            return
         causes = restraints(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
+        poor = self.held if any(c.strong for c in causes) else self.poor
+        if learned > poor:
+            return
         settled, guess = trends[0], abs(trends[0].chance or 1.0)  # validation, the less noisy one
         flat = settled.gains_less_than(FLAT, of=guess)
-        hopeless = settled.gains_less_than(self.poor - max(learned, 0.0), of=guess, steps=0.5)
+        hopeless = settled.gains_less_than(poor - max(learned, 0.0), of=guess, steps=0.5)
         if not flat and not (causes and hopeless) and not any(c.slows for c in causes):
             return
         gap = validation.end - training.end if validation is not None else 0.0
@@ -90,13 +93,13 @@ class Underfitting(Rule):
             f"training has come to rest at a loss of {training.end:.3g}, with {learned:.0%} of the loss of a constant "
             f"guess gone{': ' + causes[0].text if causes else '; noise, or a network that is held back'}",
             severity=Severity.WARNING if causes else Severity.INFO,
-            margin=min((self.poor - learned) / max(error, 1e-3), 1e3),
+            margin=min((poor - learned) / max(error, 1e-3), 1e3),
             where=(causes[0].where,) if causes else (best.stream,),
             evidence=(
                 Evidence(
                     "share of a constant guess's loss that is gone",
                     learned,
-                    threshold=self.poor,
+                    threshold=poor,
                     where=best.stream,
                 ),
                 *(

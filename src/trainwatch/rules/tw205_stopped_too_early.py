@@ -35,10 +35,10 @@ class StoppedTooEarly(Rule):
     ## How it is measured
     The fall over the last third of the run, against the logarithm of time, and that over the stretch before it: their
     ratio says how the curve flattens out. The gain expected from that counts less two standard errors. With too few
-    passes the training loss is measured instead: the last validation pass must then be the lowest and promise as much
-    (or the double, where the training loss is too noisy for a bound). Without any validation, where a falling loss may
-    be memorising, the gain must be `min_gain_unseen`. At least `learned` of the loss of a constant guess (else of the
-    first loss) must be gone.
+    passes the training loss is measured instead, and the last validation pass must be the lowest and promise as much;
+    where the training loss is too noisy for a bound, at the pace at which training flattens out. Without any
+    validation, where a falling loss may be memorising, the gain must be `min_gain_unseen`. At least `learned` of the
+    loss of a constant guess must be gone (of the first loss, where it is still near that guess).
 
     ## Remedies
     `train-longer`, by the number of epochs after which a stretch no longer gains much; `tune-learning-rate`.
@@ -57,9 +57,9 @@ class StoppedTooEarly(Rule):
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
 
-    min_gain: float = 0.08
+    min_gain: float = 0.05
     min_gain_unseen: float = 0.2
-    min_relative: float = 0.05
+    min_relative: float = 0.03
     learned: float = 0.1
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -81,7 +81,9 @@ class StoppedTooEarly(Rule):
         beyond = trend.gain - SURE * trend.gain_error - least
         if curve is not None and not trend.validation:
             promise = _promise(curve)
-            beyond = max(min(beyond, promise - least), min(trend.gain, promise / 2) - least)
+            sure = math.isfinite(promise) or trend.gain > trend.gain_error
+            likely = min(trend.gain, promise * trend.pace) if sure else -math.inf
+            beyond = max(min(beyond, promise - least), likely - least)
         if beyond <= 0:
             return
         steps, more = trend.steps_until(ENOUGH), _in_words(record, trend)

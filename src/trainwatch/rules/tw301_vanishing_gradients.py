@@ -37,7 +37,7 @@ class VanishingGradients(Rule):
     the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth. A fall
     by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
     the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
-    step, and one below `fading` leaves nothing of a long sequence.
+    step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit).
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
@@ -57,7 +57,7 @@ class VanishingGradients(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
-    decades: float = 3.0
+    decades: float = 2.5
     steady: float = 0.7
     sustained: float = 0.75
     learned: float = 0.1
@@ -74,9 +74,11 @@ class VanishingGradients(Rule):
         if len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
         cell = _fading_cell(record, self.fading)
-        if cell is not None and -np.inf < course.learned < self.learned:
-            yield self._through_time(record, course, *cell)
-            return
+        if cell is not None:
+            limit = self.slow if cell[1] < self.fading / 2 else self.learned
+            if -np.inf < course.learned < limit:
+                yield self._through_time(record, course, *cell, limit)
+                return
         if signal is None:
             raise NotChecked("fewer than three layers in a row have a gradient")
         falls = (signal.decades <= -self.decades) & (signal.steady >= self.steady)
@@ -108,16 +110,16 @@ class VanishingGradients(Rule):
             remedies=tuple(stronger_signal(record, signal, starved)),
         )  # fmt: skip
 
-    def _through_time(self, record: RunRecord, course: LossCourse, module: str, gain: float) -> Diagnosis:
+    def _through_time(self, record: RunRecord, course: LossCourse, module: str, gain: float, limit: float) -> Diagnosis:
         return self.diagnose(
             f"'{module}' passes on {gain:.2g} of a gradient from one time step to the one before, {gain**10:.1g} over "
             f"ten of them, and the loss went {course.story}",
-            margin=min((self.learned - course.learned) / course.gained_error, 1e3),
+            margin=min((limit - course.learned) / course.gained_error, 1e3),
             where=(module,),
             onset_step=int(course.steps[0]),
             evidence=(
                 Evidence("gain of the recurrent weight at the start", gain, self.fading, where=module, step=0),
-                Evidence("share of the loss learned", course.learned, self.learned, where=course.stream),
+                Evidence("share of the loss learned", course.learned, limit, where=course.stream),
             ),
             remedies=tuple(gated_cells(record)),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule, always, not_later
 from trainwatch.rules.depth_remedies import gated_cells
-from trainwatch.rules.step_remedies import clipping
+from trainwatch.rules.step_remedies import UPDATE, clipping, lower_rate
 from trainwatch.symptoms.gradients import (
     Growth,
     Signal,
@@ -21,13 +21,11 @@ from trainwatch.symptoms.gradients import (
     gradients_of,
     growth_of,
     largest_update,
-    learning_rate,
     weight_gain,
 )
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
-UPDATE = 0.01  # of the weights' length: a sane step
-EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW604")
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW304", "TW305", "TW604")
 GROWTH_ERROR = 0.3  # decades: scatter of single norms in sound runs
 
 
@@ -142,12 +140,5 @@ def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:
     if np.isfinite(cap):
         yield clipping(record, cap, reason)
     if ratio is not None and UPDATE < ratio < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
-        reason = f"The update at step {before} was {ratio:.2g} times as long as the weights."
-        rate = learning_rate(record, before)
-        numbers: dict[str, Any] = {
-            "present": f"{rate:.3g}",
-            "proposed": f"{rate * UPDATE / ratio:.1g}",
-            "reason": reason,
-        }
-        yield remedy("lower-learning-rate", optimizer=gradients.optimizer["type"], **numbers)
+        yield lower_rate(record, before, ratio)
     yield from gated_cells(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +14,14 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.symptoms.gradients import before_normalisation
 from trainwatch.symptoms.losses import LossCourse, loss_course
+from trainwatch.symptoms.plateau import gained_in_both
 
-EQUAL = 1e-6  # deviation over root mean square below which entries are the same
+EQUAL = 0.01  # deviation over root mean square below which entries are as good as the same
 SHOWN = 3
-EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW601", "TW602", "TW603", "TW604")
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW601", "TW602", "TW603",
+           "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,10 @@ class BadInitialisation(Rule):
     """The weights begin where training can hardly start from.
 
     ## Symptom
-    At least half of the weight layers hold one and the same number; or the median gain of the layers is above `large`
-    (with a first loss `wild` times that of chance, or above twice `large`), or below `small`. And less than `learned`
-    of the loss of a constant guess is gone at the end.
+    At least half of the weight layers, two in a row among them, hold one and the same number. Or the median gain of the
+    layers is above `large` with a first loss `wild` times that of chance, or above twice `large` with one of `raised`
+    times that; or it is below `small`; or the gain of a recurrent weight is above `large`, whatever the first loss. And
+    less than `learned` of the loss of a constant guess is gone at the end, in training or in validation.
 
     ## Why it hurts
     Units that begin equal get equal gradients and stay equal: a layer is then worth one unit. A gain far above 1
@@ -36,14 +41,15 @@ class BadInitialisation(Rule):
 
     ## How it is measured
     Deviation of each weight at the start, times the root of its fan-in: 0.58 by torch's default, 1 to 1.4 by Xavier
-    and Kaiming. Judged from `steps` optimiser steps on.
+    and Kaiming. Layers that a normalisation follows do not count: it takes off whatever scale they have. Judged from
+    `steps` optimiser steps on.
 
     ## Remedies
     `reinitialise`, with the present and the proposed deviation.
 
     ## Not a fault when
-    The run learns all the same: pretrained weights, layers in front of a normalisation, a last layer or a residual
-    branch that begins at zero on purpose.
+    The run learns all the same: pretrained weights, a linear model, a last layer, an adapter or a residual branch that
+    begins at zero on purpose.
 
     ## Sources
     §9; Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010); He et
@@ -59,7 +65,8 @@ class BadInitialisation(Rule):
 
     large: float = 2.0
     wild: float = 5.0
-    small: float = 0.05
+    raised: float = 1.5
+    small: float = 0.08
     learned: float = 0.75
     steps: int = 30
 
@@ -70,52 +77,66 @@ class BadInitialisation(Rule):
         finished = record.facts.get("run", {}).get("finished")
         if record.steps < (self.steps if finished or not math.isfinite(course.end) else 10 * self.steps):
             raise NotChecked(f"only {record.steps} steps were seen: too few to tell whether they led anywhere")
-        if course.gained >= self.learned:
+        gained = gained_in_both(record)
+        if gained >= self.learned:
             return
-        gains = np.array([w["std"] * math.sqrt(_fan_in(w)) for w in weights])
-        equal = [w for w in weights if w["std"] <= EQUAL * w["norm"] / math.sqrt(w["numel"])]
-        gain = float(np.median(gains))
-        start = course.start / course.chance if course.chance else 1.0
-        if 2 * len(equal) >= len(weights):
+        alike = [w["numel"] > 1 and w["std"] <= EQUAL * w["norm"] / math.sqrt(w["numel"]) for w in weights]
+        equal = [w for w, is_equal in zip(weights, alike, strict=True) if is_equal]
+        gain = float(np.median([_gain(w) for w in weights]))
+        start = course.start / course.chance if course.chance else None
+        twice_too_large = gain > 2 * self.large and (start is None or start > self.raised)
+        # Units stay equal only where what they are given and what they give to are equal too.
+        if 2 * len(equal) >= len(weights) and any(a and b for a, b in pairwise(alike)):
             value = "zero" if not any(w["norm"] for w in equal) else "one number"
-            yield self._found(
-                course, equal, gain, self.small, f"all entries are {value}, so all units of a layer stay equal"
-            )
-        elif gain > 2 * self.large or (gain > self.large and start > self.wild):
-            yield self._found(course, weights, gain, self.large, f"weights begin {gain:.3g} / sqrt(fan-in) large")
+            what = f"all entries are {value}, so all units of a layer stay equal"
+            yield self._found(course, equal, gain, self.small, gained, what)
+        elif chaotic := [w for w in weights if w["kind"] == "recurrent" and _gain(w) > self.large]:
+            gain = max(map(_gain, chaotic))
+            what = f"recurrent weights begin {gain:.3g} / sqrt(width) large"
+            yield self._found(course, chaotic, gain, self.large, gained, what)
+        elif twice_too_large or (gain > self.large and start is not None and start > self.wild):
+            what = f"weights begin {gain:.3g} / sqrt(fan-in) large"
+            yield self._found(course, weights, gain, self.large, gained, what)
         elif gain < self.small:
-            yield self._found(course, weights, gain, self.small, f"weights begin {gain:.3g} / sqrt(fan-in) small")
+            what = f"weights begin {gain:.3g} / sqrt(fan-in) small"
+            yield self._found(course, weights, gain, self.small, gained, what)
 
     def _found(
-        self, course: LossCourse, weights: list[dict[str, Any]], gain: float, threshold: float, what: str
+        self, course: LossCourse, weights: list[dict[str, Any]], gain: float, threshold: float, gained: float, what: str
     ) -> Diagnosis:
-        layers = [str(w["module"]) for w in weights]
+        layers = [str(w["module"] or "model") for w in weights]
         named = ", ".join(layers[:SHOWN]) + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
         first = weights[0]
         return self.diagnose(
             f"{what} (layers {named}); the loss went {course.story}",
-            margin=float(np.clip((self.learned - course.gained) / course.gained_error, 0, 1e3)),
+            margin=float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3)),
             where=tuple(layers),
             onset_step=0,
             evidence=(
-                Evidence("median gain: deviation times the root of the fan-in", gain, threshold, where=named, step=0,
+                Evidence("gain: deviation times the root of the fan-in", gain, threshold, where=named, step=0,
                          note="0.58 by torch's default, 1 to 1.4 by Xavier and Kaiming"),
                 Evidence("first loss", course.start, course.chance and self.wild * course.chance, where=course.stream,
                          step=0),
-                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream,
-                         step=int(course.steps[-1])),
+                Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
+                         step=int(course.steps[-1]), note="the lesser of training and validation"),
             ),
             remedies=(
-                remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",
+                remedy("reinitialise", layer=layers[0], present=f"{first['std']:.3g}",
                        proposed=f"{math.sqrt(2 / _fan_in(first)):.3g}", fan_in=_fan_in(first)),
             ),
         )  # fmt: skip
 
 
 def _weights(record: RunRecord) -> list[dict[str, Any]]:
-    """Weights of layers that are trained, in order of execution."""
+    """Weights of layers that are trained and that no normalisation follows, in order of execution."""
     known = [p for p in record.facts.get("parameters", ()) if p["kind"] in ("weight", "recurrent") and "std" in p]
-    return sorted((p for p in known if p["trainable"] and len(p["shape"]) > 1), key=lambda p: int(p["order"]))
+    rescaled = before_normalisation(record.facts.get("modules", []))
+    known = [p for p in known if p["trainable"] and len(p["shape"]) > 1 and p["module"] not in rescaled]
+    return sorted(known, key=lambda p: int(p["order"]))
+
+
+def _gain(weight: dict[str, Any]) -> float:
+    return float(weight["std"] * math.sqrt(_fan_in(weight)))
 
 
 def _fan_in(weight: dict[str, Any]) -> int:

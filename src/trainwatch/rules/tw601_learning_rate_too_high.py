@@ -12,9 +12,10 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Rule, always, not_later
 from trainwatch.rules.step_remedies import shorter_steps
-from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate
+from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
+from trainwatch.symptoms.plateau import gained_in_both
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class LearningRateTooHigh(Rule):
     first value and by `noise_jump` standard deviations. At the end less than `learned` of the loss of chance (else of
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
     `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
-    `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
-    than `good` is gone. Silent where the gradient rose by `amplified` powers of ten from the last layer to the first
-    before any update.
+    `sustained` of the weights while less than `fair` of the loss of chance is gone, in training or in validation, or
+    above `huge` of them and less than `good` is gone. Silent where the gradient rose by `amplified` powers of ten from
+    the last layer to the first before any update. A single layer has a minimum of its own: only a run that ends with
+    less than `learned` counts.
 
     ## Remedies
     `lower-learning-rate` to where an update is a hundredth of the weights; `warm-up`; `gradient-clipping`.
@@ -57,7 +59,7 @@ class LearningRateTooHigh(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
     explains: ClassVar[Any] = {
         **dict.fromkeys(("TW201", "TW202", "TW302", "TW303"), not_later),
-        **dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW603", "TW604"), always),
+        **dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW304", "TW305", "TW603", "TW604"), always),
     }
 
     jump: float = 0.5
@@ -67,7 +69,7 @@ class LearningRateTooHigh(Rule):
     update: float = 0.1
     sustained: float = 0.3
     fair: float = 0.75
-    huge: float = 1.0
+    huge: float = 0.5
     good: float = 0.9
     amplified: float = 2.0
     min_steps: int = 30
@@ -81,7 +83,7 @@ class LearningRateTooHigh(Rule):
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
         margin, from_best = course.harm(self.learned, self.relapse)
         since = course.best_step if from_best else int(course.steps[0])
-        onset = _rise(course, self.jump, self.noise_jump, since, course.best if from_best else course.start)
+        onset = course.rise(self.jump, self.noise_jump, since, course.best if from_best else course.start)
         signal = record.memo(backward_signal)
         if signal is not None and signal.decades[0] >= self.amplified:
             return  # TW302's: it was there before the first update
@@ -114,29 +116,24 @@ class LearningRateTooHigh(Rule):
         if reach is None:
             return
         mean = reach.total / reach.steps
-        fair = self.good if mean >= self.huge else self.fair
-        if mean < self.sustained or not course.gained < fair:
+        fair, gained = self.good if mean >= self.huge else self.fair, gained_in_both(record)
+        fair = fair if weight_layers(record) > 1 else self.learned
+        if mean < self.sustained or not gained < fair:
             return
         yield self.diagnose(
             f"With a learning rate of {reach.rate:.3g} an update is on average {mean:.2g} times the weights' length at "
             f"the start, and the loss went {course.story}",
-            margin=min((fair - course.gained) / course.gained_error, 1e3),
+            margin=min((fair - gained) / course.gained_error, 1e3),
             onset_step=0,
             evidence=(
                 Evidence("mean update over weights", mean, self.sustained, step=int(course.steps[-1])),
-                Evidence("share of the loss that training removed", course.gained, fair, where=course.stream),
+                Evidence(
+                    "share of the loss that training removed",
+                    gained,
+                    fair,
+                    where=course.stream,
+                    note="the lesser of training and validation",
+                ),
             ),
             remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
         )
-
-
-def _rise(course: LossCourse, share: float, deviations: float, after: int, level: float) -> int | None:
-    """Step of the first loss after a step that is clearly above a level; None where there is none.
-
-    Single losses must stand out of the noise; where the end itself is above, the noise of a wild run is no excuse.
-    """
-    reach = level + share * abs(course.reference)
-    if course.end <= reach:
-        reach = max(reach, level + deviations * course.noise)
-    above = np.flatnonzero((course.steps > after) & (course.values > reach))
-    return int(course.steps[above[0]]) if len(above) else None

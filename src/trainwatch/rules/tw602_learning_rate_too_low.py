@@ -12,12 +12,17 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.symptoms.gradients import learning_rates
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
+from trainwatch.symptoms.plateau import rate_is_steady, training_trend
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
+STARTED = 0.1  # share of the loss of a constant guess: less is no fall
+LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
+RESTS = 0.3  # of what was gained: a loss that would gain less in as many steps again has come to rest
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class LearningRateTooLow(Rule):
 
     ## Symptom
     The lengths of all updates sum up to less than `path` of the length of the weights, and less than `learned` of the
-    loss of a constant guess is gone. One update is on average shorter than `each` of the weights.
+    loss of a constant guess is gone. One update is on average shorter than `each` of the weights. Or a warm-up was not
+    over when the run ended, with less than `good` of the loss gone.
 
     ## Why it hurts
     The run costs what a good one costs. Whatever the network could learn is further away than its steps can take it.
@@ -40,8 +46,9 @@ class LearningRateTooLow(Rule):
     `higher-learning-rate`, by the factor that this run lacks.
 
     ## Not a fault when
-    The loss is good already, as in careful fine-tuning. Gradients vanish, or weights begin at tiny values: the rate is
-    not the cause then (TW301, TW309). Steps are of usual length but few: the run is short then (TW205).
+    The loss is good already, as in careful fine-tuning, or it fell and came to rest: the remainder is noise. Gradients
+    vanish, or weights begin at tiny values: the rate is not the cause then (TW301, TW309). Steps are of usual length
+    but few: the run is short then (TW205).
 
     ## Sources
     §9; Smith, "Cyclical learning rates for training neural networks" (2017), on finding the range of useful rates.
@@ -53,9 +60,10 @@ class LearningRateTooLow(Rule):
     needs = ("train_loss", "grad_norm", "lr")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
 
-    path: float = 0.4
+    path: float = 0.7
     each: float = 0.002
     learned: float = 0.4
+    good: float = 0.9
     steps: int = 20
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -66,30 +74,48 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
+        if _still_rising(record) and course.gained < self.good:
+            yield self._found(course, reach, "the rate was still rising when the run ended", self.good)
+            return
         if reach.total >= self.path or reach.total >= self.each * reach.steps:
             return
-        if course.gained >= self.learned or not np.isfinite(course.end):
+        if course.gained >= self.learned or not np.isfinite(course.end) or self._settled(record, course):
             return
-        yield self._found(course, reach)
+        what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
+        yield self._found(course, reach, what, self.learned)
 
-    def _found(self, course: LossCourse, reach: Reach) -> Diagnosis:
+    def _settled(self, record: RunRecord, course: LossCourse) -> bool:
+        """The loss fell and came to rest: steps were long enough for what there is to learn."""
+        trend, gained = record.memo(training_trend), course.gained
+        rest = trend is not None and trend.gains_less_than(RESTS * gained, of=abs(course.reference), steps=1.0)
+        return gained > STARTED and rest and rate_is_steady(record)
+
+    def _found(self, course: LossCourse, reach: Reach, what: str, learned: float) -> Diagnosis:
         kind = "plain" if reach.optimizer in PLAIN else "adaptive"
-        factor = USUAL / max(reach.total, 1e-9)
-        proposed = min(reach.rate * factor, max(HIGHEST[kind], 3 * reach.rate))
+        most = max(HIGHEST[kind], 3 * reach.rate)
+        rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
+        proposed = f"{rate:.1g}"
         return self.diagnose(
-            f"with a learning rate of at most {reach.rate:.3g} all {reach.steps} updates together are no longer than "
-            f"{reach.total:.2g} of the weights; the loss went {course.story}",
-            margin=min((self.learned - course.gained) / course.gained_error, 1e3),
+            f"with a learning rate of at most {reach.rate:.3g} {what}; the loss went {course.story}",
+            margin=min((learned - course.gained) / course.gained_error, 1e3),
             onset_step=0,
             evidence=(
                 Evidence("sum of all updates over the weights", reach.total, self.path, step=int(course.steps[-1]),
-                         note=f"at most; {reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
-                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream,
+                         note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
+                Evidence("share of the loss that training removed", course.gained, learned, where=course.stream,
                          step=int(course.steps[-1])),
             ),
             remedies=(
-                remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{proposed:.1g}",
-                       factor=f"{proposed / max(reach.rate, 1e-30):.3g}", optimizer=reach.optimizer,
+                remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=proposed,
                        path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}"),
             ),
         )  # fmt: skip
+
+
+def _still_rising(record: RunRecord) -> bool:
+    """A warm-up that never ended: the rate is at its highest at the end, and far above that in mid-run."""
+    if record.steps < LONG:
+        return False
+    at = np.linspace(0, record.steps - 1, 9).astype(int)
+    rates = learning_rates(record, at)
+    return bool((np.diff(rates) > 0).all() and rates[-1] > RISEN * rates[4])

@@ -27,8 +27,8 @@ class OscillatingLoss(Rule):
     """Each step leaps over the minimum and the next one back: the loss swings and does not come to rest.
 
     ## Symptom
-    In the second half of the run the loss some steps later is the opposite of the loss now, by a correlation of
-    -`opposite` or less, and the swing is wider than what that half gained.
+    In the second half of the run (at most its last 2,048 losses) the loss some steps later is the opposite of the loss
+    now, by a correlation of -`opposite` or less, and the swing is wider than what those losses gained.
 
     ## Why it hurts
     The minimum lies in between. Steps a fraction as long would have come to rest in it, long before the end.
@@ -44,7 +44,8 @@ class OscillatingLoss(Rule):
 
     ## Not a fault when
     The learning rate changes: restarts make the loss swing on purpose. Batches come in a fixed order, which the loss
-    repeats every epoch: then only neighbouring steps are compared.
+    repeats every epoch: then only neighbouring steps are compared. An epoch has fewer than `batches` batches, but more
+    than one: what one of them lacks the others have.
 
     ## Sources
     §9; LeCun, Bottou, Orr and Müller, "Efficient backprop" (1998), 4.6: beyond twice the optimal rate steps diverge,
@@ -61,13 +62,19 @@ class OscillatingLoss(Rule):
     errors: float = 3.5
     swing: float = 0.02
     fair: float = 0.75
-    update: float = 0.05
+    update: float = 0.3
+    batches: int = 6
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Correlate the loss with itself some steps later."""
         course, reach = record.memo(loss_course), record.memo(reach_of)
-        if course is None or reach is None:
+        if course is None or not course.reference:
+            raise NotChecked("no training loss was seen that swings could be compared with")
+        if reach is None:
             raise NotChecked("the length of a step is not known for these optimisers")
+        batches = _batches_in_an_epoch(record)
+        if 1 < batches < self.batches:
+            raise NotChecked(f"an epoch of {batches} batches makes a loss that swings by itself")
         if not rate_is_steady(record):
             raise NotChecked("the learning rate changed in the last third of the run: the loss follows the schedule")
         swing = record.memo(swing_of)
@@ -76,7 +83,7 @@ class OscillatingLoss(Rule):
         beyond = -swing.correlation / swing.error
         if swing.correlation > -self.opposite or beyond < self.errors or swing.size < swing.fall:
             return
-        wide, mean = swing.size / abs(course.reference or 1.0), reach.total / reach.steps
+        wide, mean = swing.size / abs(course.reference), reach.total / reach.steps
         if wide < self.swing or course.gained >= self.fair or mean < self.update:
             return
         yield self._found(record, swing, reach, wide, course.gained)
@@ -102,6 +109,11 @@ class OscillatingLoss(Rule):
         )  # fmt: skip
 
 
+def _batches_in_an_epoch(record: RunRecord) -> int:
+    epochs = int(record.facts.get("run", {}).get("epochs") or 0)
+    return round(record.steps / epochs) if epochs else 0
+
+
 def _remedies(record: RunRecord, swing: Swing, reach: Reach) -> Iterator[Remedy]:
     factor = float(np.clip(reach.total / reach.steps / SANE, *FACTORS))
     reason = f"An update is then about {reach.total / reach.steps / factor:.1g} times the weights' length."
@@ -111,5 +123,5 @@ def _remedies(record: RunRecord, swing: Swing, reach: Reach) -> Iterator[Remedy]
     gradients = record.memo(gradients_of)
     groups: list[Any] = gradients.optimizer["groups"] if gradients is not None else []
     momentum = max((float(g.get("momentum") or 0.0) for g in groups), default=0.0)
-    if momentum and swing.lag > 2:
+    if momentum > 0.7 and swing.lag > 2:
         yield remedy("lower-momentum", present=f"{momentum:g}", proposed=f"{1 - 3 * (1 - momentum):.3g}")

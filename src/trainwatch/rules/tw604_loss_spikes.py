@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.gradients import gradients_of
 from trainwatch.symptoms.spikes import Spikes, spikes_of
@@ -33,8 +33,8 @@ class LossSpikes(Rule):
 
     ## How it is measured
     Each loss against the median of the 25 about it, where the loss is held at full resolution. Harm is told by the
-    gradients: the largest is more than `gradient` times the typical one, and those of the spikes make up `energy` of
-    the run's sum of squares.
+    gradients: the largest is more than `gradient` times the largest of all other steps (1 % left out), and those of
+    the spikes make up `energy` of the run's sum of squares.
 
     ## Remedies
     `gradient-clipping` at a norm of this run; `look-at-spikes`, the steps whose batches are worth a look;
@@ -53,11 +53,12 @@ class LossSpikes(Rule):
     name: ClassVar[str] = "loss-spikes"
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW203", "TW204", "TW205"), always)
 
     count: int = 2
     height: float = 0.5
     deviations: float = 10.0
-    gradient: float = 100.0
+    gradient: float = 50.0
     energy: float = 0.75
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -74,14 +75,15 @@ class LossSpikes(Rule):
         yield self._found(record, spikes, spikes.gradient, spikes.energy)
 
     def _found(self, record: RunRecord, spikes: Spikes, gradient: float, energy: float) -> Diagnosis:
-        clipped = bool(record.facts.get("regularisation", {}).get("clipping"))
+        limits = (record.facts.get("regularisation", {}).get("clipping") or {}).values()
+        clipped = any(limit < gradient * (spikes.usual or 0.0) for limit in limits)
         top, n = int(spikes.heights.argmax()), len(spikes)
         step, level = int(spikes.steps[top]), float(spikes.levels[top])
         loss = level + float(spikes.heights[top])
         last = int(spikes.steps[-1])
         return self.diagnose(
-            f"the loss shot up {n} times, at step {step} to {loss:.3g} among losses near {level:.3g}; the gradient was "
-            f"{gradient:.2g} times the typical one then, and {energy:.0%} of all squared gradient came with the spikes",
+            f"the loss shot up {n} times, at step {step} to {loss:.3g} among losses near {level:.3g}; a gradient was "
+            f"{gradient:.2g} times those of other steps then, and {energy:.0%} of all squared gradient came with them",
             severity=Severity.INFO if clipped else self.severity,
             margin=float(np.clip(min(np.log(gradient / self.gradient), n - self.count + 1), 0, 1e3)),
             onset_step=int(spikes.steps[0]),
@@ -90,7 +92,7 @@ class LossSpikes(Rule):
                          note=f"at steps {_listed(spikes)}; {n / spikes.rows:.2%} of the steps"),
                 Evidence("highest rise over the loss of chance", float(spikes.heights[top] / spikes.reference),
                          self.height, where=spikes.stream, step=step),
-                Evidence("gradient there over the typical one", gradient, self.gradient, step=step),
+                Evidence("largest gradient over those of other steps", gradient, self.gradient, step=step),
                 Evidence("share of the squared gradients", energy, self.energy, step=last),
             ),
             remedies=tuple(_remedies(record, spikes)),
@@ -103,10 +105,8 @@ def _listed(spikes: Spikes) -> str:
 
 
 def _remedies(record: RunRecord, spikes: Spikes) -> Iterator[Remedy]:
-    gradients = record.memo(gradients_of)
-    assert gradients is not None
-    if (typical := gradients.typical_before(record.steps)) is not None:
-        yield clipping(record, typical, "Nine in ten norms of this run were below it: only the spikes are cut.")
+    if spikes.usual is not None:
+        yield clipping(record, spikes.usual, "Nine in ten norms of the other steps were below it.")
     yield remedy("look-at-spikes", steps=_listed(spikes), most=float(spikes.levels.max() + spikes.heights.min() / 2))
     function = str(record.facts.get("loss", {}).get(spikes.stream, {}).get("function"))
     if function == "mse_loss":

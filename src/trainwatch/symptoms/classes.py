@@ -36,6 +36,13 @@ class TrainClasses:
         return float(seen.max() / seen.min())
 
     @property
+    def beyond_chance(self) -> float:
+        """How much more uneven the classes are than as many samples drawn evenly: standard deviations of chi-square."""
+        seen = self.counts[self.present]
+        even, freedom = seen.mean(), max(len(seen) - 1, 1)
+        return float((((seen - even) ** 2 / even).sum() - freedom) / np.sqrt(2 * freedom))
+
+    @property
     def entropy(self) -> float:
         """Entropy of the class shares over its maximum: 1 is balanced, 0 is one class only."""
         share = self.counts[self.present] / self.counts.sum()

@@ -128,7 +128,7 @@ def backward_signal(record: RunRecord) -> Signal | None:
     gradients = record.memo(gradients_of)
     if gradients is None:
         return None
-    cancelled = _before_normalisation(record.facts.get("modules", []))
+    cancelled = before_normalisation(record.facts.get("modules", []))
     alive = np.asarray((gradients.norms > 0).any(0))
     columns: dict[str, list[int]] = {"bias": [], "weight": []}
     for i, p in sorted(enumerate(gradients.parameters), key=lambda item: (item[1]["order"] or 0, item[0])):
@@ -176,6 +176,8 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
         length += sum(f["norm"] ** 2 for f in facts.values())
         rates = learning_rates(record, steps, g)
+        if gradients.optimizer["type"] == "Adagrad":  # divides by the root of the sum, not of the mean, of all squares
+            rates = rates / np.sqrt(steps + 1.0)
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += rates**2 * sum(f["numel"] for f in facts.values())
         else:
@@ -185,6 +187,11 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         return None
     at = int(moved.argmax())
     return int(steps[at]), float(np.sqrt(moved[at] / length))
+
+
+def weight_layers(record: RunRecord) -> int:
+    """How many weights of layers the net has."""
+    return sum(p["kind"] in ("weight", "recurrent") for p in record.facts.get("parameters", ()))
 
 
 def weight_gain(record: RunRecord) -> float | None:
@@ -248,6 +255,7 @@ def _medians(rows: Array) -> Array:
     return np.asarray((np.take_along_axis(ordered, low, 0) + np.take_along_axis(ordered, high, 0))[0] / 2)
 
 
-def _before_normalisation(modules: list[dict[str, Any]]) -> set[str]:
+def before_normalisation(modules: list[dict[str, Any]]) -> set[str]:
+    """Names of the modules that a normalisation layer follows."""
     names = sorted(modules, key=lambda m: m["order"])
     return {a["name"] for a, b in pairwise(names) if b["type"].startswith(NORMALISING)}

@@ -97,6 +97,26 @@ class LossCourse:
         margin, relapsed = max((stuck, False), (lost, True)) if self.relapsed > 0 else (stuck, False)
         return float(np.clip(margin, -1e3, 1e3)), relapsed
 
+    def rise(self, share: float, deviations: float, after: int, level: float) -> int | None:
+        """Step of the first loss after a step that is clearly above a level; None where there is none.
+
+        Losses must stand out of the noise, two in a row; where the end itself is above, the noise of a wild run is no
+        excuse.
+
+        Args:
+            share: How far above, as a share of `reference`.
+            deviations: And by how many standard deviations.
+            after: The step.
+            level: The level.
+        """
+        reach = level + share * abs(self.reference)
+        if self.end <= reach:
+            reach = max(reach, level + deviations * self.noise)
+        high = (self.steps > after) & (self.values > reach)
+        lasting = high & (np.append(high[1:], self.end > reach) | np.append(False, high[:-1]))
+        above = np.flatnonzero(lasting)
+        return int(self.steps[above[0]]) if len(above) else None
+
     def bound(self, learned: float) -> float:
         """The loss that a run must end below to have learned that share of its reference."""
         return self.reference - learned * abs(self.reference)

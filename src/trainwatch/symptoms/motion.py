@@ -9,6 +9,7 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates
 
+WILD = 10.0  # times the median update: single longer ones are cut
 LEAST_GAIN = 0.3  # deviation times the root of the fan-in: weights that begin near zero soon have such a length
 
 
@@ -32,27 +33,35 @@ class Reach:
 def reach_of(record: RunRecord) -> Reach | None:
     """The reach of a run; None where an update's length is not known from its gradient and rate.
 
-    Each update of an adaptive optimiser moves a weight by about its rate at most, one of SGD by rate times gradient,
-    over 1 - momentum in the long run. Steps of a folded past count as their windows' means.
+    Each update of an adaptive optimiser moves a weight by about its rate, one of SGD by rate times gradient, over
+    1 - momentum in the long run. Weights that are frozen or never get a gradient do not count. Steps of a folded past
+    count as their windows' means.
     """
     gradients = record.memo(gradients_of)
     if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE or not len(gradients.steps):
         return None
+    alive = np.asarray((gradients.norms != 0).any(0) & ~np.isnan(gradients.norms).all(0))  # the rest never moves
     column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
     weight = np.diff(gradients.steps, append=gradients.steps[-1] + 1).astype(float)  # steps that a row stands for
     moved, length, highest = np.zeros(len(gradients.steps)), 0.0, 0.0
     for g, group in enumerate(gradients.optimizer["groups"]):
         facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and len(f["shape"]) > 1}
+        facts = {p: f for p, f in facts.items() if f["trainable"] and alive[column[p]]}
         rates = learning_rates(record, gradients.steps, g)
+        damping = max(1 - (group.get("momentum") or 0.0), 0.01)
         length += sum(max(f["norm"] ** 2, LEAST_GAIN**2 * f["shape"][0]) for f in facts.values())
         highest = max(highest, float(rates.max()))
+        if gradients.optimizer["type"] == "Adagrad":  # divides by the root of the sum, not of the mean, of all squares
+            rates = rates / np.sqrt(gradients.steps + 1.0)
         if gradients.optimizer["type"] in ADAPTIVE:
-            moved += rates**2 * sum(f["numel"] for f in facts.values())
+            moved += (rates / damping) ** 2 * sum(f["numel"] for f in facts.values())
         else:
-            some = gradients.norms[:, [column[p] for p in facts]] / max(1 - (group.get("momentum") or 0.0), 0.01)
+            some = gradients.norms[:, [column[p] for p in facts]] / damping
             moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
     if not length:
         return None
-    total = float((np.sqrt(moved) * weight).sum() / np.sqrt(length))
+    updates = np.sqrt(moved)
+    updates = np.minimum(updates, WILD * np.median(updates))  # one row may stand for many steps
+    total = float((updates * weight).sum() / np.sqrt(length))
     return Reach(total, int(weight.sum()), highest, gradients.optimizer["type"])

@@ -11,7 +11,8 @@ from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
 
 REPLICATES = 200
 OUTLIERS = 1.7  # a few wild passes may raise the noise to this many times what the other passes show
-WANDERING = 2.0  # neighbouring passes err alike (autocorrelation about 0.5), which residuals understate
+FOLLOWED = 0.3  # autocorrelation of the noise beyond that of the residuals of a fit that follows its slow waves
+MOST_ALIKE = 0.9
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,21 @@ def rise_of(curve: ValidationCurve) -> Rise:
     length, last = len(y), last_passes(len(y))
     level = int(_steadied(y).argmin())
     minimum = float(_steadied(y)[level])
-    near = slice(max(level - 1, 0), level + 2)
+    half = _width(length) // 2
+    near = slice(max(level - half, 0), level + half + 1)
     best = near.start + int(y[near].argmin())
     fit = unimodal(y, best)
-    noise, freedom = _iterate_noise(y, fit, best)
-    jitter = noise * rng.standard_normal((REPLICATES, length))
+    noise, alikeness, freedom = _iterate_noise(y, fit, best)
+    jitter = noise * _wandering(rng.standard_normal((REPLICATES, length)), alikeness)
     sampling = _sampling(curve, rng)
     null = -_isotonic(-y) + jitter
     alike = fit + jitter + sampling
     chance = np.median(null[:, -last:], axis=1) - _steadied(null).min(1)
     end = float(np.median(y[-last:]))
     rise = end - minimum - float(chance.mean())
-    drawn = np.median((y + sampling)[:, -last:], axis=1) - (y + sampling)[:, best]
+    drawn = np.median((y + sampling)[:, -last:], axis=1) - np.median((y + sampling)[:, near], axis=1)
     # Noise known from few residuals is itself uncertain: widen, as Student's t does.
-    spread = float(np.hypot(WANDERING * chance.std() * (1 + 1.5 / freedom), _downward(drawn)))
+    spread = float(np.hypot(chance.std() * (1 + 1.5 / freedom), _downward(drawn)))
     turns = np.percentile(_steadied(alike).argmin(1), (2.5, 97.5)).round().astype(int)
     return Rise(
         best=best,
@@ -96,19 +98,28 @@ def rise_of(curve: ValidationCurve) -> Rise:
 
 
 def last_passes(length: int) -> int:
-    """How many passes "now" stands for: a median over them outvotes one stray pass."""
-    return max(3, length // 10) if length > 5 else 2
+    """How many passes "now" stands for: a median over them outvotes stray passes."""
+    return _width(length) if length > 5 else 2
+
+
+def _width(length: int) -> int:
+    """Passes that a level is the median of, an odd number: three, and more of longer curves."""
+    return max(3, length // 8 // 2 * 2 + 1)
 
 
 def _steadied(y: Array) -> Array:
-    """Running medians of three passes (of short curves the passes themselves), shape as `y`: (..., T).
+    """Running medians (of short curves the passes themselves), shape as `y`: (..., T).
 
-    The lowest of many noisy passes is a stray one; the lowest median of three is a level.
+    The lowest of many noisy passes is a stray one; the lowest running median is a level.
     """
-    if y.shape[-1] < 8:
+    length = y.shape[-1]
+    if length < 8:
         return y
-    middle = np.median([y[..., :-2], y[..., 1:-1], y[..., 2:]], axis=0)
-    return np.concatenate([y[..., :1], middle, y[..., -1:]], axis=-1).clip(middle.min(-1, keepdims=True))
+    width = _width(length)
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(y, width, axis=-1), axis=-1)
+    edge = width // 2
+    whole = np.concatenate([y[..., :edge], middle, y[..., length - edge :]], axis=-1)
+    return np.asarray(whole.clip(middle.min(-1, keepdims=True)))
 
 
 def unimodal(y: Array, turn: int) -> Array:
@@ -152,18 +163,33 @@ def _downward(drawn: Array) -> float:
     return float((np.median(drawn) - np.percentile(drawn, 2.275)) / 2)
 
 
-def _iterate_noise(y: Array, fit: Array, best: int) -> tuple[float, float]:
-    """Noise from pass to pass since the minimum and its degrees of freedom: the larger of two views.
+def _iterate_noise(y: Array, fit: Array, best: int) -> tuple[float, float, float]:
+    """Noise from pass to pass since the minimum, its autocorrelation, and its degrees of freedom.
 
-    Second differences see fast noise whatever the trend; residuals of the unimodal fit see slow waves.
+    The noise is the larger of two views: second differences see fast noise whatever the trend, residuals of the
+    unimodal fit see slow waves. The fit follows those in part, which makes its residuals less alike than the noise.
     """
     # With too few passes after the minimum those before it help out, but not the steep start.
     begin = best if len(y) - best > 4 else max(0, min(best, len(y) // 3, len(y) - 5))
     y, fit = y[begin:], fit[begin:]
     bend = (y[:-2] + y[2:]) / 2 - y[1:-1]
     pieces = 1 + np.count_nonzero(np.diff(fit))
-    slow = _scale(y - fit) * np.sqrt(len(y) / max(len(y) - 1.5 * pieces, len(y) / 3))
-    return float(max(_scale(bend) / np.sqrt(1.5), slow)), max(0.6 * len(bend), 1.0)
+    residual = y - fit
+    slow = _scale(residual) * np.sqrt(len(y) / max(len(y) - 1.5 * pieces, len(y) / 3))
+    limit = 3 * _scale(residual)
+    cut = np.clip(residual - np.median(residual), -limit, limit)
+    alike = float((cut[1:] * cut[:-1]).sum() / max((cut**2).sum(), 1e-300)) + FOLLOWED + 2 / len(y)
+    return float(max(_scale(bend) / np.sqrt(1.5), slow)), min(max(alike, 0.0), MOST_ALIKE), max(0.6 * len(bend), 1.0)
+
+
+def _wandering(draws: Array, alike: float) -> Array:
+    """Noise of deviation 1 whose neighbours are correlated by `alike`, from independent draws, shape (n, T)."""
+    if alike <= 0:
+        return draws
+    wandering = draws.copy()
+    for i in range(1, draws.shape[1]):
+        wandering[:, i] = alike * wandering[:, i - 1] + np.sqrt(1 - alike**2) * draws[:, i]
+    return wandering
 
 
 def _scale(deviations: Array) -> float:

@@ -15,6 +15,7 @@ FEWEST = 3  # points of a stretch, or its slope is not known
 POINTS = 32  # of a stretch; more are averaged
 SURE = 2.0  # standard errors of a bound
 STEADY = 1.5  # a rate that changes by more within the last stretch makes the loss fall, or stall, by itself
+NEAR = 0.2  # of what a constant guess costs: less than that below it is near
 BARELY = 0.02  # of its peak: a rate that is as good as none
 
 
@@ -30,7 +31,7 @@ class Trend:
         validation: Whether the loss is that of validation.
         last_step: Step at which the run ended.
         end: Loss at the end, on the fitted line.
-        drop: Fall of the loss so far, from its start or from what a constant guess costs, the lower of them.
+        drop: Fall of the loss so far, from what a constant guess costs or, of a loss still near it, from its start.
         reference: The loss that `drop` begins at.
         fall: Fall over the last stretch.
         fall_error: Its standard error.
@@ -108,7 +109,7 @@ def validation_trend(record: RunRecord) -> Trend | None:
         own = _per_column(steps[inside], rows[inside])
         error = float(np.hypot(error, np.sqrt(np.sum((curve.weights * (own - own @ curve.weights)) ** 2))))
     chance = _constant_guess(record, curve)
-    start = curve.start if chance is None else min(curve.start, chance)
+    start = _begins(curve.start, chance, end)
     return Trend(curve.stream, True, int(steps[-1]), end, start - end, start, fall, error, before, before_error, chance)
 
 
@@ -125,9 +126,32 @@ def training_trend(record: RunRecord) -> Trend | None:
     chance, curve = course.chance, record.memo(validation_curve)
     if chance is None and curve is not None and curve.same_criterion:
         chance = constant_guess(record, curve.stream)
-    start = course.start if chance is None else min(course.start, chance)
+    start = _begins(course.start, chance, end)
     last = int(steps[-1])
     return Trend(course.stream, False, last, end, start - end, start, fall, error, before, before_error, chance)
+
+
+def _begins(start: float, chance: float | None, end: float) -> float:
+    """The loss that the drop so far is counted from.
+
+    That of a constant guess, if training began above it: what an untrained net says is no merit. But a net that is
+    still near it or above has had to learn that guess first.
+    """
+    begins = start if chance is None else min(start, chance)
+    return start if begins - end < NEAR * abs(begins) else begins
+
+
+def gained_in_both(record: RunRecord) -> float:
+    """Share of a constant guess's loss that is gone in training and, by the same criterion, in validation: the lesser.
+
+    A net may learn by heart what it starts too far away to learn.
+    """
+    course, curve = record.memo(loss_course), record.memo(validation_curve)
+    if course is None:
+        return -np.inf
+    if curve is None or not curve.same_criterion or course.chance is None or len(curve.steps) < FEWEST:
+        return course.gained
+    return min(course.gained, float((course.chance - np.median(curve.mean[-FEWEST:])) / abs(course.chance)))
 
 
 def rate_is_steady(record: RunRecord) -> bool:

@@ -34,6 +34,11 @@ class Restraint:
     remedy: str
     numbers: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def strong(self) -> bool:
+        """Regularisation, of a strength that is hardly ever meant; not a narrow layer, which may be."""
+        return self.remedy != "larger-model"
+
 
 def restraints(record: RunRecord, dropout: float, decay: float, penalty: float) -> list[Restraint]:
     """What holds the network of a run back.

@@ -14,6 +14,7 @@ from trainwatch.symptoms.losses import MAD_TO_SD, loss_course
 NEIGHBOURS = 25  # losses about which a spike stands out, an odd number
 APART = 3  # steps: closer spikes are one
 BRIEF = 5  # steps after which a spike is over; what lasts longer is a new level
+LARGE = 0.99  # quantile of the other norms: once a run fits, the median of them is next to nothing
 MOST = 512  # losses that are looked at closely: a look must stay cheap
 
 
@@ -28,7 +29,9 @@ class Spikes:
         levels: Medians of the losses about them, shape (n,).
         reference: The loss of a constant guess, else the first: the unit of a height.
         rows: Steps that were looked at.
-        gradient: Norm of the gradient at the highest spike over the typical norm; None where it is not known.
+        gradient: Largest norm of a spike's gradient over the largest of the others, 1 % left out; None where it is
+            not known.
+        usual: Nine in ten of the other norms are below it; None where it is not known.
         energy: Share of the run's sum of squared gradient norms that the spikes brought; None where it is not known.
     """
 
@@ -40,6 +43,7 @@ class Spikes:
     rows: int
     gradient: float | None
     energy: float | None
+    usual: float | None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -61,7 +65,8 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
     steps, values = series.steps[finite], series.values[finite].astype(float)
     if len(values) < 2 * NEIGHBOURS:
         return None
-    least = height * abs(course.reference)
+    reference = _reference(record, course.stream, abs(course.reference))
+    least = height * reference
     near = np.flatnonzero(values > np.median(values) + least / 2)
     near = np.sort(near[np.argsort(values[near])[-MOST:]])
     padded = np.pad(values, NEIGHBOURS // 2, mode="reflect")
@@ -72,10 +77,14 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
     runs = _runs(near, np.flatnonzero(rise > np.maximum(least, deviations * noise)))
     tops = np.array([run[rise[run].argmax()] for run in runs], int)
     high = steps[near[np.concatenate([*runs, np.zeros(0, int)])]]
-    highest = int(steps[near[tops[rise[tops].argmax()]]]) if len(tops) else -1
-    gradient, energy = _gradients(record, high, highest)
-    return Spikes(course.stream, steps[near[tops]], rise[tops], level[tops], abs(course.reference), len(values),
-                  gradient, energy)  # fmt: skip
+    return Spikes(course.stream, steps[near[tops]], rise[tops], level[tops], reference, len(values),
+                  *_gradients(record, high))  # fmt: skip
+
+
+def _reference(record: RunRecord, stream: str, chance: float) -> float:
+    """The loss of chance, but of classes at least that of two equal ones: rare classes make it next to nothing."""
+    function = str(record.facts.get("loss", {}).get(stream, {}).get("function"))
+    return max(chance, float(np.log(2))) if "cross_entropy" in function else chance
 
 
 def _runs(places: Array, high: Array) -> list[Array]:
@@ -86,18 +95,17 @@ def _runs(places: Array, high: Array) -> list[Array]:
     return [run for run in together if places[run[-1]] - places[run[0]] < BRIEF and places[run[0]] > 0]
 
 
-def _gradients(record: RunRecord, steps: Array, highest: int) -> tuple[float | None, float | None]:
+def _gradients(record: RunRecord, steps: Array) -> tuple[float | None, float | None, float | None]:
     gradients = record.memo(gradients_of)
     series = record.series("grad_norm", gradients.key) if gradients is not None else None
     if gradients is None or series is None or not len(steps):
-        return None, None
-    usual = gradients.total[np.isfinite(gradients.total) & ~np.isin(gradients.steps, steps)]
+        return None, None, None
+    others = gradients.total[np.isfinite(gradients.total) & ~np.isin(gradients.steps, steps)]
     at = np.flatnonzero(np.isin(series.steps, steps))
     squares = np.nansum(series.values[at].astype(float) ** 2, axis=1)
-    at, squares = at[np.isfinite(squares)], squares[np.isfinite(squares)]
-    if not len(usual) or not usual.any() or not len(at):
-        return None, None
-    peak = squares[series.steps[at] == highest]
-    rest = float((usual**2).mean()) * (len(series.steps) - len(at))
-    ratio = float(np.sqrt(peak[0]) / max(np.median(usual), 1e-30)) if len(peak) else None
-    return ratio, float(squares.sum() / (squares.sum() + rest))
+    squares = squares[np.isfinite(squares)]
+    if not len(others) or not others.any() or not len(squares):
+        return None, None, None
+    rest = float((others**2).mean()) * (len(series.steps) - len(squares))
+    ratio = float(np.sqrt(squares.max()) / max(np.quantile(others, LARGE), 1e-30))
+    return ratio, float(squares.sum() / (squares.sum() + rest)), float(np.quantile(others, 0.9))

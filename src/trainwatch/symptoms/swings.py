@@ -8,12 +8,13 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
-from trainwatch.symptoms.losses import MAD_TO_SD, loss_course
+from trainwatch.symptoms.losses import loss_course
 
 HALF = 0.5  # of the run, its end: swings at the start may die out
 MOST = 2048  # losses of it that are looked at
 LAGS = 24  # steps of half a swing, at most
 FEWEST = 32
+QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 WILD = 4.0  # deviations at which single losses are cut: a spike must not hide a swing
 
 
@@ -52,15 +53,22 @@ def swing_of(record: RunRecord) -> Swing | None:
     values = values[~np.isnan(values)]
     if len(values) < FEWEST or not np.isfinite(values).all():
         return None
+    middle, size = np.median(values), _size(values)
+    values = np.clip(values, middle - WILD * size, middle + WILD * size)
     at = np.arange(len(values)) / (len(values) - 1)
     slope, level = np.polyfit(at, values, 1)
     about = values - slope * at - level
-    size = MAD_TO_SD * float(np.median(np.abs(about - np.median(about))))
     shuffled = record.facts.get("loaders", {}).get("train", {}).get("shuffled")
-    lags = 1 if shuffled is False else min(LAGS, len(values) // 4)
-    correlation = _autocorrelation(np.clip(about, -WILD * size, WILD * size), lags)
-    lag = int(correlation.argmin())
-    return Swing(course.stream, float(correlation[lag]), lag + 1, len(values) ** -0.5, size, -float(slope))
+    correlation = _autocorrelation(about, 1 if shuffled is False else min(LAGS, len(values) // 4))
+    error = len(values) ** -0.5
+    lag = int((correlation < correlation.min() + error).argmax())  # the first of those that are as good as lowest
+    return Swing(course.stream, float(correlation[lag]), lag + 1, error, _size(about), -float(slope))
+
+
+def _size(values: Array) -> float:
+    """Standard deviation, of a normal distribution, from the quartiles; where those coincide, as it is."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float((high - low) / QUARTILES or values.std())
 
 
 def _autocorrelation(values: Array, lags: int) -> Array:

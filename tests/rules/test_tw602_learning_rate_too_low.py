@@ -1,0 +1,360 @@
+import numpy as np
+import pytest
+import torch
+from scaled import table
+from scaled import train as train_on_table
+from synthetic_gradients import chain, digits, make_record, mlp, train
+from torch import nn
+
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Severity
+from trainwatch.engine import judge
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw602_learning_rate_too_low import LearningRateTooLow
+
+RULE = LearningRateTooLow()
+STEPS, DEPTH, CHANCE = 400, 3, 2.3
+RNG = np.random.default_rng(0)
+NOISE = 0.03 * RNG.normal(size=1000)
+STUCK = 2.3 + NOISE[:STEPS]
+LEARNING = 2.3 * np.exp(-np.arange(STEPS) / 50) + NOISE[:STEPS]
+PARAMETERS, MODULES = chain(DEPTH)
+RMS, WEIGHT = 1e-2, 96**-0.5  # of the gradient, and of the weights at the start
+
+
+def record(path=0.05, losses=STUCK, *, optimizer="SGD", scale=1.0, finished=True, rms=RMS, **more):
+    """A run whose updates sum up to `path` of the weights."""
+    losses = np.asarray(losses, float)
+    lr = path * WEIGHT / len(losses) / (scale * rms if optimizer == "SGD" else 1.0)
+    table = np.full((len(losses), 2 * DEPTH), float(rms))
+    return make_record(
+        scale * losses,
+        scale * table,
+        parameters=PARAMETERS,
+        modules=MODULES,
+        lr=lr,
+        optimizer=optimizer,
+        run={"finished": finished},
+        **more,
+    )
+
+
+def ending(gained, steps=STEPS):
+    """Losses that begin at chance and end with this share of it gone."""
+    return CHANCE * (1 - gained * np.minimum(np.arange(steps) / (0.7 * steps), 1)) + NOISE[:steps]
+
+
+def verdict(made, **thresholds):
+    return list(LearningRateTooLow(**thresholds).check(made))
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "RMSprop"])
+@pytest.mark.parametrize("path", [0.0, 1e-7, 1e-3, 0.05, 0.3])
+def test_fires_where_all_updates_together_are_short(path, optimizer):
+    (found,) = verdict(record(path, optimizer=optimizer))
+    assert found.severity == Severity.WARNING
+    assert found.onset_step == 0
+    assert found.margin > 5
+    assert found.evidence[0].value == pytest.approx(path)
+    assert found.evidence[0].threshold == RULE.path
+
+
+def test_fires_on_the_mildest_form():
+    """A path just too short, and a loss that went nearly as far as one that is let pass."""
+    (found,) = verdict(record(0.9 * RULE.path, ending(0.9 * RULE.learned)))
+    assert found.margin > 2
+
+
+def test_the_message_says_how_far_it_went_and_what_came_of_it():
+    (found,) = verdict(record(0.05))
+    assert found.summary == (
+        "with a learning rate of at most 0.00128 all 400 updates together are no longer than 0.05 of the weights; "
+        "the loss went 2.3 at the start, 2.28 at best, 2.3 at the end (2.3 is chance)"
+    )
+    assert found.evidence[0].note == "at most; SGD, lr 0.00128; usual are 2 to 60"
+    assert found.evidence[1].value == pytest.approx(0.0, abs=0.01)
+    assert found.evidence[1].threshold == RULE.learned
+    assert [e.step for e in found.evidence] == [STEPS - 1, STEPS - 1]
+
+
+SILENT = {
+    "it learns": record(losses=LEARNING),
+    "half of the loss is gone": record(losses=ending(0.5)),
+    "it was good from the start, as in fine-tuning": record(losses=0.1 * STUCK),
+    "a path of usual length that led nowhere": record(10.0),
+    "few steps of usual length are a short run": record(0.3, STUCK[:30]),
+    "the end is not finite": record(losses=np.r_[STUCK[:200], np.full(200, np.inf)]),
+}
+
+
+@pytest.mark.parametrize("made", SILENT.values(), ids=SILENT)
+def test_silent(made):
+    assert verdict(made) == []
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        (record(0.9 * RULE.path), record(1.1 * RULE.path)),
+        (record(0.9 * RULE.each * 50, STUCK[:50]), record(1.1 * RULE.each * 50, STUCK[:50])),
+        (record(losses=ending(0.9 * RULE.learned)), record(losses=ending(1.1 * RULE.learned))),
+    ],
+    ids=["path", "each", "learned"],
+)
+def test_each_threshold_is_where_the_rule_says(short, long):
+    assert len(verdict(short)) == 1
+    assert verdict(long) == []
+
+
+def test_a_long_run_of_short_steps_may_still_get_far():
+    assert verdict(record(1.5, 2.3 + NOISE)) == []
+    assert len(verdict(record(1.5, 2.3 + NOISE), path=2.0)) == 1
+
+
+def test_steps_of_half_a_thousandth_of_the_weights_are_short():
+    (found,) = verdict(record(0.05, STUCK[:100]))
+    assert found.evidence[0].value == pytest.approx(0.05)
+    assert verdict(record(0.05, STUCK[:100]), each=1e-4) == []
+
+
+def test_some_gain_is_not_enough():
+    assert len(verdict(record(losses=ending(0.2)))) == 1
+
+
+def test_it_is_the_end_that_counts_and_not_the_start():
+    assert verdict(record(losses=np.r_[20.0, 10.0, LEARNING[2:]])) == []
+    assert len(verdict(record(losses=np.r_[20.0, 10.0, STUCK[2:]]))) == 1
+
+
+def test_a_loss_that_only_came_back_from_a_leap_has_not_learned():
+    losses = np.r_[1.0, 10 * 0.98 ** np.arange(STEPS - 1)].clip(0.9) + NOISE[:STEPS]
+    assert len(verdict(record(losses=losses, classes=None, stream="l1_loss"))) == 1
+
+
+def test_it_waits_for_enough_steps():
+    with pytest.raises(NotChecked, match=f"only {RULE.steps - 1} steps were seen; {RULE.steps} are needed"):
+        verdict(record(0.001, STUCK[: RULE.steps - 1]))
+    assert len(verdict(record(0.001, STUCK[: RULE.steps]))) == 1
+
+
+def test_eight_steps_are_too_few_and_forty_are_enough():
+    with pytest.raises(NotChecked, match="only 8 steps"):
+        verdict(record(0.001, STUCK[:8]))
+    assert len(verdict(record(0.001, STUCK[:40]))) == 1
+
+
+def test_a_run_that_goes_on_is_not_judged():
+    with pytest.raises(NotChecked, match="the run has not ended"):
+        verdict(record(finished=False))
+
+
+def several():
+    made = record()
+    made.append("grad_norm", "other", np.arange(STEPS), np.ones((STEPS, 2)))
+    return made
+
+
+@pytest.mark.parametrize("made", [record(optimizer="Adafactor"), several()], ids=["unknown", "several"])
+def test_steps_of_unknown_length_are_not_judged(made):
+    with pytest.raises(NotChecked, match="the length of a step is not known"):
+        verdict(made)
+
+
+LACKING = {
+    "train_loss": "no training loss was seen",
+    "grad_norm": "no gradient was measured",
+    "lr": "lr was not measured",
+}
+
+
+@pytest.mark.parametrize(("lacking", "reason"), LACKING.items(), ids=LACKING)
+def test_a_record_that_lacks_a_measurement_is_not_judged(lacking, reason):
+    whole, made = record(), RunRecord()
+    for topic, fact in whole.facts.items():
+        made.set_fact(topic, fact)
+    for quantity, key, series in whole.items():
+        if quantity != lacking:
+            made.put_series(quantity, key, series)
+    settings = Settings(select=("TW602",), strict=True)
+    assert [d.code for d in judge(whole, settings).diagnoses] == ["TW602"]
+    report = judge(made, settings)
+    assert report.diagnoses == ()
+    assert report.not_checked == {"TW602": reason}
+
+
+def test_losses_that_are_not_finite_all_along_have_no_course():
+    with pytest.raises(NotChecked):
+        verdict(record(losses=np.full(STEPS, np.nan)))
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.95, 1), (0.3, 0)], ids=["stuck", "fell"])
+def test_where_chance_is_not_known_the_first_loss_is_the_measure(share, fires):
+    losses = np.linspace(7.0, 7.0 * share, STEPS) + NOISE[:STEPS]
+    assert len(verdict(record(losses=losses, classes=None, stream="l1_loss"))) == fires
+
+
+def test_chance_under_imbalance_is_the_entropy_of_the_targets():
+    """A net that has only learned how frequent the classes are has hardly moved."""
+    made = record(losses=STUCK * 0.33 / 2.3)
+    assert verdict(made) == []
+    made.append("train_classes", "targets", STEPS, np.r_[9000, 1000, np.zeros(9)])
+    assert len(verdict(made)) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_the_scale_of_the_loss_does_not_matter_where_the_steps_are_as_long(scale, optimizer):
+    (found,) = verdict(record(scale=scale, optimizer=optimizer, classes=None))
+    (plain,) = verdict(record(optimizer=optimizer, classes=None))
+    assert found.margin == pytest.approx(plain.margin, rel=1e-3)
+    assert found.evidence[0].value == pytest.approx(plain.evidence[0].value)
+    assert verdict(record(losses=LEARNING, scale=scale, optimizer=optimizer, classes=None)) == []
+
+
+def test_the_margin_is_the_lacking_gain_in_standard_errors():
+    (found,) = verdict(record(losses=ending(0.2)))
+    error = 1.2533 * 0.03 / (STEPS / 5) ** 0.5 / CHANCE
+    assert found.margin == pytest.approx((RULE.learned - 0.2) / error, rel=0.3)
+    (exact,) = verdict(record(losses=np.full(STEPS, CHANCE)))
+    assert exact.margin == 1e3
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_the_highest_rate_of_a_schedule_is_named_and_each_step_has_its_own(optimizer):
+    made = record(0.001, optimizer=optimizer)
+    lr = made.facts["optimizers"]["default"]["groups"][0]["lr"]
+    made.append("lr", "default/0", [100, 200], [50 * lr, lr])
+    (found,) = verdict(made)
+    assert found.evidence[0].value == pytest.approx(0.001 * (300 + 100 * 50) / 400)
+    assert f"of at most {50 * lr:.3g} all" in found.summary
+    assert f"from {50 * lr:.3g} to" in found.remedies[0].title
+    made.append("lr", "default/0", 399, 1e6 * lr)
+    assert verdict(made) == []
+
+
+REMEDIES = {
+    "the factor that lacks, adam": ("Adam", 1e-5, 400 * 1e-5 / WEIGHT, "0.003", "255"),
+    "the factor that lacks, sgd": ("SGD", 0.002, 0.2, "0.1", "50"),
+    "not above what is safe for adam": ("Adam", 1e-5, 50 * 1e-5 / WEIGHT, "0.01", "1e+03"),
+    "not above what is safe for sgd": ("SGD", 0.001, 0.01, "0.3", "300"),
+    "threefold where the rate is high already": ("SGD", 1.0, 0.05, "3", "3"),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "rate", "path", "proposed", "factor"), REMEDIES.values(), ids=REMEDIES)
+def test_the_proposed_rate_brings_the_path_to_ten_times_the_weights(optimizer, rate, path, proposed, factor):
+    steps = round(path * WEIGHT / rate) if optimizer == "Adam" else STEPS
+    (found,) = verdict(record(path, STUCK[:steps], optimizer=optimizer, rms=path * WEIGHT / steps / rate))
+    (only,) = found.remedies
+    assert only.id == "higher-learning-rate"
+    assert only.title == f"Raise the learning rate from {rate:.3g} to {proposed}"
+    assert only.how == (
+        f"optimizer = torch.optim.{optimizer}(model.parameters(), lr={proposed})  # {factor} times the present rate"
+    )
+    assert f"sum up to {path:.2g} of the weights' length, in sound runs to about 10 times it" in only.why
+
+
+def with_passes(made, losses):
+    """With ten validation passes that all name one class of ten."""
+    for at, loss in zip(range(STEPS // 10, STEPS + 1, STEPS // 10), losses, strict=True):
+        made.append("val_loss", "val", at, loss)
+        made.append("val_sample_loss", "val", at, loss + 0.01 * np.arange(-32, 33))
+        made.append("val_confusion", "val", at, np.eye(10)[[0] * 10] * 20)
+    made.append("val_group_size", "val", 0, np.ones(65))
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy", "paired": True}})
+    return made
+
+
+def sagging(path):
+    return record(path, np.r_[np.linspace(2.3, 1.9, 50), 1.9 + NOISE[: STEPS - 50]], regularisation={})
+
+
+EFFECTS = {
+    "TW203": lambda path: with_passes(record(path), [2.3, 2.0, 1.7, 1.4, 1.5, 1.7, 1.9, 2.0, 2.1, 2.2]),
+    "TW204": sagging,
+    "TW205": lambda path: record(path, np.linspace(2.3, 1.6, STEPS) + NOISE[:STEPS]),
+    "TW208": lambda path: with_passes(record(path), np.full(10, 2.3)),
+}
+
+
+@pytest.mark.parametrize(("code", "make"), EFFECTS.items(), ids=EFFECTS)
+def test_what_it_leads_to_is_nested_under_it(code, make):
+    settings = Settings(select=("TW602", code), strict=True)
+    (cause,) = judge(make(0.05), settings).diagnoses
+    assert cause.code == "TW602"
+    assert [d.code for d in cause.consequences] == [code]
+    assert [d.code for d in judge(make(20.0), settings).diagnoses] == [code]
+
+
+FAULTY = {
+    "sgd": lambda p: torch.optim.SGD(p, 1e-4),
+    "sgd, mild": lambda p: torch.optim.SGD(p, 1e-2),
+    "momentum": lambda p: torch.optim.SGD(p, 1e-5, momentum=0.9),
+    "momentum, mild": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, 1e-6),
+    "adam, mild": lambda p: torch.optim.Adam(p, 3e-5),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-6),
+}
+
+
+@pytest.mark.parametrize("optimizer", FAULTY.values(), ids=FAULTY)
+def test_fires_on_a_net_that_hardly_moves_and_the_proposed_rate_cures_it(optimizer):
+    model = mlp(3, nn.ReLU)
+    (found,) = verdict(train(model, optimizer(model.parameters()), *digits(), steps=300))
+    assert found.margin > 10
+    assert found.evidence[1].value < 0.1
+    names = {"torch": torch, "model": mlp(3, nn.ReLU)}
+    exec(found.remedies[0].how, names)
+    made = train(names["model"], names["optimizer"], *digits(), steps=300)
+    assert verdict(made) == []
+    assert made.series("train_loss", "root").values[-50:].mean() < 0.8
+
+
+HEALTHY = {
+    "adam": lambda p: torch.optim.Adam(p, 3e-3),
+    "adam, low": lambda p: torch.optim.Adam(p, 5e-4),
+    "adamw": lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.1),
+    "sgd": lambda p: torch.optim.SGD(p, 0.1),
+    "sgd with momentum": lambda p: torch.optim.SGD(p, 0.02, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("optimizer", HEALTHY.values(), ids=HEALTHY)
+def test_silent_on_a_net_that_learns(optimizer, seed):
+    torch.manual_seed(seed)
+    model = mlp(3, nn.ReLU)
+    assert verdict(train(model, optimizer(model.parameters()), *digits(), steps=200, seed=seed)) == []
+
+
+def test_silent_on_a_run_of_few_steps():
+    model = mlp(3, nn.ReLU)
+    made = train(model, torch.optim.Adam(model.parameters(), 1e-3), *digits(), steps=25)
+    assert made.series("train_loss", "root").values[-5:].mean() > 0.6 * CHANCE
+    assert verdict(made) == []
+
+
+def test_silent_on_careful_fine_tuning():
+    model = mlp(3, nn.ReLU)
+    train(model, torch.optim.Adam(model.parameters(), 3e-3), *digits(), steps=300)
+    assert verdict(train(model, torch.optim.Adam(model.parameters(), 1e-5), *digits(), steps=100)) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "criterion", "head"), [("wine", nn.CrossEntropyLoss(), 3), ("diabetes", nn.MSELoss(), 1)]
+)
+def test_silent_on_a_table_even_if_noise_bounds_what_can_be_learned(name, criterion, head, seed):
+    report, made = train_on_table(table(name, seed), criterion, head=head, seed=seed)
+    assert verdict(made) == []
+    assert "TW602" not in report.not_checked
+
+
+def test_fires_under_a_watch():
+    report, made = train_on_table(table("wine", 0), nn.CrossEntropyLoss(), lr=1e-4)
+    assert "TW602" in {d.code for root in report.diagnoses for d in root.walk()}
+    (found,) = verdict(made)
+    rate = float(found.remedies[0].title.split()[-1])
+    cured, _ = train_on_table(table("wine", 0), nn.CrossEntropyLoss(), lr=rate)
+    assert "TW602" not in {d.code for root in cured.diagnoses for d in root.walk()}
