@@ -31,6 +31,7 @@ class Settings:
     Attributes:
         overhead: Share of the run's time that trainwatch may take, in (0, 1); there is a floor of 100 us a step.
         probes: ``"auto"``, ``"off"``, ``"all"``, or kind -> every how many steps.
+        probe_memory: Bytes that a probe's copy of the model and the held batches may take, on the model's device.
         flush_every: Optimiser steps between two reads of the device and writes of the record.
         strict: Raise trainwatch's own faults instead of containing them. For tests.
         select: Codes or prefixes of codes of the rules to run, such as ``"TW3"``.
@@ -44,6 +45,7 @@ class Settings:
 
     overhead: float = 0.02
     probes: str | Mapping[str, int] = "auto"
+    probe_memory: int = 256 << 20
     flush_every: int = 50
     strict: bool = False
     select: tuple[str, ...] = ALL
@@ -56,6 +58,8 @@ class Settings:
             raise SettingsError(f"overhead must be a share of the run's time between 0 and 1, got {self.overhead!r}")
         if isinstance(self.flush_every, bool) or not isinstance(self.flush_every, int) or self.flush_every < 1:
             raise SettingsError(f"flush_every must be a whole number of steps, at least 1, got {self.flush_every!r}")
+        if isinstance(self.probe_memory, bool) or not isinstance(self.probe_memory, int) or self.probe_memory < 0:
+            raise SettingsError(f"probe_memory must be a number of bytes, got {self.probe_memory!r}")
         if isinstance(self.probes, str) and self.probes not in PROBE_MODES:
             raise SettingsError(f"probes must be one of {', '.join(PROBE_MODES)} or a mapping, got {self.probes!r}")
         if not isinstance(self.probes, (str, Mapping)):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwatch.capture.interception import unheard
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.config import Settings
 from trainwatch.containment import Containment, contained
@@ -18,12 +19,15 @@ from trainwatch.diagnosis import Diagnosis
 from trainwatch.engine import fault_of, judge
 from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
+from trainwatch.probes.bench import Bench
+from trainwatch.probes.rounds import Probes
 from trainwatch.record import RunRecord, SegmentWriter
 from trainwatch.report import Report
 
 FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine; the rest is for capture and writing
+LAST_ROUND = 5.0  # seconds that probes may take at the end of a run, or the budget's share of it if that is more
 VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores", "val_spread")
 RANGES = ("input_stats", "output_stats", "target_stats")
 # Part -> the quantities that are missing where it had to be switched off.
@@ -94,11 +98,14 @@ class Monitor:
             self.record,
             self.containment,
             flush_every=settings.flush_every,
+            held_bytes=settings.probe_memory // 4,
             on_step=self._stepped,
             train_eval_loader=train_eval_loader,
             primary_validation=primary_validation,
             criterion=criterion,
         )
+        self._probes = Probes(settings.probes, self.containment)
+        self._rules = settings.active_rules()
         self.containment.run("tensorboard", self._outlets.open)
         self._write()
         self._once = self._spent()  # seconds spent at the start and, later, at the end
@@ -130,6 +137,7 @@ class Monitor:
         self.capture.flush()
         self._show_curves()
         self._look()
+        self._probe()
         self._write()
 
     def epoch_end(self, metrics: Mapping[str, float]) -> None:
@@ -161,6 +169,31 @@ class Monitor:
         self._looks += 1
         self._look_seconds += self._clock() - began
 
+    @contained("probes")
+    def _probe(self) -> None:
+        """Run the probes that are due, as far as everything together keeps the budget."""
+        if self._probes.governor.waiting(self.capture.step):
+            elapsed, spent = self._clock() - self._began, self._spent() - self._once
+            self._experiment(max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step) - spent)
+
+    @contained("probes")
+    def _probe_last(self) -> None:
+        """The round at the end: what the verdict still asks for."""
+        self._experiment(max(self.settings.overhead * self._watched_seconds, LAST_ROUND), last=True)
+        missing = {q: reason for q, reason in self._probes.unmeasured.items() if not self.record.has(q)}
+        if missing:
+            self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **missing})
+
+    def _experiment(self, left: float, *, last: bool = False) -> None:
+        requests = [request for rule in self._rules for request in rule.asks(self.record)]
+        if len(self.capture.models) != 1:
+            return
+        (model,) = self.capture.models.values()
+        held = self.capture.held
+        bench = Bench(model, held.batches, held.reason, self.record, self.capture.step, self.settings.probe_memory // 2)
+        with unheard():
+            self._probes.run(requests, bench, left, last=last)
+
     @contained("notices")
     def _take(self, report: Report) -> None:
         self._live.look(report, self.capture.step, self.capture.book.finished)
@@ -188,6 +221,8 @@ class Monitor:
         self._watched_seconds, self._while_training = self._clock() - self._began, self._spent() - self._once
         self.capture.detach()
         self.capture.flush(last=True)
+        if error is None:
+            self._probe_last()
         self._show_curves()
         self._note_run(finished=error is None, error=error)
         self.report = Report("not-judged")  # should the engine itself fail
@@ -247,6 +282,7 @@ class Monitor:
         skipped = []
         if self._looks_put_off:
             skipped.append(f"{self._looks_put_off} looks of the rule engine were put off to keep the budget")
+        skipped += self._probes.governor.put_off
         if self.capture.classes.uncounted:
             skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
         return {

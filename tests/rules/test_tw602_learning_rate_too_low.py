@@ -6,12 +6,15 @@ from scaled import train as train_on_table
 from synthetic_gradients import chain, digits, make_record, mlp, train
 from torch import nn
 
+import trainwatch
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
-from trainwatch.rules.tw602_learning_rate_too_low import LearningRateTooLow
+from trainwatch.rules.tw602_learning_rate_too_low import LONG, RESTS, RISEN, STARTED, LearningRateTooLow
+from trainwatch.symptoms.losses import loss_course
+from trainwatch.symptoms.motion import reach_of
 
 RULE = LearningRateTooLow()
 STEPS, DEPTH, CHANCE = 400, 3, 2.3
@@ -41,8 +44,19 @@ def record(path=0.05, losses=STUCK, *, optimizer="SGD", scale=1.0, finished=True
 
 
 def ending(gained, steps=STEPS):
-    """Losses that begin at chance and end with this share of it gone."""
-    return CHANCE * (1 - gained * np.minimum(np.arange(steps) / (0.7 * steps), 1)) + NOISE[:steps]
+    """Losses that begin at chance, and have come to rest with this share of it gone."""
+    return CHANCE * (1 - gained * np.minimum(np.arange(steps) / (0.6 * steps), 1)) + NOISE[:steps]
+
+
+def falling(gained, steps=STEPS):
+    """Losses that fall at one pace to the very end; this share of chance is gone in the middle of the last fifth."""
+    return CHANCE * (1 - gained * np.arange(steps) / (0.9 * steps)) + NOISE[:steps]
+
+
+def slowing(share, steps=STEPS):
+    """Losses that would gain this share of what they have gained, 30 % of chance, in as many steps again."""
+    late = np.log2(np.arange(1, steps + 1) / (0.9 * steps))
+    return CHANCE * (1 - 0.3 * np.maximum(1 + share * late, 0)) + NOISE[:steps] / 10
 
 
 def verdict(made, **thresholds):
@@ -62,17 +76,17 @@ def test_fires_where_all_updates_together_are_short(path, optimizer):
 
 def test_fires_on_the_mildest_form():
     """A path just too short, and a loss that went nearly as far as one that is let pass."""
-    (found,) = verdict(record(0.9 * RULE.path, ending(0.9 * RULE.learned)))
+    (found,) = verdict(record(0.9 * RULE.path, falling(0.9 * RULE.learned)))
     assert found.margin > 2
 
 
 def test_the_message_says_how_far_it_went_and_what_came_of_it():
     (found,) = verdict(record(0.05))
     assert found.summary == (
-        "with a learning rate of at most 0.00128 all 400 updates together are no longer than 0.05 of the weights; "
+        "with a learning rate of at most 0.00128 all 400 updates together are about as long as 0.05 of the weights; "
         "the loss went 2.3 at the start, 2.28 at best, 2.3 at the end (2.3 is chance)"
     )
-    assert found.evidence[0].note == "at most; SGD, lr 0.00128; usual are 2 to 60"
+    assert found.evidence[0].note == "SGD, lr 0.00128; usual are 2 to 60"
     assert found.evidence[1].value == pytest.approx(0.0, abs=0.01)
     assert found.evidence[1].threshold == RULE.learned
     assert [e.step for e in found.evidence] == [STEPS - 1, STEPS - 1]
@@ -84,6 +98,7 @@ SILENT = {
     "it was good from the start, as in fine-tuning": record(losses=0.1 * STUCK),
     "a path of usual length that led nowhere": record(10.0),
     "few steps of usual length are a short run": record(0.3, STUCK[:30]),
+    "it fell and came to rest": record(losses=ending(0.2)),
     "the end is not finite": record(losses=np.r_[STUCK[:200], np.full(200, np.inf)]),
 }
 
@@ -98,9 +113,11 @@ def test_silent(made):
     [
         (record(0.9 * RULE.path), record(1.1 * RULE.path)),
         (record(0.9 * RULE.each * 50, STUCK[:50]), record(1.1 * RULE.each * 50, STUCK[:50])),
-        (record(losses=ending(0.9 * RULE.learned)), record(losses=ending(1.1 * RULE.learned))),
+        (record(losses=falling(0.9 * RULE.learned)), record(losses=falling(1.1 * RULE.learned))),
+        (record(losses=ending(0.9 * STARTED)), record(losses=ending(1.1 * STARTED))),
+        (record(losses=slowing(1.2 * RESTS)), record(losses=slowing(0.8 * RESTS))),
     ],
-    ids=["path", "each", "learned"],
+    ids=["path", "each", "learned", "started", "rests"],
 )
 def test_each_threshold_is_where_the_rule_says(short, long):
     assert len(verdict(short)) == 1
@@ -119,7 +136,50 @@ def test_steps_of_half_a_thousandth_of_the_weights_are_short():
 
 
 def test_some_gain_is_not_enough():
-    assert len(verdict(record(losses=ending(0.2)))) == 1
+    assert len(verdict(record(losses=falling(0.2)))) == 1
+
+
+def test_a_loss_that_came_to_rest_because_the_rate_did_might_have_gone_on():
+    made = record(losses=ending(0.2))
+    made.append("lr", "default/0", 0.8 * STEPS, 1e-9)
+    assert len(verdict(made)) == 1
+
+
+def rising(rates, losses=None, **more):
+    """A run of usual steps whose rate takes these values, as multiples of the highest, one after another."""
+    made = record(10.0, ending(0.5, len(rates)) if losses is None else losses, **more)
+    made.append("lr", "default/0", np.arange(len(rates)), np.asarray(rates) * made.series("lr", "default/0").values[0])
+    return made
+
+
+RAMP = np.linspace(0, 1, STEPS)
+
+
+def test_fires_where_a_warm_up_was_not_over_at_the_end():
+    (found,) = verdict(rising(RAMP))
+    assert "0.256 the rate was still rising when the run ended; the loss went 2.3 at the start" in found.summary
+    error = 1.2533 * 0.03 / (STEPS / 5) ** 0.5 / CHANCE
+    assert found.margin == pytest.approx((RULE.good - 0.5) / error, rel=0.3)
+    assert found.evidence[1].threshold == RULE.good
+
+
+@pytest.mark.parametrize(
+    ("rates", "losses", "fires"),
+    [
+        (RAMP, ending(0.85), 1),
+        (RAMP, ending(0.95), 0),
+        (RAMP[-LONG:] - RAMP[-LONG], None, 1),
+        (RAMP[-LONG + 1 :] - RAMP[-LONG], None, 0),
+        (np.linspace(2 / (1.1 * RISEN) - 1, 1, STEPS), None, 1),
+        (np.linspace(2 / (0.9 * RISEN) - 1, 1, STEPS), None, 0),
+        (np.minimum(RAMP, 0.9), None, 0),
+        (np.abs(RAMP - 0.2), None, 0),
+        (RAMP[::-1], None, 0),
+    ],
+    ids=["not good yet", "good", "50 steps", "49 steps", "much", "a little", "over at last", "after a fall", "decay"],
+)
+def test_a_rate_still_rises_if_it_is_highest_at_the_end_and_far_above_that_in_mid_run(rates, losses, fires):
+    assert len(verdict(rising(rates, losses))) == fires
 
 
 def test_it_is_the_end_that_counts_and_not_the_start():
@@ -128,20 +188,15 @@ def test_it_is_the_end_that_counts_and_not_the_start():
 
 
 def test_a_loss_that_only_came_back_from_a_leap_has_not_learned():
-    losses = np.r_[1.0, 10 * 0.98 ** np.arange(STEPS - 1)].clip(0.9) + NOISE[:STEPS]
+    losses = np.r_[1.0, 10 * 0.98 ** np.arange(STEPS - 1)].clip(0.95) + NOISE[:STEPS]
     assert len(verdict(record(losses=losses, classes=None, stream="l1_loss"))) == 1
 
 
 def test_it_waits_for_enough_steps():
-    with pytest.raises(NotChecked, match=f"only {RULE.steps - 1} steps were seen; {RULE.steps} are needed"):
-        verdict(record(0.001, STUCK[: RULE.steps - 1]))
-    assert len(verdict(record(0.001, STUCK[: RULE.steps]))) == 1
-
-
-def test_eight_steps_are_too_few_and_forty_are_enough():
-    with pytest.raises(NotChecked, match="only 8 steps"):
-        verdict(record(0.001, STUCK[:8]))
-    assert len(verdict(record(0.001, STUCK[:40]))) == 1
+    for too_few in (8, RULE.steps - 1):
+        with pytest.raises(NotChecked, match=f"only {too_few} steps were seen; {RULE.steps} are needed"):
+            verdict(record(0.001, STUCK[:too_few]))
+    assert len(verdict(record(0.001, STUCK[: RULE.steps]))) == len(verdict(record(0.001, STUCK[:40]))) == 1
 
 
 def test_a_run_that_goes_on_is_not_judged():
@@ -213,7 +268,7 @@ def test_the_scale_of_the_loss_does_not_matter_where_the_steps_are_as_long(scale
 
 
 def test_the_margin_is_the_lacking_gain_in_standard_errors():
-    (found,) = verdict(record(losses=ending(0.2)))
+    (found,) = verdict(record(losses=falling(0.2)))
     error = 1.2533 * 0.03 / (STEPS / 5) ** 0.5 / CHANCE
     assert found.margin == pytest.approx((RULE.learned - 0.2) / error, rel=0.3)
     (exact,) = verdict(record(losses=np.full(STEPS, CHANCE)))
@@ -234,25 +289,29 @@ def test_the_highest_rate_of_a_schedule_is_named_and_each_step_has_its_own(optim
 
 
 REMEDIES = {
-    "the factor that lacks, adam": ("Adam", 1e-5, 400 * 1e-5 / WEIGHT, "0.003", "255"),
-    "the factor that lacks, sgd": ("SGD", 0.002, 0.2, "0.1", "50"),
-    "not above what is safe for adam": ("Adam", 1e-5, 50 * 1e-5 / WEIGHT, "0.01", "1e+03"),
-    "not above what is safe for sgd": ("SGD", 0.001, 0.01, "0.3", "300"),
-    "threefold where the rate is high already": ("SGD", 1.0, 0.05, "3", "3"),
+    "the factor that lacks, adam": ("Adam", 1e-5, 400 * 1e-5 / WEIGHT, "0.003"),
+    "the factor that lacks, sgd": ("SGD", 0.002, 0.2, "0.1"),
+    "not above what is safe for adam": ("Adam", 1e-5, 50 * 1e-5 / WEIGHT, "0.01"),
+    "not above what is safe for sgd": ("SGD", 0.001, 0.01, "0.3"),
+    "threefold where the rate is high already": ("SGD", 1.0, 0.05, "3"),
 }
 
 
-@pytest.mark.parametrize(("optimizer", "rate", "path", "proposed", "factor"), REMEDIES.values(), ids=REMEDIES)
-def test_the_proposed_rate_brings_the_path_to_ten_times_the_weights(optimizer, rate, path, proposed, factor):
+@pytest.mark.parametrize(("optimizer", "rate", "path", "proposed"), REMEDIES.values(), ids=REMEDIES)
+def test_the_proposed_rate_brings_the_path_to_ten_times_the_weights(optimizer, rate, path, proposed):
     steps = round(path * WEIGHT / rate) if optimizer == "Adam" else STEPS
     (found,) = verdict(record(path, STUCK[:steps], optimizer=optimizer, rms=path * WEIGHT / steps / rate))
     (only,) = found.remedies
     assert only.id == "higher-learning-rate"
     assert only.title == f"Raise the learning rate from {rate:.3g} to {proposed}"
-    assert only.how == (
-        f"optimizer = torch.optim.{optimizer}(model.parameters(), lr={proposed})  # {factor} times the present rate"
-    )
+    assert only.how.endswith(f'    group["lr"] = {proposed}  # was {rate:.3g}')
     assert f"sum up to {path:.2g} of the weights' length, in sound runs to about 10 times it" in only.why
+
+
+@pytest.mark.parametrize(("optimizer", "proposed"), [("SGD", "0.3"), ("Adam", "0.01")])
+def test_where_the_rate_is_zero_a_high_one_is_proposed(optimizer, proposed):
+    (found,) = verdict(record(0.0, optimizer=optimizer))
+    assert found.remedies[0].title == f"Raise the learning rate from 0 to {proposed}"
 
 
 def with_passes(made, losses):
@@ -267,7 +326,7 @@ def with_passes(made, losses):
 
 
 def sagging(path):
-    return record(path, np.r_[np.linspace(2.3, 1.9, 50), 1.9 + NOISE[: STEPS - 50]], regularisation={})
+    return record(path, np.r_[np.linspace(2.3, 2.1, 50), 2.1 + NOISE[: STEPS - 50]], regularisation={})
 
 
 EFFECTS = {
@@ -295,20 +354,31 @@ FAULTY = {
     "adam": lambda p: torch.optim.Adam(p, 1e-6),
     "adam, mild": lambda p: torch.optim.Adam(p, 3e-5),
     "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-6),
+    "no rate at all": lambda p: torch.optim.SGD(p, 0.0),
+    "no rate at all, two groups": lambda p: torch.optim.Adam([{"params": [q]} for q in p], 0.0),
 }
 
 
-@pytest.mark.parametrize("optimizer", FAULTY.values(), ids=FAULTY)
-def test_fires_on_a_net_that_hardly_moves_and_the_proposed_rate_cures_it(optimizer):
+@pytest.mark.parametrize("make", FAULTY.values(), ids=FAULTY)
+def test_fires_on_a_net_that_hardly_moves_and_the_proposed_rate_cures_it(make):
     model = mlp(3, nn.ReLU)
-    (found,) = verdict(train(model, optimizer(model.parameters()), *digits(), steps=300))
+    (found,) = verdict(train(model, make(model.parameters()), *digits(), steps=300))
     assert found.margin > 10
     assert found.evidence[1].value < 0.1
-    names = {"torch": torch, "model": mlp(3, nn.ReLU)}
-    exec(found.remedies[0].how, names)
-    made = train(names["model"], names["optimizer"], *digits(), steps=300)
+    model = mlp(3, nn.ReLU)
+    optimizer = make(model.parameters())
+    exec(found.remedies[0].how, {"optimizer": optimizer})
+    made = train(model, optimizer, *digits(), steps=300)
     assert verdict(made) == []
     assert made.series("train_loss", "root").values[-50:].mean() < 0.8
+
+
+def test_fires_on_a_warm_up_that_is_as_long_as_the_run():
+    model = mlp(3, nn.ReLU)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 200)
+    (found,) = verdict(train(model, optimizer, *digits(), steps=200, scheduler=warm_up))
+    assert "the rate was still rising" in found.summary
 
 
 HEALTHY = {
@@ -320,7 +390,7 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("optimizer", HEALTHY.values(), ids=HEALTHY)
 def test_silent_on_a_net_that_learns(optimizer, seed):
     torch.manual_seed(seed)
@@ -341,7 +411,7 @@ def test_silent_on_careful_fine_tuning():
     assert verdict(train(model, torch.optim.Adam(model.parameters(), 1e-5), *digits(), steps=100)) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("name", "criterion", "head"), [("wine", nn.CrossEntropyLoss(), 3), ("diabetes", nn.MSELoss(), 1)]
 )
@@ -349,6 +419,42 @@ def test_silent_on_a_table_even_if_noise_bounds_what_can_be_learned(name, criter
     report, made = train_on_table(table(name, seed), criterion, head=head, seed=seed)
     assert verdict(made) == []
     assert "TW602" not in report.not_checked
+
+
+def diabetes(model, lr, steps, seed, noise=0.0):
+    """The record of SGD under a watch, with normal noise on the targets as large as told."""
+    x, y, _, _ = table("diabetes", seed)
+    y = y + noise * torch.randn(y.shape)
+    optimizer, criterion = torch.optim.SGD(model.parameters(), lr), nn.MSELoss()
+    with trainwatch.watch(model, optimizer, loss_fn=criterion, settings={"quiet": True, "strict": True}) as watch:
+        for _ in range(steps):
+            rows = torch.randint(len(x), (256,))
+            optimizer.zero_grad()
+            criterion(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+    return watch.record
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_silent_on_a_probe_whose_frozen_body_is_among_the_optimisers_parameters(seed):
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()).requires_grad_(False)
+    model = nn.Sequential(body, nn.Linear(64, 1))
+    made = diabetes(model, 0.02, 200, seed)
+    whole = sum(p["norm"] ** 2 for p in made.facts["parameters"] if p["kind"] == "weight") ** 0.5
+    assert made.memo(reach_of).total * made.facts["parameters"][-2]["norm"] < RULE.path * whole
+    assert made.memo(loss_course).gained < RULE.learned
+    assert verdict(made) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("lr", "fires"), [(0.004, 0), (1e-5, 1)], ids=["settled", "stuck"])
+def test_silent_on_a_wide_net_that_took_short_steps_to_the_noise(lr, fires, seed):
+    torch.manual_seed(seed)
+    made = diabetes(nn.Sequential(nn.Linear(10, 512), nn.ReLU(), nn.Linear(512, 1)), lr, 600, seed, noise=1.2)
+    assert made.memo(reach_of).total < RULE.path
+    assert made.memo(loss_course).gained < RULE.learned
+    assert len(verdict(made)) == fires
 
 
 def test_fires_under_a_watch():

@@ -131,7 +131,7 @@ class TrainWatch(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._monitor is not None:
             self._monitor.capture.stage = TRAIN
-            self._monitor.capture.note_batch(batch)
+            self._monitor.capture.note_batch(batch, batch_idx)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._monitor is not None and self._monitor.should_stop:

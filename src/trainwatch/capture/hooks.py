@@ -42,8 +42,9 @@ class Hooks:
     def before(self, module: nn.Module, callback: Callable[[nn.Module, Any], None]) -> None:
         self._handles.append(module.register_forward_pre_hook(Hook(callback)))
 
-    def after(self, module: nn.Module, callback: Callable[[nn.Module, Any, Any], None]) -> None:
-        self._handles.append(module.register_forward_hook(Hook(callback)))
+    def after(self, module: nn.Module, callback: Callable[[nn.Module, Any, Any, Any], None]) -> None:
+        """Call back with module, positional and keyword arguments, and what the forward pass returned."""
+        self._handles.append(module.register_forward_hook(Hook(callback), with_kwargs=True))
 
     def loaded(self, module: nn.Module, callback: Callable[[nn.Module, Any], None]) -> None:
         self._handles.append(module.register_load_state_dict_post_hook(Hook(callback)))

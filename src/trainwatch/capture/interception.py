@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,6 +143,17 @@ def unsubscribe(listener: Listener) -> None:
     if not _listeners:
         while _undo:
             _undo.pop()()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within, nothing is reported to anybody: what happens is not the training."""
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
 
 
 def _install() -> None:

@@ -16,6 +16,7 @@ from trainwatch.capture import interception, wiring
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.gradients import GradientRing
+from trainwatch.capture.held import SLOTS, TRAIN_BATCH, VAL_BATCH, HeldBatches
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
@@ -52,6 +53,7 @@ class RunCapture:
         containment: Containment,
         *,
         flush_every: int,
+        held_bytes: int,
         on_step: Callable[[bool], None],
         train_eval_loader: Any = None,
         primary_validation: str | None = None,
@@ -71,6 +73,7 @@ class RunCapture:
         self.scaling = Scaling()
         self.wiring: WiringWatch | None = None
         self.ranges = Ranges(self.reads, record.append)
+        self.held = HeldBatches(held_bytes)
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._rings: dict[str, GradientRing] = {}
@@ -79,6 +82,7 @@ class RunCapture:
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
         self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
+        self._given: tuple[str, tuple[Any, ...], dict[str, Any], Any] | None = None  # a call that a probe may repeat
         self._print_next = True
         self._forwarded = self._backpropagated = False  # since the last step
         self._trains_in_eval_mode = False
@@ -113,7 +117,7 @@ class RunCapture:
         self._hooks.remove()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
-        self._inputs = None
+        self._inputs = self._given = None
 
     def epochs_seen(self) -> int:
         """Epochs, by the training loader, else by the passes over the primary validation stream."""
@@ -195,11 +199,14 @@ class RunCapture:
         self._inside = []
 
     @contained("validation")
-    def on_forward_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def on_forward_end(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
         inside, self._inside = self._inside or [], None
         if module not in self.models.values():  # a shallow copy shares our hook
             return
         self.validation.forwards += 1
+        kind = self._held_kind()
+        self._given = (kind, inputs, named, output) if kind is not None else None
+        inputs = inputs or named
         if torch.is_grad_enabled():
             self._forwarded = True
             self._inputs = inputs
@@ -213,9 +220,28 @@ class RunCapture:
         if loss is not None and not self._seen(loss):
             self._take(LossCall("model", loss), within=True)
 
-    def note_batch(self, batch: Any) -> None:
-        """What the model is given, to recognise training data in a validation pass. Kept until the next batch."""
+    def _held_kind(self) -> str | None:
+        """The kind that the batch of the forward pass that just ended is to be held as; None for most."""
+        if len(self.models) != 1 or self.stage is not None:  # a trainer tells by `note_batch`
+            return None
+        if torch.is_grad_enabled():
+            return TRAIN_BATCH if self.held.wants_training() else None
+        return VAL_BATCH if self.validation.batches < SLOTS else None
+
+    @contained("held batches")
+    def _hold(self, call: LossCall, kind: str, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        self._given = None
+        self.held.offer(kind, self.step, inputs, named, output, call)
+
+    def note_batch(self, batch: Any, index: int) -> None:
+        """What a trainer is about to give to ``training_step``. Kept until the next batch."""
         self._inputs = batch
+        if self.held.wants_training():
+            self._hold_step(batch, index)
+
+    @contained("held batches")
+    def _hold_step(self, batch: Any, index: int) -> None:
+        self.held.offer_step(self.step, batch, index)
 
     @contained("validation")
     def note_validation_batch(self, batch: Any) -> None:
@@ -227,7 +253,7 @@ class RunCapture:
         self._recent.clear()
 
     @contained("losses")
-    def on_criterion_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def on_criterion_end(self, module: nn.Module, inputs: Any, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and not self._seen(output):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
             self._take(LossCall(type(module).__name__, output, predictions, target))
@@ -239,6 +265,8 @@ class RunCapture:
 
     def _take(self, call: LossCall, within: bool = False) -> None:
         self._recent.append(weakref.ref(call.output))
+        if self._given is not None:
+            self._hold(call, *self._given)
         if self.stage == VALIDATE:
             self._view(call)
         elif call.output.requires_grad:
@@ -362,6 +390,7 @@ class RunCapture:
         step = self._commits[key]
         self._commits[key] += 1
         self._forwarded = self._backpropagated = False
+        self._given = None
         if self._loader is not None:
             self._note_train_loader()
         self._watch_step(key, step)

@@ -50,6 +50,11 @@ class ValidationWatch:
         self._roots = list(models.values())
         self._modules = named_modules(models)
 
+    @property
+    def batches(self) -> int:
+        """Batches of the running pass so far."""
+        return len(self._open.values) if self._open is not None else 0
+
     def forward_seen(self, inputs: Any, output: Any) -> None:
         """A watched model was called without gradients."""
         self.idle = False

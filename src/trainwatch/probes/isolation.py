@@ -1,0 +1,105 @@
+"""A copy of a model to experiment on, and a surrounding that leaves no trace on the process."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+COMPANIONS = ("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
+
+
+class CannotIsolate(Exception):
+    """A probe cannot be run without touching the training; the text is the reason, as the report prints it."""
+
+
+def twin(model: nn.Module, most_bytes: int) -> nn.Module:
+    """A copy of a model with parameters, buffers, modes and Python state of its own.
+
+    Whatever is done to the copy (modes, statistics, counters, queues, moving averages of weights) stays in the copy.
+    Hooks of the user are left out, since what they write to lies outside the model; those of torch (weight and
+    spectral norm) are kept. A compiled or data-parallel wrapper is taken off: probes run the original module eagerly.
+
+    Args:
+        model: The live model.
+        most_bytes: Most memory that the copy's parameters and buffers may take.
+
+    Raises:
+        CannotIsolate: The model is too large, or cannot be copied.
+    """
+    model = unwrapped(model)
+    size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    if size > most_bytes:
+        raise CannotIsolate(
+            f"the model takes {size / 2**20:.0f} MiB, more than probe_memory allows ({most_bytes / 2**20:.0f} MiB)"
+        )
+    memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}  # not worth a copy
+    for module in model.modules():  # results kept from the last pass: tensors of a graph cannot be copied
+        memo |= {id(v): v.detach().clone() for v in vars(module).values() if isinstance(v, torch.Tensor) and v.grad_fn}
+    try:
+        copied = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise CannotIsolate(f"the model cannot be copied: {type(error).__name__}: {error}") from error
+    for module in copied.modules():
+        _drop_foreign_hooks(module)
+    for parameter in copied.parameters():
+        parameter.grad = None
+    return copied
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module behind `torch.compile` and data-parallel wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+@contextmanager
+def untouched(device: torch.device) -> Iterator[None]:
+    """Within, gradients are on, autocast is off and random numbers may be drawn; afterwards all is as it was.
+
+    Args:
+        device: Where the probe runs; the random state of a GPU is kept only for its own sake.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_device: Callable[[], None] | None = None
+    if device.type == "cuda":
+        before = torch.cuda.get_rng_state(device)
+        on_device = lambda: torch.cuda.set_rng_state(before, device)  # noqa: E731
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if on_device is not None:
+            on_device()
+
+
+def _drop_foreign_hooks(module: nn.Module) -> None:
+    for name in HOOKS:
+        hooks: dict[int, Any] = getattr(module, name)
+        for key in [k for k, hook in hooks.items() if not _of_torch(hook)]:
+            del hooks[key]
+            for companion in COMPANIONS:
+                getattr(module, companion, {}).pop(key, None)
+
+
+def _of_torch(hook: Any) -> bool:
+    owner = getattr(hook, "__module__", None) or type(hook).__module__
+    return str(owner).partition(".")[0] == "torch"

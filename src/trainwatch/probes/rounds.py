@@ -1,0 +1,56 @@
+"""Rounds of probes: runs those that the governor lets run, contains their faults, and accounts for their time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from trainwatch.containment import Containment
+from trainwatch.probes import activations
+from trainwatch.probes.bench import Bench
+from trainwatch.probes.governor import Governor, Request
+from trainwatch.probes.isolation import CannotIsolate
+
+PROBES: dict[str, Callable[[Bench], None]] = {activations.KIND: activations.measure}
+QUANTITIES: dict[str, tuple[str, ...]] = {activations.KIND: activations.QUANTITIES}  # that a probe writes
+
+
+class Probes:
+    """The probes of one run.
+
+    Attributes:
+        governor: Decides which may run.
+        refused: Kind -> why the last attempt left the model alone.
+    """
+
+    def __init__(self, mode: str | Mapping[str, int], containment: Containment) -> None:
+        self.governor = Governor(mode, PROBES)
+        self.refused: dict[str, str] = {}
+        self._containment = containment
+
+    def run(self, requests: Iterable[Request], bench: Bench, left: float, *, last: bool = False) -> None:
+        """Run what is due and can be paid for.
+
+        Args:
+            requests: What the rules ask for.
+            bench: What the probes are given.
+            left: Seconds that the budget has left.
+            last: It is the round at the end of the run.
+        """
+        choose = self.governor.last if last else self.governor.due
+        for kind in choose(requests, bench.step, left):
+            began = self._containment.clock()
+            self._containment.run(f"probe {kind}", self._one, kind, bench)
+            self.governor.ran(kind, bench.step, self._containment.clock() - began)
+
+    def _one(self, kind: str, bench: Bench) -> None:
+        try:
+            PROBES[kind](bench)
+        except CannotIsolate as reason:
+            self.refused[kind] = str(reason)
+        else:
+            self.refused.pop(kind, None)
+
+    @property
+    def unmeasured(self) -> dict[str, str]:
+        """Quantity -> the reason why no probe could measure it."""
+        return {q: reason for kind, reason in self.refused.items() for q in QUANTITIES[kind]}

@@ -1,0 +1,113 @@
+"""TW304: units that no sample activates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.step_remedies import UPDATE, lower_rate
+from trainwatch.symptoms.activity import Activity, activities
+from trainwatch.symptoms.gradients import largest_update
+from trainwatch.symptoms.losses import loss_course
+
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class DeadUnits(Rule):
+    """Most units of a layer are zero whatever the input, and the net has not learned much.
+
+    ## Symptom
+    In some activation that is zero below a bound (ReLU, ReLU6, threshold) `many` of the units are zero for every
+    sample and position looked at, while less than `learned` of the loss of a constant guess is gone.
+
+    ## Why it hurts
+    A unit that is zero for all inputs has no gradient, and so never comes back. Where all units of a layer are dead
+    nothing of the input passes, and the net says the same whatever it is shown.
+
+    ## How it is measured
+    `activity`, by a probe: the held training batches run through a copy of the model in evaluation mode. Judged from
+    `entries` samples times positions on: a unit that none of n of them activates is active for fewer than 3 in n.
+
+    ## Remedies
+    `leaky-relu`, which lets a dead unit come back; `lower-learning-rate` where a long step killed them;
+    `reinitialise` where they were dead at the first probe.
+
+    ## Not a fault when
+    The net learns all the same: it has more units than it needs. Sparse codes are dead by design for most samples, but
+    not for all.
+
+    ## Sources
+    §9; Lu et al., "Dying ReLU and initialization" (2019); Maas, Hannun and Ng, "Rectifier nonlinearities improve neural
+    network acoustic models" (2013).
+    """
+
+    code: ClassVar[str] = "TW304"
+    name: ClassVar[str] = "dead-units"
+    section: ClassVar[str] = "§9"
+    needs: ClassVar[tuple[str, ...]] = ("activity", "train_loss")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW602"), always)
+
+    many: float = 0.7
+    learned: float = 0.75
+    entries: int = 50
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Look at the activations, the sooner the less the net has learned."""
+        course = record.memo(loss_course)
+        if course is not None:
+            stuck = course.gained < self.learned
+            reason = "the loss is not low: are units dead or saturated?" if stuck else "the health of hidden units"
+            yield ProbeRequest("activations", (), reason, 1.0 if stuck else 0.2)
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare the share of dead units in each activation with the threshold."""
+        course = record.memo(loss_course)
+        if course is None:
+            raise NotChecked("no training loss was seen")
+        seen = [a for a in record.memo(activities) if a.rectifies]
+        judged = [a for a in seen if a.entries >= self.entries]
+        if seen and not judged:
+            raise NotChecked(f"only {seen[0].entries} samples were held; {self.entries} are needed")
+        dead = [a for a in judged if a.dead >= self.many]
+        if not dead or course.gained >= self.learned:
+            return
+        worst = max(dead, key=lambda a: a.dead)
+        named = ", ".join(f"{a.dead:.0%} in '{a.site}'" for a in dead[:SHOWN])
+        more = f" and {len(dead) - SHOWN} more" if len(dead) > SHOWN else ""
+        error = float(np.sqrt(max(worst.dead * (1 - worst.dead), 1 / worst.units) / worst.units))
+        yield self.diagnose(
+            f"units that no sample activates: {named}{more}; the loss went {course.story}",
+            severity=Severity.ERROR if worst.dead == 1.0 else self.severity,
+            margin=min((worst.dead - self.many) / error, (self.learned - course.gained) / course.gained_error, 1e3),
+            where=tuple(dict.fromkeys(a.module or a.site for a in dead)),
+            onset_step=worst.first_step if worst.first >= self.many else worst.step,
+            evidence=(
+                Evidence("share of dead units", worst.dead, self.many, where=worst.site, step=worst.step,
+                         note=f"of {worst.units}; each active for fewer than 3 in {worst.entries} entries"),
+                Evidence("at the first probe", worst.first, where=worst.site, step=worst.first_step),
+                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream),
+            ),
+            remedies=tuple(_remedies(record, worst, dead, self.many)),
+        )  # fmt: skip
+
+
+def _remedies(record: RunRecord, worst: Activity, dead: list[Activity], many: float) -> Iterator[Remedy]:
+    modules = [m["name"] for m in record.facts.get("modules", ()) if m["type"] in ("ReLU", "ReLU6")]
+    yield remedy("leaky-relu", modules=[m for m in modules if m in {a.module for a in dead}] or modules)
+    update = largest_update(record, 0, worst.step)
+    if update is not None and update[1] > UPDATE:
+        yield lower_rate(record, *update)
+    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
+    if worst.first >= many and weights:
+        first = min(weights, key=lambda p: int(p["order"]))
+        fan_in = int(np.prod(first["shape"][1:]))
+        yield remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",
+                     proposed=f"{(2 / fan_in) ** 0.5:.3g}", fan_in=fan_in)  # fmt: skip

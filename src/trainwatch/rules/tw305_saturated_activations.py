@@ -1,0 +1,106 @@
+"""TW305: hidden sigmoids or tanhs that sit on their flat ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.symptoms.activity import Activity, activities
+from trainwatch.symptoms.losses import loss_course
+
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class SaturatedActivations(Rule):
+    """Most values of a hidden sigmoid or tanh lie where it is flat, and the net has not learned much.
+
+    ## Symptom
+    In some hidden sigmoid or tanh `flat` of all values lie where it has lost 95 % of its steepest slope, while less
+    than `learned` of the loss of a constant guess is gone.
+
+    ## Why it hurts
+    Where the function is flat its derivative is next to zero: no gradient reaches what lies below, and the layer acts
+    as a switch that training cannot turn.
+
+    ## How it is measured
+    `activity`, by a probe: the held training batches run through a copy of the model in evaluation mode. Judged from
+    `entries` samples times positions on. What the loss is given is left out: a sure answer is saturated by right.
+
+    ## Remedies
+    `relu-family`; `reinitialise`, or inputs of unit scale, where it was saturated at the first probe.
+
+    ## Not a fault when
+    The net learns all the same. Gates that open and close are saturated by design.
+
+    ## Sources
+    §9; Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010).
+    """
+
+    code: ClassVar[str] = "TW305"
+    name: ClassVar[str] = "saturated-activations"
+    section: ClassVar[str] = "§9"
+    needs: ClassVar[tuple[str, ...]] = ("activity", "train_loss")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW301", "TW602"), always)
+
+    flat: float = 0.7
+    learned: float = 0.75
+    entries: int = 50
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Look at the activations, the sooner the less the net has learned."""
+        course = record.memo(loss_course)
+        if course is not None:
+            yield ProbeRequest("activations", (), "saturated activations", 1.0 if course.gained < self.learned else 0.2)
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare the share of flat values in each activation with the threshold."""
+        course = record.memo(loss_course)
+        if course is None:
+            raise NotChecked("no training loss was seen")
+        seen = [a for a in record.memo(activities) if a.squashes]
+        judged = [a for a in seen if a.entries >= self.entries]
+        if seen and not judged:
+            raise NotChecked(f"only {seen[0].entries} samples were held; {self.entries} are needed")
+        flat = [a for a in judged if a.flat >= self.flat]
+        if not flat or course.gained >= self.learned:
+            return
+        worst = max(flat, key=lambda a: a.flat)
+        named = ", ".join(f"{a.flat:.0%} in '{a.site}'" for a in flat[:SHOWN])
+        more = f" and {len(flat) - SHOWN} more" if len(flat) > SHOWN else ""
+        error = float(np.sqrt(max(worst.flat * (1 - worst.flat), 0.01) / worst.entries))
+        yield self.diagnose(
+            f"values where the activation is flat: {named}{more}; the loss went {course.story}",
+            margin=min((worst.flat - self.flat) / error, (self.learned - course.gained) / course.gained_error, 1e3),
+            where=tuple(dict.fromkeys(a.module or a.site for a in flat)),
+            onset_step=worst.first_step if worst.first >= self.flat else worst.step,
+            evidence=(
+                Evidence("share of saturated values", worst.flat, self.flat, where=worst.site, step=worst.step,
+                         note=f"{worst.entries} entries of {worst.units} units"),
+                Evidence("at the first probe", worst.first, where=worst.site, step=worst.first_step),
+                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream),
+            ),
+            remedies=tuple(_remedies(record, flat)),
+        )  # fmt: skip
+
+
+def _remedies(record: RunRecord, flat: list[Activity]) -> Iterator[Remedy]:
+    modules = {m["name"]: m["type"] for m in record.facts.get("modules", ())}
+    places = [a.module for a in flat if modules.get(a.module) in ("Sigmoid", "Tanh")]
+    if places:
+        types = " and ".join(dict.fromkeys(modules[m] for m in places))
+        reason = f"{max(a.flat for a in flat):.0%} of the values lie where the slope is next to zero."
+        yield remedy("relu-family", types=types, modules=places, reason=reason)
+    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
+    if weights:
+        first = min(weights, key=lambda p: int(p["order"]))
+        fan_in = int(np.prod(first["shape"][1:]))
+        yield remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",
+                     proposed=f"{fan_in**-0.5:.3g}", fan_in=fan_in)  # fmt: skip

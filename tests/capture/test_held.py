@@ -1,0 +1,166 @@
+"""Batches that are held for probes: which, for how long, and that their loss comes out again."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import trainwatch
+
+SETTINGS = {"quiet": True, "strict": True, "probes": "off"}
+Y = torch.randint(0, 3, (8,))
+
+
+class Dictionary(nn.Linear):
+    def forward(self, x=None, *, scale=1.0):
+        return {"logits": (super().forward(x) * scale, "further")}
+
+
+class Language(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.net(x)[:, None].expand(-1, 2, -1).contiguous()
+
+
+class Turned(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).T
+
+
+CALLS = {
+    "plain": (nn.Linear(4, 3), lambda m, x: F.cross_entropy(m(x), Y)),
+    "module": (nn.Linear(4, 3), lambda m, x: nn.CrossEntropyLoss(label_smoothing=0.1, weight=torch.rand(3))(m(x), Y)),
+    "keywords": (nn.Linear(4, 3), lambda m, x: F.cross_entropy(input=m(x), target=Y, reduction="sum")),
+    "squeezed": (nn.Linear(4, 1), lambda m, x: F.mse_loss(m(x).squeeze(1), x[:, 0])),
+    "reshaped": (Language(), lambda m, x: F.cross_entropy(m(x).view(-1, 3), Y.repeat_interleave(2))),
+    "part": (Dictionary(4, 3), lambda m, x: F.cross_entropy(m(x=x, scale=2.0)["logits"][0], Y)),
+}
+UNKNOWN = {
+    "arithmetic": (nn.Linear(4, 3), lambda m, x: F.cross_entropy(2 * m(x), Y)),
+    "own loss": (nn.Linear(4, 3), lambda m, x: (m(x) - 1).square().mean()),
+    "transposed": (Turned(4, 8), lambda m, x: F.cross_entropy(m(x).T, Y)),
+}
+
+
+def train(model, loss, steps=1, batch=lambda: torch.randn(8, 4), validate=0, **settings):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS | settings)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(model, batch()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for _ in range(validate):
+                loss(model, batch())
+    return watch
+
+
+def held(watch, kind="train"):
+    return watch._monitor.capture.held.batches(kind)
+
+
+@pytest.mark.parametrize(("model", "loss"), CALLS.values(), ids=CALLS)
+def test_the_loss_of_a_held_batch_comes_out_again(model, loss):
+    values = []
+
+    def noted(m, x):
+        values.append(loss(m, x))
+        return values[-1]
+
+    torch.manual_seed(0)
+    watch = train(model, noted)
+    (batch,) = held(watch)
+    torch.testing.assert_close(batch.loss(model), values[0])
+    batch.loss(model).backward()
+    watch.finish()
+
+
+@pytest.mark.parametrize(("model", "loss"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_cannot_be_computed_again_is_not_held_and_the_reason_is_told(model, loss):
+    watch = train(model, loss, steps=3)
+    assert held(watch) == []
+    assert watch._monitor.capture.held.reason
+    watch.finish()
+
+
+def test_of_many_training_batches_four_are_held_each_with_the_same_chance():
+    counts = torch.zeros(40)
+    for seed in range(60):
+        numbers = iter(range(40))
+        model = nn.Linear(4, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        watch = trainwatch.watch(model, optimizer, settings=SETTINGS | {"select": ("TW709",)})
+        watch._monitor.capture.held._draw.seed(seed)
+        for number in numbers:
+            F.cross_entropy(model(torch.full((8, 4), float(number))), Y).backward()
+            optimizer.step()
+        kept = [int(b.args[0][0, 0]) for b in held(watch)]
+        assert len(kept) == len(set(kept)) == 4
+        counts[kept] += 1
+        watch.finish()
+    thirds = [float(part.sum()) for part in counts.split(10)]
+    assert min(thirds) > 0.6 * 60  # 60 expected in each quarter
+    assert max(thirds) < 1.5 * 60
+
+
+def test_the_latest_batches_of_validation_are_held():
+    watch = train(*CALLS["plain"], steps=3, validate=6)
+    assert [b.step for b in held(watch, "val")] == [3] * 4
+    assert len(held(watch)) == 3
+    watch.finish()
+
+
+def test_batches_that_were_changed_in_place_are_dropped():
+    x = torch.randn(8, 4)
+    watch = train(*CALLS["plain"], batch=lambda: x)
+    assert len(held(watch)) == 1
+    x.zero_()
+    assert held(watch) == []
+    watch.finish()
+
+
+def test_batches_larger_than_their_memory_are_not_held():
+    watch = train(*CALLS["plain"], probe_memory=1024)
+    assert held(watch) == []
+    assert "more than probe_memory leaves for it" in watch._monitor.capture.held.reason
+    watch.finish()
+
+
+def test_held_batches_are_bounded_in_bytes():
+    watch = train(*CALLS["plain"], steps=4, probe_memory=8 * 2 * (8 * 4 * 4 + 8 * 8))  # room for two of either kind
+    assert len(held(watch)) == 2
+    watch.finish()
+
+
+def test_the_models_output_is_not_kept():
+    outputs = []
+
+    def loss(model, x):
+        output = model(x)
+        outputs.append(weakref.ref(output))
+        return F.cross_entropy(output, Y)
+
+    watch = train(nn.Linear(4, 3), loss, steps=2)
+    gc.collect()
+    assert [o() for o in outputs] == [None, None]
+    watch.finish()
+
+
+def test_batches_made_in_inference_mode_can_be_differentiated():
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS)
+    F.cross_entropy(model(torch.randn(8, 4)), Y).backward()
+    optimizer.step()
+    with torch.inference_mode():
+        value = F.cross_entropy(model(torch.randn(8, 4)), Y.clone())
+    (batch,) = held(watch, "val")
+    torch.testing.assert_close(batch.loss(model).detach(), value.clone())
+    batch.loss(model).backward()
+    watch.finish()

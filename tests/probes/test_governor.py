@@ -1,0 +1,87 @@
+from dataclasses import dataclass
+
+import pytest
+
+from trainwatch.probes.governor import Governor
+
+
+@dataclass(frozen=True)
+class Wish:
+    kind: str
+    priority: float = 0.0
+
+
+ALL = [Wish("cheap", 1.0), Wish("dear", 2.0)]
+KINDS = ("cheap", "dear")
+
+
+def test_the_most_urgent_comes_first_and_unknown_kinds_are_passed_over():
+    assert Governor("auto", KINDS).due([*ALL, Wish("none of ours", 9.0)], 50, 1.0) == ["dear", "cheap"]
+
+
+def test_what_the_rules_do_not_ask_for_is_not_run():
+    assert Governor("auto", KINDS).due([Wish("cheap")], 50, 1.0) == ["cheap"]
+
+
+def test_several_wishes_for_a_probe_count_by_the_most_urgent():
+    assert Governor("auto", KINDS).due([Wish("cheap", 3.0), Wish("cheap", 0.5), *ALL], 50, 1.0) == ["cheap", "dear"]
+
+
+def test_a_probe_waits_until_the_budget_allows_what_it_took_last():
+    governor = Governor("auto", KINDS)
+    governor.ran("dear", 20, 0.5)
+    governor.ran("cheap", 20, 0.1)
+    assert governor.due(ALL, 100, 0.4) == ["cheap"]
+    assert governor.due(ALL, 100, 0.55) == ["dear"], "what is left after the first does not do for the second"
+    assert governor.due(ALL, 100, 0.7) == ["dear", "cheap"]
+    assert governor.put_off == ["probe cheap: put off 1 times to keep the budget",
+                                "probe dear: put off 1 times to keep the budget"]  # fmt: skip
+
+
+def test_it_tells_cheaply_whether_anything_waits():
+    governor = Governor("auto", ("cheap",))
+    assert [governor.waiting(step) for step in (0, 19, 20)] == [False, False, True]
+    governor.ran("cheap", 20, 0.0)
+    assert [governor.waiting(step) for step in (20, 39, 40)] == [False, False, True]
+
+
+def test_nothing_is_run_on_credit():
+    assert Governor("auto", KINDS).due(ALL, 50, 0.0) == []
+
+
+def test_a_probe_is_repeated_when_the_run_is_twice_as_long():
+    governor = Governor("auto", KINDS)
+    ran = []
+    for step in range(0, 1000, 10):
+        if governor.due([Wish("cheap")], step, 1.0):
+            governor.ran("cheap", step, 0.0)
+            ran.append(step)
+    assert ran == [20, 40, 80, 160, 320, 640]
+
+
+def test_off_runs_none_and_all_runs_every_time_whatever_it_costs():
+    off, everything = Governor("off", KINDS), Governor("all", KINDS)
+    everything.ran("dear", 50, 100.0)
+    assert off.due(ALL, 50, 1e9) == off.last(ALL, 50, 1e9) == []
+    assert everything.due(ALL, 51, 0.0) == ["dear", "cheap"]
+    assert everything.due([], 51, 0.0) == ["cheap", "dear"]
+
+
+def test_a_mapping_says_how_often():
+    governor = Governor({"cheap": 30}, KINDS)
+    ran = []
+    for step in range(0, 100, 10):
+        if governor.due(ALL, step, 0.0):
+            governor.ran("cheap", step, 9.0)
+            ran.append(step)
+    assert ran == [30, 60, 90]
+
+
+@pytest.mark.parametrize(("left", "run"), [(5.0, ["dear", "cheap"]), (0.2, ["cheap"])])
+def test_the_round_at_the_end_runs_what_did_not_run_at_the_last_step(left, run):
+    governor = Governor("auto", KINDS)
+    governor.ran("dear", 90, 0.5)
+    governor.ran("cheap", 90, 0.1)
+    assert governor.last(ALL, 100, left) == run
+    governor.ran("cheap", 100, 0.1)
+    assert "cheap" not in governor.last(ALL, 100, left)

@@ -1,0 +1,132 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainwatch.probes.isolation import CannotIsolate, twin, untouched, unwrapped
+
+ROOMY = 1 << 20
+CPU = torch.device("cpu")
+
+
+class Hostile(nn.Module):
+    """Counts, queues, averages its own weights and statistics, and draws random numbers in every forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+        self.average = nn.Linear(4, 4).requires_grad_(False)
+        self.register_buffer("queue", torch.zeros(3, 4))
+        self.calls, self.seen = 0, []
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(x.mean().item())
+        with torch.no_grad():
+            self.average.weight.mul_(0.9).add_(self.net[0].weight, alpha=0.1)
+            self.queue = torch.cat([self.queue[1:], x[:1]])
+        return self.net(x + random.random() + np.random.rand() + torch.rand(1))
+
+
+def everything(model):
+    tensors = [t.clone() for t in model.state_dict().values()]
+    gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    modes = [(m.training, [p.requires_grad for p in m.parameters()]) for m in model.modules()]
+    return tensors, gradients, modes, model.calls, list(model.seen)
+
+
+def test_nothing_done_to_a_twin_reaches_the_model():
+    model = Hostile()
+    model(torch.randn(8, 4)).sum().backward()
+    before, versions = everything(model), [t._version for t in (*model.parameters(), *model.buffers())]
+    states = random.random.__self__.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    gradients = [p.grad for p in model.parameters()]
+    with untouched(CPU):
+        other = twin(model, ROOMY)
+        other.train()
+        for _ in range(3):
+            other(torch.randn(8, 4)).sum().backward()
+        other.eval().requires_grad_(False)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.zero_()
+    after = everything(model)
+    for one, two in zip((*before[0], *before[1]), (*after[0], *after[1]), strict=True):
+        assert (one is None and two is None) or torch.equal(one, two)
+    assert before[2:] == after[2:]
+    assert versions == [t._version for t in (*model.parameters(), *model.buffers())]
+    assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
+    now = random.random.__self__.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert now == states
+
+
+def test_a_twin_computes_what_the_model_does_and_has_no_gradient_of_it():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    model(torch.ones(1, 4)).sum().backward()
+    other = twin(model, ROOMY)
+    assert torch.equal(other(torch.ones(2, 4)), model(torch.ones(2, 4)))
+    assert all(p.grad is None for p in other.parameters())
+    assert not {id(p) for p in other.parameters()} & {id(p) for p in model.parameters()}
+
+
+def test_tied_weights_stay_tied():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    other = twin(model, ROOMY)
+    assert other[1].weight is other[0].weight
+
+
+def test_hooks_of_the_user_are_left_out_and_those_of_torch_are_kept():
+    heard = []
+    model = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+    )
+    model.register_forward_hook(lambda *_: heard.append("after"))
+    model[0].register_forward_pre_hook(lambda *_, **__: heard.append("before"), with_kwargs=True)
+    model.last = expected = model.eval()(torch.ones(1, 4))
+    heard.clear()
+    assert torch.allclose(twin(model, ROOMY)(torch.ones(1, 4)), expected)
+    assert heard == []
+
+
+def test_wrappers_are_taken_off():
+    model = nn.Linear(4, 3)
+    assert unwrapped(nn.DataParallel(model)) is model
+    assert unwrapped(torch.compile(model, backend="eager")) is model
+    assert type(twin(torch.compile(model, backend="eager"), ROOMY)) is nn.Linear
+
+
+def test_a_model_larger_than_the_memory_for_probes_is_refused():
+    with pytest.raises(CannotIsolate, match="takes 4 MiB, more than probe_memory allows"):
+        twin(nn.Linear(1024, 1024, bias=False), 1 << 20)
+
+
+def test_a_model_that_cannot_be_copied_is_refused_with_the_reason():
+    model = nn.Linear(4, 3)
+    model.stream = (i for i in range(3))
+    with pytest.raises(CannotIsolate, match="cannot be copied: TypeError"):
+        twin(model, ROOMY)
+
+
+def test_modes_of_the_process_are_restored_even_after_an_error():
+    state = torch.get_rng_state()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(ZeroDivisionError), untouched(CPU):
+            assert torch.is_grad_enabled()
+            assert not torch.is_autocast_enabled("cpu")
+            torch.rand(3)
+            raise ZeroDivisionError
+        assert not torch.is_grad_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.gpu
+def test_the_random_state_of_a_gpu_is_restored():
+    device = torch.device("cuda", torch.cuda.current_device())
+    state = torch.cuda.get_rng_state(device)
+    with untouched(device):
+        torch.rand(3, device=device)
+    assert torch.equal(state, torch.cuda.get_rng_state(device))
