@@ -45,6 +45,8 @@ class Pass:
         others: Further losses computed on the batches, by name.
         train_mode, with_grad: Batches computed in training mode, and with gradients.
         modules: Mode-sensitive modules seen in training mode, in order.
+        root_in_train_mode: The whole model was in training mode. The next two: a module that holds a mode-sensitive one
+            was; a batch norm was.
         prints: Fingerprints of samples.
     """
 
@@ -62,6 +64,7 @@ class Pass:
     with_grad: int = 0
     modules: dict[str, None] = field(default_factory=dict)
     root_in_train_mode: bool = False
+    parent_in_train_mode: bool = False
     norm_in_train_mode: bool = False
     prints: list[torch.Tensor] = field(default_factory=list)
     _held: list[tuple[LossCall, int]] = field(default_factory=list)
@@ -263,6 +266,7 @@ class PassBook:
             "paired": stream.paired,
             "shuffled": None if not stream.ordered else not stream.paired,
             "modules_in_train_mode": modules[:50],
+            "parent_in_train_mode": done.parent_in_train_mode or known.get("parent_in_train_mode", False),
             "root_in_train_mode": done.root_in_train_mode or known.get("root_in_train_mode", False),
             "batch_norm_in_train_mode": done.norm_in_train_mode or known.get("batch_norm_in_train_mode", False),
             "passes": stream.passes,

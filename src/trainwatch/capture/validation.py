@@ -172,6 +172,11 @@ class ValidationWatch:
         current.modules.update(dict.fromkeys(name for name, _ in active))
         current.norm_in_train_mode |= any(norm for _, norm in active)
         current.root_in_train_mode |= any(root.training for root in self._roots)
+        current.parent_in_train_mode |= any(parent.training for name, _ in active if (parent := self._parent(name)))
+
+    def _parent(self, name: str) -> nn.Module | None:
+        """The module that holds the one of this name."""
+        return self._modules.get(name.rpartition(".")[0]) if name else None
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:

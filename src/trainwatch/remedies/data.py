@@ -88,7 +88,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="same-preparation",
         title="Prepare validation inputs as training inputs are",
-        why="Their root mean square is {val}, that of the training inputs {train}: the net has not seen such inputs.",
+        why="Nine in ten entries are {val}, in training {train}: the net has not seen such inputs.",
         how="def prepare(x):\n"
         "    return (x - mean) / std  # one function, with the statistics of the training data, for both loaders",
         strength="strong",

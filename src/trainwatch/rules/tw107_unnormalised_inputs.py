@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class UnnormalisedInputs(Rule):
         if record.steps < (self.steps if record.facts.get("run", {}).get("finished") else 10 * self.steps):
             return
         uneven = inputs.largest / inputs.median if inputs.median > 0 else 1.0
-        scale = self.large < inputs.rms or inputs.rms < self.small
+        reach = float(_reach(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
+        scale = min(inputs.rms, reach) > self.large or inputs.rms < self.small
         if not (scale or uneven > self.uneven) or _begins_with_a_norm(record):
             return
         margin = (self.learned - course.learned) / course.gained_error
@@ -99,16 +100,22 @@ class UnnormalisedInputs(Rule):
         seen, series = range_of(record, "input_stats", "val"), record.series("input_stats", "train")
         if seen is None or series is None or not len(series):
             return None
-        means, spreads = (series.history()[1][:, i].astype(float) for i in (2, 3))
-        looks = ((seen.rms, np.hypot(means, spreads)), (seen.sd, spreads))
-        ratio = max(max(now / max(past.max(), 1e-30), past.min() / max(now, 1e-30)) for now, past in looks)
+        rows = series.history()[1].astype(float)
+        looks = (
+            (_reach(seen.low, seen.high), _reach(rows[:, 4], rows[:, 5])),
+            (seen.high - seen.low, rows[:, 5] - rows[:, 4]),
+        )
+        ratio = 1.0
+        for now, past in looks:
+            least, most = np.quantile(past, [0.25, 0.75])  # of the batches looked at, which may be small
+            ratio = max(ratio, float(now / max(most, 1e-30)), float(least / max(now, 1e-30)))
         _, losses = passes(record, "val_loss", primary_stream(record) or "")
         course = record.memo(loss_course)
         if ratio <= self.differs or not len(losses) or course is None or losses[-1] <= course.end:
             return None
         return self.diagnose(
-            f"validation inputs are {seen.mean:.3g} +- {seen.sd:.3g}, those of training {inputs.mean:.3g} +- "
-            f"{inputs.sd:.3g}",
+            f"nine in ten entries of the validation inputs lie from {seen.low:.3g} to {seen.high:.3g}, of those of "
+            f"training from {inputs.low:.3g} to {inputs.high:.3g}",
             margin=float("inf"),
             where=("validation inputs",),
             onset_step=seen.step,
@@ -117,9 +124,14 @@ class UnnormalisedInputs(Rule):
                          where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
                          f"training loss {course.end:.3g}"),
             ),
-            remedies=(remedy("same-preparation", train=f"{inputs.mean:.3g} +- {inputs.sd:.3g}",
-                             val=f"{seen.mean:.3g} +- {seen.sd:.3g}"),),
+            remedies=(remedy("same-preparation", train=f"{inputs.low:.3g} to {inputs.high:.3g}",
+                             val=f"{seen.low:.3g} to {seen.high:.3g}"),),
         )  # fmt: skip
+
+
+def _reach(low: Any, high: Any) -> Any:
+    """How far nine in ten entries lie from zero."""
+    return np.maximum(np.abs(low), np.abs(high))
 
 
 def _begins_with_a_norm(record: RunRecord) -> bool:

@@ -50,7 +50,7 @@ class SaturatedActivations(Rule):
     needs: ClassVar[tuple[str, ...]] = ("activity", "train_loss")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW301", "TW602"), always)
 
-    flat: float = 0.7
+    flat: float = 0.9
     learned: float = 0.75
     entries: int = 50
 

@@ -35,8 +35,8 @@ class LearningRateTooHigh(Rule):
     first value and by `noise_jump` standard deviations. At the end less than `learned` of the loss of chance (else of
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
     `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
-    `sustained` of the weights while less than `fair` of the loss of chance is gone, in training or in validation, or
-    above `huge` of them and less than `good` is gone. Silent where the gradient rose by `amplified` powers of ten from
+    `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
+    than `good` is gone, in training or in validation. Silent where the gradient rose by `amplified` powers of ten from
     the last layer to the first before any update. A single layer has a minimum of its own: only a run that ends with
     less than `learned` counts.
 
@@ -116,7 +116,9 @@ class LearningRateTooHigh(Rule):
         if reach is None:
             return
         mean = reach.total / reach.steps
-        fair, gained = self.good if mean >= self.huge else self.fair, gained_in_both(record)
+        fair, gained = self.fair, course.gained
+        if mean >= self.huge:
+            fair, gained = self.good, gained_in_both(record)
         fair = fair if weight_layers(record) > 1 else self.learned
         if mean < self.sustained or not gained < fair:
             return

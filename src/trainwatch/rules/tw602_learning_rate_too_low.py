@@ -60,9 +60,9 @@ class LearningRateTooLow(Rule):
     needs = ("train_loss", "grad_norm", "lr")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
 
-    path: float = 0.7
-    each: float = 0.002
-    learned: float = 0.4
+    path: float = 1.0
+    each: float = 0.0025
+    learned: float = 0.7
     good: float = 0.9
     steps: int = 20
 

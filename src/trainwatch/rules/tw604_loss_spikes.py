@@ -14,9 +14,11 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.gradients import gradients_of
+from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.spikes import Spikes, spikes_of
 
 SHOWN = 6
+EFFECTS = ("TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW602")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class LossSpikes(Rule):
 
     ## How it is measured
     Each loss against the median of the 25 about it, where the loss is held at full resolution. Harm is told by the
-    gradients: the largest is more than `gradient` times the largest of all other steps (1 % left out), and those of
-    the spikes make up `energy` of the run's sum of squares.
+    gradients: the largest is more than `gradient` times the largest of all other steps (1 % left out), or `stuck` times
+    where less than `learned` of the loss is gone, and those of the spikes make up `energy` of the run's sum of squares.
 
     ## Remedies
     `gradient-clipping` at a norm of this run; `look-at-spikes`, the steps whose batches are worth a look;
@@ -53,28 +55,31 @@ class LossSpikes(Rule):
     name: ClassVar[str] = "loss-spikes"
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW203", "TW204", "TW205"), always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     count: int = 2
     height: float = 0.5
     deviations: float = 10.0
     gradient: float = 50.0
+    stuck: float = 10.0
+    learned: float = 0.5
     energy: float = 0.75
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look for spikes of the loss, and at the gradients that came with them."""
-        if record.memo(gradients_of) is None:
+        course = record.memo(loss_course)
+        if record.memo(gradients_of) is None or course is None:
             raise NotChecked("several optimisers: their losses have no common course")
         spikes = spikes_of(record, self.height, self.deviations)
         if spikes is None:
             raise NotChecked("too few losses were seen to tell a spike from the others")
         if len(spikes) < self.count or spikes.gradient is None or spikes.energy is None:
             return
-        if spikes.gradient < self.gradient or spikes.energy < self.energy:
-            return
-        yield self._found(record, spikes, spikes.gradient, spikes.energy)
+        least = self.gradient if course.gained >= self.learned else self.stuck
+        if spikes.gradient >= least and spikes.energy >= self.energy:
+            yield self._found(record, spikes, spikes.gradient, spikes.energy, least)
 
-    def _found(self, record: RunRecord, spikes: Spikes, gradient: float, energy: float) -> Diagnosis:
+    def _found(self, record: RunRecord, spikes: Spikes, gradient: float, energy: float, least: float) -> Diagnosis:
         limits = (record.facts.get("regularisation", {}).get("clipping") or {}).values()
         clipped = any(limit < gradient * (spikes.usual or 0.0) for limit in limits)
         top, n = int(spikes.heights.argmax()), len(spikes)
@@ -85,14 +90,14 @@ class LossSpikes(Rule):
             f"the loss shot up {n} times, at step {step} to {loss:.3g} among losses near {level:.3g}; a gradient was "
             f"{gradient:.2g} times those of other steps then, and {energy:.0%} of all squared gradient came with them",
             severity=Severity.INFO if clipped else self.severity,
-            margin=float(np.clip(min(np.log(gradient / self.gradient), n - self.count + 1), 0, 1e3)),
+            margin=float(np.clip(min(np.log(gradient / least), n - self.count + 1), 0, 1e3)),
             onset_step=int(spikes.steps[0]),
             evidence=(
                 Evidence("spikes of the loss", n, self.count, where=spikes.stream, step=last,
                          note=f"at steps {_listed(spikes)}; {n / spikes.rows:.2%} of the steps"),
                 Evidence("highest rise over the loss of chance", float(spikes.heights[top] / spikes.reference),
                          self.height, where=spikes.stream, step=step),
-                Evidence("largest gradient over those of other steps", gradient, self.gradient, step=step),
+                Evidence("largest gradient over those of other steps", gradient, least, step=step),
                 Evidence("share of the squared gradients", energy, self.energy, step=last),
             ),
             remedies=tuple(_remedies(record, spikes)),

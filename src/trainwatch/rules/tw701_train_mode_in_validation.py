@@ -36,8 +36,8 @@ class TrainModeInValidation(Rule):
 
     ## How it is measured
     The mode of each such module is read while a validation batch passes through. It is an error where batch norm is
-    concerned, a warning where the whole model was left in training mode, and info where only single modules were
-    switched on.
+    concerned, a warning where the whole model, or what holds such a module, was left in training mode, and info where
+    only single modules were switched on.
 
     ## Remedies
     `model.eval()` before validation; where batch norm was concerned, running statistics recomputed from training data.
@@ -77,6 +77,7 @@ class TrainModeInValidation(Rule):
         modules = [str(m) or "the model itself" for m in known.get("modules_in_train_mode", ())]
         named = ", ".join(modules[:SHOWN]) + (f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else "")
         normal, root = known.get("batch_norm_in_train_mode", False), known.get("root_in_train_mode", False)
+        root = root or known.get("parent_in_train_mode", False)
         onset, last = int(steps[wrong[0]]), int(steps[wrong[-1]])
         at, losses = passes(record, "val_loss", stream)
         right = np.isin(at, steps[shares <= self.share])

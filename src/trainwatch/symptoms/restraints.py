@@ -11,6 +11,7 @@ from trainwatch.symptoms.gradients import learning_rate
 
 TAKES_EFFECT = 1.0  # rate x decay x steps: the weights were pulled to 1 / e of themselves or less
 CLASSES_PER_UNIT = 3  # a layer of a few units, fewer than a third of the classes, can hardly tell them apart
+PAIR = 2  # units: next to nothing, whatever the task
 FEW_UNITS = 4  # draw as many straight boundaries: little for any two classes that need more than one
 SOME_UNITS = 8  # and more of them have room for hundreds of classes
 
@@ -36,8 +37,8 @@ class Restraint:
 
     @property
     def strong(self) -> bool:
-        """Regularisation, of a strength that is hardly ever meant; not a narrow layer, which may be."""
-        return self.remedy != "larger-model"
+        """Of a strength that is hardly ever meant; a layer of a few units may be."""
+        return self.remedy != "larger-model" or self.value <= PAIR
 
 
 def restraints(record: RunRecord, dropout: float, decay: float, penalty: float) -> list[Restraint]:
@@ -90,12 +91,15 @@ def _narrow(record: RunRecord) -> list[Restraint]:
     parameters = record.facts.get("parameters", ())
     layers = [p for p in parameters if p.get("kind") == "weight" and len(p["shape"]) == 2]
     ordered = sorted(layers, key=lambda p: p.get("order", 0))
+    single = bool(ordered) and int(ordered[-1]["shape"][0]) == 1  # an autoencoder has a narrow middle on purpose
     found = []
     for layer, following in pairwise(ordered):
         width = int(layer["shape"][0])
-        few = width <= (SOME_UNITS if width * CLASSES_PER_UNIT < classes else FEW_UNITS if classified else 0)
+        most = FEW_UNITS if classified else PAIR if single else 0
+        few = width <= (SOME_UNITS if width * CLASSES_PER_UNIT < classes else most)
         if width == int(following["shape"][1]) and few:
-            text = f"{width} unit{'s' if width > 1 else ''} between two layers, for {max(classes, 2)} classes"
+            what = f", for {max(classes, 2)} classes" if classified else ""
+            text = f"{width} unit{'s' if width > 1 else ''} between two layers{what}"
             where, reason = layer.get("module") or layer["name"], f"There is a layer of {text}."
             found.append(Restraint(text, where, float(width), False, "larger-model", {"reason": reason}))
     return found

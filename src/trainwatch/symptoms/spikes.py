@@ -9,12 +9,13 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.gradients import gradients_of
-from trainwatch.symptoms.losses import MAD_TO_SD, loss_course
+from trainwatch.symptoms.losses import loss_course
 
 NEIGHBOURS = 25  # losses about which a spike stands out, an odd number
 APART = 3  # steps: closer spikes are one
 BRIEF = 5  # steps after which a spike is over; what lasts longer is a new level
 LARGE = 0.99  # quantile of the other norms: once a run fits, the median of them is next to nothing
+LOWER_HALF = 0.6745  # standard deviations between the lower quartile and the median of a normal distribution
 MOST = 512  # losses that are looked at closely: a look must stay cheap
 
 
@@ -71,8 +72,8 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
     near = np.sort(near[np.argsort(values[near])[-MOST:]])
     padded = np.pad(values, NEIGHBOURS // 2, mode="reflect")
     around = np.lib.stride_tricks.sliding_window_view(padded, NEIGHBOURS)[near]
-    level = np.median(around, axis=1)
-    noise = MAD_TO_SD * np.median(np.abs(around - level[:, None]), axis=1)
+    low, level = np.quantile(around, [0.25, 0.5], axis=1)
+    noise = (level - low) / LOWER_HALF  # of the lower half: many spikes do not hide one another
     rise = values[near] - level
     runs = _runs(near, np.flatnonzero(rise > np.maximum(least, deviations * noise)))
     tops = np.array([run[rise[run].argmax()] for run in runs], int)
