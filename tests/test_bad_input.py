@@ -57,6 +57,9 @@ def test_unknown_names_are_refused_with_the_nearest_match():
         "no rule's code starts with": {"settings": {"select": ("TX",)}},
         "between 0 and 1": {"settings": {"overhead": 2}},
         "at least 1": {"settings": {"flush_every": 0}},
+        "did you mean 'activations'": {"settings": {"probes": {"activation": 10}}},
+        "must run every so many steps": {"settings": {"probes": {"activations": 0}}},
+        "must be a number of bytes": {"settings": {"probe_memory": -1}},
         "did you mean 'non-finite'": {"stop_on": ["nonfinite"]},
         "task must be one of": {"task": "clustering"},
     }.items():

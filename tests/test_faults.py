@@ -11,6 +11,7 @@ import trainwatch
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.gradients import GradientRing
+from trainwatch.capture.held import HeldBatches
 from trainwatch.capture.losses import StepLosses
 from trainwatch.capture.passes import PassBook
 from trainwatch.capture.rates import Rates
@@ -18,6 +19,8 @@ from trainwatch.capture.run_capture import RunCapture
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.outlets import Outlets
+from trainwatch.probes.bench import Bench
+from trainwatch.probes.governor import Governor
 from trainwatch.record import SegmentWriter
 from trainwatch.report import Report
 
@@ -81,6 +84,9 @@ PARTS = {
         (ValidationWatch, "close"),
         (PassBook, "close"),
     ],
+    "held batches": [(HeldBatches, "offer")],
+    "probes": [(Governor, "last")],
+    "probe activations": [(Bench, "batches"), (Bench, "model")],
     "rates": [(Rates, "note"), (Rates, "flush")],
     "steps": [(RunCapture, "_commit_losses")],
     "reads": [(DeferredReads, "deliver"), (PassBook, "_arrived")],

@@ -81,7 +81,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_plain_training_is_bit_identical(net, optimizer, tmp_path):
-    settings = {"quiet": True, "flush_every": 7}
+    settings = {"quiet": True, "flush_every": 7, "strict": True, "probes": "all"}
     watched = train(net, optimizer, lambda m, o: trainwatch.watch(m, o, log_dir=tmp_path, settings=settings))
     assert_same(watched, train(net, optimizer, lambda m, o: None))
 
@@ -125,7 +125,7 @@ def test_lightning_training_is_bit_identical(net, tmp_path):
         trainer.fit(module, train_loader, DataLoader(TensorDataset(inputs[64:], labels[64:]), batch_size=16))
         return everything(module, trainer.optimizers[0])
 
-    callback = trainwatch.TrainWatch(log_dir=tmp_path, settings={"quiet": True, "flush_every": 5})
+    callback = trainwatch.TrainWatch(log_dir=tmp_path, settings={"quiet": True, "flush_every": 5, "probes": "all"})
     watched = fit([callback])
     assert callback.report.facts["run"]["steps"] == 12
     assert_same(watched, fit([]))

@@ -18,6 +18,7 @@ else:
 
 ALL = ("TW",)
 PROBE_MODES = ("auto", "off", "all")
+PROBE_KINDS = ("activations",)
 
 
 class SettingsError(ValueError):
@@ -62,6 +63,11 @@ class Settings:
             raise SettingsError(f"probe_memory must be a number of bytes, got {self.probe_memory!r}")
         if isinstance(self.probes, str) and self.probes not in PROBE_MODES:
             raise SettingsError(f"probes must be one of {', '.join(PROBE_MODES)} or a mapping, got {self.probes!r}")
+        for kind, every in () if isinstance(self.probes, str) else dict(self.probes).items():
+            if kind not in PROBE_KINDS:
+                raise SettingsError(f"there is no probe {kind!r}{_nearest(str(kind), PROBE_KINDS)}")
+            if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+                raise SettingsError(f"probe {kind!r} must run every so many steps, at least 1, got {every!r}")
         if not isinstance(self.probes, (str, Mapping)):
             raise SettingsError(f"probes must be a string or a mapping of kind -> steps, got {self.probes!r}")
         for name in ("strict", "quiet"):

@@ -20,7 +20,7 @@ from trainwatch.engine import fault_of, judge
 from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
 from trainwatch.probes.bench import Bench
-from trainwatch.probes.rounds import Probes
+from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.record import RunRecord, SegmentWriter
 from trainwatch.report import Report
 
@@ -38,6 +38,8 @@ MEASURES = {
     "validation": VALIDATION,
     "steps": ("train_loss", "grad_norm", "train_classes"),
     "ranges": RANGES,
+    "held batches": tuple(q for some in QUANTITIES.values() for q in some),
+    **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
     "reads": ("train_loss", "grad_norm", "train_classes", *RANGES, *VALIDATION),
 }
 
