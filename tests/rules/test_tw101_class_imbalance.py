@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from synthetic import class_record, confusion
 
-from trainwatch.diagnosis import Severity
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw101_class_imbalance import ClassImbalance
 
@@ -147,3 +148,36 @@ def test_many_classes_give_a_formula_in_place_of_a_literal():
     (found,) = verdict(class_record(counts))
     assert "torch.tensor((n.sum()" in found.remedies[0].how
     assert "torch.bincount" in found.remedies[0].how
+
+
+@pytest.mark.parametrize(("counts", "said"), [([12, 4], False), ([24, 8], True), ([12, 12, 12, 4], False)])
+def test_classes_must_be_more_uneven_than_a_draw_of_as_many_samples(counts, said):
+    """Three to one by 2.1 standard deviations of chi-square is chance, by 4.9 it is not."""
+    table = confusion([200] * (len(counts) - 1) + [60], [0.95] * (len(counts) - 1) + [0.4])
+    made = class_record(counts, [table, table])
+    assert bool(verdict(made)) is said
+    assert bool(verdict(made, chance=0.5 if not said else 6.0)) is not said
+
+
+@pytest.mark.parametrize(
+    ("code", "confidence", "nested"),
+    [
+        ("TW102", 1.0, True),
+        ("TW205", 1.0, True),
+        ("TW208", 1.0, True),
+        ("TW201", 0.1, True),
+        ("TW202", 0.1, True),
+        ("TW201", 1.0, False),
+        ("TW202", 1.0, False),
+        ("TW601", 0.1, False),
+    ],
+)
+def test_what_it_explains_and_a_rising_loss_only_if_that_is_no_surer(code, confidence, nested):
+    (found,) = verdict(class_record([1000, 900, 50], [BAD, BAD]))
+    assert 0.1 < found.confidence < 1.0
+    other = Diagnosis(code, "another", Severity.WARNING, "fault", confidence=confidence)
+    roots = nest([found, other])
+    assert len(roots) == (1 if nested else 2)
+    assert not nested or [d.code for d in roots[0].walk()] == ["TW101", code]
+    alike = Diagnosis("TW201", "another", Severity.WARNING, "fault", confidence=found.confidence)
+    assert len(nest([found, alike])) == 1

@@ -45,13 +45,20 @@ def test_fires_where_validation_is_prepared_otherwise():
     assert found.evidence[0].value == pytest.approx(20, rel=0.5)
 
 
-def run(*, rms=200.0, uneven=1.0, end=1.0, first="Linear", steps=300, val=None, val_loss=2.0, finished=True):
+def run(
+    *, rms=200.0, uneven=1.0, end=1.0, first="Linear", steps=300, val=None, val_loss=2.0, finished=True, reach=None,
+    val_reach=None,
+):  # fmt: skip
+    """A run; `reach` is where nine in ten entries lie, by default as far from zero as the root mean square."""
+    low, high = reach or (-rms, rms)
+    val = rms if val is None and val_reach is not None else val
     record = RunRecord()
     losses = np.linspace(1.1, end, steps) + 0.01 * np.random.default_rng(0).standard_normal(steps)
     record.append("train_loss", "cross_entropy", np.arange(steps), losses)
-    record.append("input_stats", "train", 0, np.array([0, 0, 0, rms, -rms, rms, 0, rms * uneven, rms]))
+    record.append("input_stats", "train", 0, np.array([0, 0, 0, rms, low, high, 0, rms * uneven, rms]))
     if val is not None:
-        record.append("input_stats", "val", 10, np.array([0, 0, 0, val, -val, val, 0, val, val]))
+        low, high = val_reach or (-val, val)
+        record.append("input_stats", "val", 10, np.array([0, 0, 0, val, low, high, 0, val, val]))
         record.append("val_loss", "val", 10, val_loss)
         record.set_fact("validation", {"val": {"kind": "val", "primary": True}})
     record.set_fact("parameters", [{"name": "0.weight", "module": "0"}])
@@ -71,12 +78,21 @@ def verdict(record, **thresholds):
         ({"rms": 0.04}, {"rms": 0.06}),
         ({"rms": 1.0, "uneven": 31.0}, {"rms": 1.0, "uneven": 29.0}),
         ({"end": 0.9}, {"end": 0.1}),
+        ({"end": 0.35}, {"end": 0.2}),
+        ({}, {"reach": (-1.0, 1.0)}),
+        ({"rms": 1e4, "reach": (-11.0, 2.0)}, {"rms": 1e4, "reach": (-9.0, 2.0)}),
         ({}, {"first": "BatchNorm1d"}),
         ({"steps": 20}, {"steps": 19}),
         ({"steps": 200, "finished": False}, {"steps": 199, "finished": False}),
         ({"rms": 1.0, "val": 3.1}, {"rms": 1.0, "val": 2.9}),
         ({"rms": 1.0, "val": 0.3}, {"rms": 1.0, "val": 0.4}),
         ({"rms": 1.0, "val": 9.0}, {"rms": 1.0, "val": 9.0, "val_loss": 0.5}),
+        ({"rms": 1.0, "val_reach": (-3.1, 0.0)}, {"rms": 1.0, "val_reach": (-2.9, 0.0)}),
+        ({"rms": 1.0, "val_reach": (0.45, 1.0)}, {"rms": 1.0, "val_reach": (0.25, 1.0)}),
+        (
+            {"rms": 9.0, "reach": (8.0, 9.0), "val_reach": (5.9, 9.0)},
+            {"rms": 9.0, "reach": (8, 9), "val_reach": (6.1, 9)},
+        ),
     ],
 )
 def test_each_condition_is_needed(fires, silent):
@@ -93,3 +109,13 @@ def test_a_loss_that_is_not_finite_is_harm():
 def test_abstains_where_inputs_were_not_seen():
     with pytest.raises(NotChecked):
         verdict(RunRecord())
+
+
+@pytest.mark.parametrize(("odd", "said"), [(0, True), (1, True), (4, False)])
+def test_validation_is_compared_with_the_usual_batch_of_training(odd, said):
+    """Eight looks at training, of which so many are as wide as validation is."""
+    made = run(rms=1.0, val=4.0)
+    for i in range(7):
+        reach = 4.0 if i < odd else 1.0
+        made.append("input_stats", "train", i + 1, np.array([0, 0, 0, 1.0, -reach, reach, 0, 1.0, 1.0]))
+    assert bool(verdict(made)) is said

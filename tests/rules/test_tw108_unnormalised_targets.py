@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scaled import table, train
+from synthetic_gradients import parameter
 from torch import nn
 
 from trainwatch.record import RunRecord
@@ -32,20 +33,40 @@ def test_stays_silent_on_prepared_targets(criterion, seed):
 
 
 def test_stays_silent_where_the_rate_makes_up_for_it():
-    options = {**ADAM, "lr": 0.1, "epochs": 60}
+    options = {**ADAM, "lr": 0.03, "epochs": 60}
     assert not codes(train(table("diabetes", 0, targets="raw"), nn.MSELoss(), **options)[0])
 
 
-def run(*, mean=150.0, sd=77.0, late=0.5, function="mse_loss", reduction="mean", steps=300, finished=True, factor=1.0):
-    """A run whose loss is that of predicting the mean after a share of `late`."""
+def test_fires_where_the_steps_that_make_up_for_it_are_as_long_as_the_weights():
+    options = {**ADAM, "lr": 0.1, "epochs": 60}
+    report, _ = train(table("diabetes", 0, targets="raw"), nn.MSELoss(), **options)
+    (found,) = [d for d in report.diagnoses if d.code == "TW108"]
+    assert "an update is on average 0.58 times the weights' length" in found.summary
+    assert found.evidence[1].value == pytest.approx(0.58, abs=0.01)
+    assert found.evidence[1].threshold == 0.3
+
+
+def run(*, mean=150.0, sd=77.0, late=0.5, function="mse_loss", reduction="mean", steps=300, finished=True, factor=1.0,
+        update=None, after=0.5):  # fmt: skip
+    """A run whose loss is that of predicting the mean after a share of `late`, and then `after` of it.
+
+    Args:
+        update: Length of each update over that of the weights, by a rate of Adam; None where it is not known.
+    """
     record = RunRecord()
     level = (sd**2 if function == "mse_loss" else sd * np.sqrt(2 / np.pi)) * factor
-    losses = np.where(np.arange(steps) < late * steps, 5 * level, 0.5 * level)
+    losses = np.where(np.arange(steps) < late * steps, 5 * level, after * level)
     losses = losses * (1 + 0.01 * np.random.default_rng(0).standard_normal(steps))
     record.append("train_loss", function, np.arange(steps), losses)
     record.append("target_stats", function, 0, np.array([0, 300, mean, sd, 20, 280, 0.0]) * factor)
     record.set_fact("loss", {function: {"function": function, "reduction": reduction}})
     record.set_fact("run", {"steps": steps, "finished": finished})
+    if update is not None:
+        weight = parameter("0.weight", norm=32.0)  # a deviation of 1
+        group = {"lr": update, "momentum": 0.0, "parameters": [0]}
+        record.set_fact("parameters", [weight])
+        record.set_fact("optimizers", {"default": {"type": "Adam", "parameters": [0], "groups": [group]}})
+        record.append("grad_norm", "default", np.arange(steps), np.ones((steps, 1)))
     return record
 
 
@@ -61,6 +82,11 @@ def verdict(record, **thresholds):
         ({"late": 0.3}, {"late": 0.1}),
         ({"function": "l1_loss"}, {"function": "l1_loss", "late": 0.1}),
         ({"late": 2.0}, {"late": 0.0}),
+        ({"late": 0.0, "update": 0.31}, {"late": 0.0, "update": 0.29}),
+        ({"late": 0.0, "update": 1.0}, {"late": 0.0}),
+        ({"late": 0.0, "update": 1.0, "after": 0.3}, {"late": 0.0, "update": 1.0, "after": 0.2}),
+        ({"late": 0.0, "update": 1.0}, {"late": 0.0, "update": 1.0, "mean": 9.0, "sd": 1.0}),
+        ({"late": 0.5, "mean": 0.0, "sd": 0.01}, {"late": 0.0, "update": 1.0, "mean": 0.0, "sd": 0.01}),
         ({"steps": 20}, {"steps": 19}),
         ({"steps": 200, "finished": False}, {"steps": 199, "finished": False}),
     ],
@@ -79,3 +105,14 @@ def test_abstains_where_the_cost_of_the_mean_is_not_known(options):
 def test_abstains_without_a_loss():
     with pytest.raises(NotChecked):
         verdict(RunRecord())
+
+
+def test_long_steps_are_told_with_their_numbers():
+    (found,) = verdict(run(late=0.0, update=0.5))
+    assert found.summary.startswith("targets of 150 +- 77: an update is on average 0.5 times the weights' length, and")
+    shown = found.evidence[1]
+    assert (shown.name, shown.value, shown.threshold) == ("mean update over weights", pytest.approx(0.5), 0.3)
+    assert found.margin > 10
+    (late,) = verdict(run(update=0.5))  # that it was late is said first
+    assert "until 50% of the run was over" in late.summary
+    assert [verdict(run(late=0.0, update=0.5), **{k: v}) for k, v in (("stretch", 0.6), ("learned", 0.4))] == [[], []]

@@ -7,6 +7,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw201_overfitting import Overfitting
 from trainwatch.rules.tw202_overconfidence import Overconfidence
+from trainwatch.symptoms.paired import validation_rise
 
 FALLING_ACCURACY = np.r_[np.linspace(0.2, 0.9, 8), np.linspace(0.89, 0.8, 12)]
 
@@ -86,6 +87,27 @@ def test_each_threshold_can_silence_it(threshold, value):
     assert not verdict(record, **{threshold: value})
 
 
+@pytest.mark.parametrize(("climb", "said"), [(0.0035, True), (0.0025, False)])
+def test_a_fiftieth_of_the_drop_is_a_rise(climb, said):
+    """Of a drop of 1.5; the rise is that of ten passes, and without noise."""
+    assert bool(verdict(fit_record(curve(climb=climb)))) is said
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.08, True), (0.1, False)])
+def test_a_rise_counts_from_so_many_standard_errors_on(noise, said):
+    """By 2.1 standard errors the one, by 1.7 the other; both by a tenth of the drop."""
+    made = fit_record(curve(climb=0.02), noise=noise, seed=3)
+    assert bool(verdict(made)) is said
+    assert bool(verdict(made, min_errors=1.6 if not said else 2.2)) is not said
+
+
+def test_the_margin_is_in_standard_errors_beyond_the_threshold():
+    made = fit_record(curve(climb=0.1), noise=0.05)
+    (found,) = verdict(made)
+    rise = validation_rise(made)
+    assert found.margin == pytest.approx(rise.rise / rise.error - 2.0)
+
+
 def test_shuffled_validation_is_told():
     (found,) = verdict(fit_record(curve(climb=0.2), paired=False))
     assert "unpaired" in found.evidence[0].note
@@ -114,7 +136,7 @@ def test_message_and_evidence():
     shown = {e.name: e for e in found.evidence}
     rise = shown["rise of the validation loss above its minimum"]
     assert rise.value == pytest.approx(1.05 - 0.5306, abs=0.01)
-    assert rise.threshold == pytest.approx(0.03 * 1.5, rel=0.05)
+    assert rise.threshold == pytest.approx(0.02 * 1.47, rel=0.01)
     assert shown["parameters per training sample"].value == 8.0
     assert "gap to validation: 1.0" in shown["training loss now"].note
 

@@ -83,3 +83,15 @@ def test_each_threshold_can_silence_it(threshold, value):
     record = fit_record(curve(climb=0.05), training=curve(climb=0.05), noise=0.005)
     assert verdict(record)
     assert not verdict(record, **{threshold: value})
+
+
+@pytest.mark.parametrize(("climb", "said"), [(0.0035, True), (0.0025, False)])
+def test_a_fiftieth_of_the_drop_is_a_rise(climb, said):
+    assert bool(verdict(fit_record(curve(climb=climb), training=curve(climb=climb)))) is said
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.08, True), (0.1, False)])
+def test_a_rise_counts_from_so_many_standard_errors_on(noise, said):
+    made = fit_record(curve(climb=0.02), training=curve(climb=0.02), noise=noise, seed=3)
+    assert bool(verdict(made)) is said
+    assert bool(verdict(made, min_errors=1.6 if not said else 2.2)) is not said

@@ -82,7 +82,7 @@ def test_without_one_it_is_a_remark(facts):
 
 SILENT = {
     "well-learned": (np.r_[np.linspace(2.3, 0.3, 5), np.full(15, 0.3)], None),
-    "still-falling": (np.linspace(2.3, 1.0, 20), None),
+    "still-falling": (np.linspace(2.3, 0.7, 20), None),
     "memorising": (STUCK, np.linspace(2.2, 0.1, 20)),
 }
 
@@ -111,6 +111,30 @@ def test_a_narrow_layer_has_a_few_units(width, classes, task, narrow):
     curve = STUCK * np.log(classes) / np.log(10)
     (found,) = verdict(fit_record(curve, training=curve, **facts))
     assert (found.severity == Severity.WARNING) == narrow
+
+
+def rests_at(learned):
+    end = (1 - learned) * np.log(10)
+    return np.r_[np.linspace(2.3, end, 5), np.full(15, end)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "most"),
+    [(DROPOUT, 0.8), (decay(2.0), 0.8), (layers(64, 2, 10), 0.8), (layers(64, 3, 10), 0.6)],
+    ids=["dropout", "decay", "two units", "three units"],
+)
+def test_more_is_asked_of_a_net_under_dropout_or_decay_or_of_two_units(facts, most):
+    (found,) = verdict(record_of(rests_at(most - 0.03), **facts))
+    assert found.severity == Severity.WARNING
+    assert found.evidence[0].threshold == most
+    assert verdict(record_of(rests_at(most + 0.03), **facts)) == []
+
+
+def test_a_fall_is_too_slow_where_it_does_not_lead_to_what_is_asked():
+    """At 57 % with 19 % more to come in half as many steps: good for a net that nothing holds back."""
+    falling = np.linspace(2.3, 1.0, 20)
+    assert len(verdict(record_of(falling, **decay(2.0)))) == 1
+    assert verdict(record_of(falling, **layers(64, 3, 10))) == []
 
 
 def test_strong_dropout_makes_the_fall_slow():
@@ -148,7 +172,9 @@ def test_it_abstains_where_the_loss_of_a_constant_guess_is_unknown():
 
 
 def test_each_threshold_can_silence_it():
-    assert not verdict(record_of(**DROPOUT), poor=0.1)
+    assert not verdict(record_of(**DROPOUT), held=0.1)
+    assert verdict(record_of(**DROPOUT), poor=0.1)
+    assert not verdict(record_of(**layers(64, 3, 10)), poor=0.1)
     assert not verdict(record_of(), remark=0.1)
     for facts, threshold in (
         (DROPOUT, "strong_dropout"),

@@ -150,6 +150,53 @@ def test_each_threshold_can_silence_it(threshold, value):
     assert not verdict(record_of(LOSSES["as-a-logarithm"]), **{threshold: value})
 
 
+CHANCE = {"cross_entropy": {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 10}}
+
+
+def kinked(fall, *, before=1.0, end=1.0, length=40):
+    """A loss that fell by `before` long ago, then stood still, and falls by `fall` in the last third, straight."""
+    t = np.log(np.arange(1, length + 1) / length)
+    return end + before * (np.arange(length) < length / 4) + fall * np.clip(-t / np.log(1.5), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("fires", "silent"),
+    [
+        ({"fall": 0.065}, {"fall": 0.04}),
+        ({"fall": 0.04, "before": 0.3}, {"fall": 0.025, "before": 0.3}),
+    ],
+    ids=["min_gain", "min_relative"],
+)
+def test_the_gain_is_a_twentieth_of_the_drop_and_three_in_a_hundred_of_what_is_left(fires, silent):
+    def record(fall, **more):
+        return record_of(kinked(fall, **more), run={"steps": 400, "finished": True, "epochs": 40}, spread=0.0)
+
+    assert len(verdict(record(**fires))) == 1
+    assert verdict(record(**silent)) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (np.linspace(3.2, 2.15, 20), True),  # it had to learn to guess first
+        (np.linspace(2.3, 2.15, 20), False),  # it began there
+        (np.r_[20.0, np.linspace(2.3, 1.5, 19)], True),  # what it said at first is no merit
+    ],
+    ids=["near-chance", "hardly-learned", "far-below"],
+)
+def test_the_drop_is_that_from_chance_unless_the_loss_is_still_near_it(loss, said):
+    assert bool(verdict(record_of(loss, loss=CHANCE))) is said
+
+
+@pytest.mark.parametrize(("seed", "said"), [(2, True), (3, False)], ids=["clear", "lost in noise"])
+def test_a_single_pass_leaves_it_to_a_training_loss_whose_fall_is_clear(seed, said):
+    """Gains of 0.84 +- 0.25 and 0.22 +- 0.28, both far above what is asked."""
+    record = without_validation(record_of(late() + 0.3 * np.random.default_rng(seed).standard_normal(20)))
+    record.append("val_loss", "val", 200, 1.3)
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
+    assert bool(verdict(record)) is said
+
+
 def test_the_threshold_without_validation_is_its_own():
     record = without_validation(record_of(np.linspace(2.0, 0.6, 20)))
     assert not verdict(record, min_gain_unseen=0.9)

@@ -7,6 +7,7 @@ from synthetic_gradients import Sequence, chain, digits, make_record, mlp, train
 from torch import nn
 
 from trainwatch.diagnosis import Severity
+from trainwatch.record.series import Series
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw302_exploding_gradients import ExplodingGradients
 
@@ -122,6 +123,22 @@ def test_remedies_for_depth_come_first_where_it_was_there_before_any_update():
     (found,) = verdict(record(7.0))
     assert [r.id for r in found.remedies][:2] == ["initialisation", "layer-norm"]
     assert "std=0.058" in found.remedies[0].how  # 1 / sqrt(3) at present, tenfold a layer
+
+
+@pytest.mark.parametrize(("ratio", "offered"), [(0.008, False), (0.5, True), (9.0, True), (11.0, False)])
+def test_a_lower_rate_is_offered_where_it_can_be_a_cure(ratio, offered):
+    """By the length of the update before the burst over that of the weights, 96**-0.5 each."""
+    made = record(burst=1e5, lr=ratio * 96**-0.5 / 1e-2)
+    rms = np.full((STEPS, 2 * DEPTH), 1e-2)
+    rms[100:] = 1e3
+    made.put_series("grad_norm", "default", Series((2 * DEPTH,)))
+    made.append("grad_norm", "default", np.arange(STEPS), rms * np.sqrt([p["numel"] for p in PARAMETERS]))
+    (found,) = verdict(made)
+    lower = [r for r in found.remedies if r.id == "lower-learning-rate"]
+    assert bool(lower) is offered
+    if offered:
+        assert lower[0].why.startswith(f"The update at step 99 was {ratio:.2g} times as long as the weights.")
+        assert lower[0].title.endswith(f"about {1e-2 * 96**-0.5 / 1e-2:.1g}")
 
 
 def test_it_explains_what_is_not_finite_only_if_it_came_first():

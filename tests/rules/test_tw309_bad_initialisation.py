@@ -69,7 +69,7 @@ FAULTS = {
     "all zero": (record(constants(0.0)), 0.0, RULE.small, "all entries are zero"),
     "one number": (record(constants(0.3)), 0.0, RULE.small, "all entries are one number"),
     "one number but for 0.5 %": (record([layer(i, 0.0085, 0.3) for i in range(4)]), 0.0085, RULE.small, "all entries"),
-    "half of the layers are one number": (record(constants(0.3, 2)), 0.5, RULE.small, "all entries are one number"),
+    "half of the layers are one number": (record(constants(0.3, 2)), 0.0, RULE.small, "all entries are one number"),
     "far too large": (record(LARGE, wild(2)), 8.0, RULE.large, "weights begin 8 / sqrt(fan-in) large"),
     "far too large, chance unknown": (record(LARGE, classes=None), 8.0, RULE.large, "weights begin 8 / "),
     "large, and so is the first loss": (record([3.0] * 4, wild(20)), 3.0, RULE.large, "weights begin 3 / "),
@@ -258,8 +258,43 @@ def test_only_weights_that_are_trained_count():
 
 
 def test_a_recurrent_matrix_is_a_weight():
-    assert len(verdict(record([layer(0, 8.0, kind="recurrent"), layer(1, 8.0)], wild(2)))) == 1
+    assert len(verdict(record([layer(0, 0.01, kind="recurrent"), layer(1, 1.2 * RULE.small)]))) == 1
     assert verdict(record([layer(0, 1.0, kind="recurrent"), layer(1, 6.0)], wild(2))) == []
+
+
+def test_one_large_recurrent_matrix_is_enough_whatever_the_first_loss():
+    """It is applied again and again."""
+    loops = [layer(i, gain * RULE.large, kind="recurrent") for i, gain in enumerate((0.9, 1.1, 1.2))]
+    (found,) = verdict(record([*loops, *[1.0] * 9]))
+    assert found.summary.startswith("recurrent weights begin 2.4 / sqrt(width) large (layers layers.1, layers.2); the")
+    assert (found.evidence[0].value, found.evidence[0].threshold) == (pytest.approx(1.2 * RULE.large), RULE.large)
+    assert found.where == ("layers.1", "layers.2")
+    assert verdict(record([loops[0], *[1.0] * 9])) == []
+    assert verdict(record([loops[2], *[1.0] * 9], ending(0.85))) == []
+
+
+def validated(gained, criterion="cross_entropy", passes=3, classes=10):
+    """A run that learns, of small weights, with passes that have this share of chance gone at last."""
+    made = record(SMALL, ending(0.85), classes=classes)
+    made.append(
+        "val_loss", "val", np.arange(10, 10 * passes + 1, 10), CHANCE * (1 - np.arange(passes)[::-1] / 99 - gained)
+    )
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": criterion}})
+    return made
+
+
+def test_what_was_learned_by_heart_is_not_learned():
+    (found,) = verdict(validated(0.3))
+    assert found.evidence[2].value == pytest.approx(0.3 + 1 / 99)
+    assert found.margin == pytest.approx(verdict(record(SMALL, ending(0.3)))[0].margin, rel=0.3)
+    assert len(verdict(validated(0.95 * RULE.learned))) == 1
+    for silent in (
+        validated(RULE.learned),
+        validated(0.3, "l1_loss"),
+        validated(0.3, passes=2),
+        validated(0.3, classes=None),
+    ):
+        assert verdict(silent) == []
 
 
 def test_the_fan_in_of_a_convolution_is_that_of_its_whole_kernel():

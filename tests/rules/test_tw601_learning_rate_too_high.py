@@ -89,10 +89,46 @@ def test_steps_that_are_too_long_all_along_need_no_leap(losses):
 
 def test_steps_longer_than_the_weights_must_have_led_to_a_good_loss():
     nearly = np.r_[LEARNING[:120], np.full(80, 0.4)]
-    (found,) = verdict(record(nearly, lr=12.0))
+    (found,) = verdict(record(nearly, lr=5.5))
     assert found.evidence[1].threshold == 0.9
-    assert verdict(record(nearly, lr=8.0)) == []
+    assert verdict(record(nearly, lr=4.8)) == []
     assert verdict(record(np.r_[LEARNING[:120], np.full(80, 0.2)], lr=12.0)) == []
+
+
+def validated(made, loss, criterion="cross_entropy", passes=3):
+    for i in range(passes):
+        made.append("val_loss", "val", STEPS - passes + i + 1, loss)
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": criterion}})
+    return made
+
+
+def test_steps_as_long_as_half_the_weights_must_have_led_there_in_validation_too():
+    good = np.r_[LEARNING[:120], np.full(80, 0.1)]
+    (found,) = verdict(validated(record(good, lr=6.0), 0.6))
+    assert found.evidence[1].value == pytest.approx(1 - 0.6 / np.log(10))
+    assert verdict(validated(record(good, lr=6.0), 0.1)) == []
+    assert verdict(validated(record(good, lr=4.5), 2.0)) == []  # of shorter ones training tells
+    assert verdict(validated(record(good, lr=6.0), 0.6, "l1_loss")) == []
+    assert verdict(validated(record(good, lr=6.0), 0.6, passes=2)) == []
+
+
+@pytest.mark.parametrize(("layers", "end", "said"), [(1, 2.2, True), (1, 1.0, False), (2, 1.0, True)])
+def test_a_single_layer_has_a_minimum_of_its_own(layers, end, said):
+    parameters, modules = chain(layers)
+    losses = np.r_[np.linspace(2.3, end, 100), np.full(100, end)] + NOISE
+    made = make_record(losses, np.full((STEPS, 2 * layers), RMS), parameters=parameters, modules=modules, lr=12.0)
+    assert bool(verdict(made)) is said
+
+
+@pytest.mark.parametrize(("high", "said"), [(1, False), (2, True)])
+def test_one_high_loss_is_no_leap_two_in_a_row_are(high, said):
+    """In a run that stays at chance, behind one long first step."""
+    losses = 2.3 + NOISE
+    losses[50 : 50 + high] = 12.0
+    made = record(losses, lr=1e-3)
+    made.append("lr", "default/0", [40, 55], [2.0, 1e-3])
+    found = verdict(made)
+    assert [d.onset_step for d in found] == ([50] if said else [])
 
 
 def test_weights_that_begin_near_zero_do_not_make_the_steps_long():

@@ -56,7 +56,8 @@ def falling(gained, steps=STEPS):
 def slowing(share, steps=STEPS):
     """Losses that would gain this share of what they have gained, 30 % of chance, in as many steps again."""
     late = np.log2(np.arange(1, steps + 1) / (0.9 * steps))
-    return CHANCE * (1 - 0.3 * np.maximum(1 + share * late, 0)) + NOISE[:steps] / 10
+    losses = CHANCE * (1 - 0.3 * np.maximum(1 + share * late, 0)) + NOISE[:steps] / 10
+    return np.r_[3 * losses[0], losses[1:]]
 
 
 def verdict(made, **thresholds):
@@ -94,7 +95,7 @@ def test_the_message_says_how_far_it_went_and_what_came_of_it():
 
 SILENT = {
     "it learns": record(losses=LEARNING),
-    "half of the loss is gone": record(losses=ending(0.5)),
+    "most of the loss is gone": record(losses=falling(0.85)),
     "it was good from the start, as in fine-tuning": record(losses=0.1 * STUCK),
     "a path of usual length that led nowhere": record(10.0),
     "few steps of usual length are a short run": record(0.3, STUCK[:30]),
@@ -135,6 +136,10 @@ def test_steps_of_half_a_thousandth_of_the_weights_are_short():
     assert verdict(record(0.05, STUCK[:100]), each=1e-4) == []
 
 
+def test_a_single_loss_that_is_not_finite_changes_nothing():
+    assert len(verdict(record(losses=np.r_[STUCK[:200], np.inf, STUCK[201:]]))) == 1
+
+
 def test_some_gain_is_not_enough():
     assert len(verdict(record(losses=falling(0.2)))) == 1
 
@@ -145,9 +150,9 @@ def test_a_loss_that_came_to_rest_because_the_rate_did_might_have_gone_on():
     assert len(verdict(made)) == 1
 
 
-def rising(rates, losses=None, **more):
-    """A run of usual steps whose rate takes these values, as multiples of the highest, one after another."""
-    made = record(10.0, ending(0.5, len(rates)) if losses is None else losses, **more)
+def rising(rates, losses=None, path=10.0):
+    """A run whose rate takes these values, as multiples of that which gives the path, one after another."""
+    made = record(path, ending(0.5, len(rates)) if losses is None else losses)
     made.append("lr", "default/0", np.arange(len(rates)), np.asarray(rates) * made.series("lr", "default/0").values[0])
     return made
 
@@ -157,10 +162,11 @@ RAMP = np.linspace(0, 1, STEPS)
 
 def test_fires_where_a_warm_up_was_not_over_at_the_end():
     (found,) = verdict(rising(RAMP))
-    assert "0.256 the rate was still rising when the run ended; the loss went 2.3 at the start" in found.summary
+    assert "0.255 the rate was still rising when the run ended; the loss went 2.3 at the start" in found.summary
     error = 1.2533 * 0.03 / (STEPS / 5) ** 0.5 / CHANCE
     assert found.margin == pytest.approx((RULE.good - 0.5) / error, rel=0.3)
     assert found.evidence[1].threshold == RULE.good
+    assert len(verdict(rising(RAMP, STUCK, path=0.05))) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,7 @@ def test_fires_where_a_warm_up_was_not_over_at_the_end():
         (RAMP[-LONG + 1 :] - RAMP[-LONG], None, 0),
         (np.linspace(2 / (1.1 * RISEN) - 1, 1, STEPS), None, 1),
         (np.linspace(2 / (0.9 * RISEN) - 1, 1, STEPS), None, 0),
-        (np.minimum(RAMP, 0.9), None, 0),
+        (np.minimum(RAMP, 0.8), None, 0),
         (np.abs(RAMP - 0.2), None, 0),
         (RAMP[::-1], None, 0),
     ],
@@ -243,7 +249,7 @@ def test_losses_that_are_not_finite_all_along_have_no_course():
         verdict(record(losses=np.full(STEPS, np.nan)))
 
 
-@pytest.mark.parametrize(("share", "fires"), [(0.95, 1), (0.3, 0)], ids=["stuck", "fell"])
+@pytest.mark.parametrize(("share", "fires"), [(0.95, 1), (0.15, 0)], ids=["stuck", "fell"])
 def test_where_chance_is_not_known_the_first_loss_is_the_measure(share, fires):
     losses = np.linspace(7.0, 7.0 * share, STEPS) + NOISE[:STEPS]
     assert len(verdict(record(losses=losses, classes=None, stream="l1_loss"))) == fires
@@ -279,13 +285,11 @@ def test_the_margin_is_the_lacking_gain_in_standard_errors():
 def test_the_highest_rate_of_a_schedule_is_named_and_each_step_has_its_own(optimizer):
     made = record(0.001, optimizer=optimizer)
     lr = made.facts["optimizers"]["default"]["groups"][0]["lr"]
-    made.append("lr", "default/0", [100, 200], [50 * lr, lr])
+    made.append("lr", "default/0", [100, 200], [5 * lr, lr])
     (found,) = verdict(made)
-    assert found.evidence[0].value == pytest.approx(0.001 * (300 + 100 * 50) / 400)
-    assert f"of at most {50 * lr:.3g} all" in found.summary
-    assert f"from {50 * lr:.3g} to" in found.remedies[0].title
-    made.append("lr", "default/0", 399, 1e6 * lr)
-    assert verdict(made) == []
+    assert found.evidence[0].value == pytest.approx(0.001 * (300 + 100 * 5) / 400)
+    assert f"of at most {5 * lr:.3g} all" in found.summary
+    assert f"from {5 * lr:.3g} to" in found.remedies[0].title
 
 
 REMEDIES = {
@@ -422,15 +426,14 @@ def test_silent_on_a_table_even_if_noise_bounds_what_can_be_learned(name, criter
 
 
 def diabetes(model, lr, steps, seed, noise=0.0):
-    """The record of SGD under a watch, with normal noise on the targets as large as told."""
+    """The record of gradient descent under a watch, with normal noise on the targets as large as told."""
     x, y, _, _ = table("diabetes", seed)
     y = y + noise * torch.randn(y.shape)
     optimizer, criterion = torch.optim.SGD(model.parameters(), lr), nn.MSELoss()
     with trainwatch.watch(model, optimizer, loss_fn=criterion, settings={"quiet": True, "strict": True}) as watch:
         for _ in range(steps):
-            rows = torch.randint(len(x), (256,))
             optimizer.zero_grad()
-            criterion(model(x[rows]), y[rows]).backward()
+            criterion(model(x), y).backward()
             optimizer.step()
     return watch.record
 
@@ -448,10 +451,10 @@ def test_silent_on_a_probe_whose_frozen_body_is_among_the_optimisers_parameters(
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize(("lr", "fires"), [(0.004, 0), (1e-5, 1)], ids=["settled", "stuck"])
+@pytest.mark.parametrize(("lr", "fires"), [(0.004, 0), (1e-6, 1)], ids=["settled", "stuck"])
 def test_silent_on_a_wide_net_that_took_short_steps_to_the_noise(lr, fires, seed):
     torch.manual_seed(seed)
-    made = diabetes(nn.Sequential(nn.Linear(10, 512), nn.ReLU(), nn.Linear(512, 1)), lr, 600, seed, noise=1.2)
+    made = diabetes(nn.Sequential(nn.Linear(10, 512), nn.ReLU(), nn.Linear(512, 1)), lr, 400, seed, noise=1.2)
     assert made.memo(reach_of).total < RULE.path
     assert made.memo(loss_course).gained < RULE.learned
     assert len(verdict(made)) == fires

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from watched import drawn, watched
 
 from trainwatch.config import Settings
-from trainwatch.diagnosis import Severity
-from trainwatch.engine import judge
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import judge, nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw604_loss_spikes import LossSpikes
 from trainwatch.symptoms.losses import loss_course
@@ -56,8 +56,8 @@ def test_fires_on_spikes_whose_gradients_dwarf_the_rest():
 def test_the_message_says_how_often_when_and_how_much_once():
     (found,) = verdict(record(rise=(10.0, 30.0, 20.0)))
     assert found.summary == (
-        "the loss shot up 3 times, at step 200 to 30.3 among losses near 0.333; the gradient was 1e+03 times the "
-        "typical one then, and 100% of all squared gradient came with the spikes"
+        "the loss shot up 3 times, at step 200 to 30.3 among losses near 0.333; a gradient was 1e+03 times "
+        "those of other steps then, and 100% of all squared gradient came with them"
     )
 
 
@@ -68,12 +68,12 @@ def test_of_many_spikes_some_are_listed():
 
 
 def test_the_mildest_form_that_still_hurts():
-    (found,) = verdict(record((150, 300), rise=1.6, burst=130.0))
+    (found,) = verdict(record((150, 300), rise=1.4, burst=60.0))
     assert 0 < found.margin < 0.5
-    assert found.evidence[1].value == pytest.approx(0.7, abs=0.05)
+    assert found.evidence[1].value == pytest.approx(0.6, abs=0.05)
 
 
-@pytest.mark.parametrize(("burst", "margin"), [(101.0, 0.01), (150.0, 0.4), (1e9, 2.0)])
+@pytest.mark.parametrize(("burst", "margin"), [(50.5, 0.01), (75.0, 0.4), (1e9, 2.0)])
 def test_the_margin_is_that_of_the_gradient_and_of_the_count(burst, margin):
     (found,) = verdict(record(burst=burst))
     assert found.margin == pytest.approx(margin, abs=0.01)
@@ -85,9 +85,9 @@ def test_one_spike_happens_to_every_run(at, fires):
     assert verdict(record(at), count=3) == []
 
 
-@pytest.mark.parametrize(("rise", "fires"), [(0.8, False), (1.6, True)])
-def test_a_spike_is_as_high_as_a_good_part_of_chance(rise, fires):
-    """Of 2.3, the loss of a constant guess, 35 % and 69 %."""
+@pytest.mark.parametrize(("rise", "fires"), [(1.0, False), (1.3, True)])
+def test_a_spike_is_as_high_as_half_of_chance(rise, fires):
+    """Of 2.3, the loss of a constant guess, 43 % and 56 %."""
     assert bool(verdict(record(rise=rise))) == fires
 
 
@@ -98,39 +98,92 @@ def test_a_spike_stands_out_of_the_noise(noise, fires):
     assert len(verdict(made, deviations=2.0)) == 1
 
 
-@pytest.mark.parametrize(("burst", "fires"), [(70.0, False), (140.0, True)])
+@pytest.mark.parametrize(("burst", "fires"), [(45.0, False), (55.0, True)])
 def test_without_a_large_gradient_there_is_no_harm(burst, fires):
     assert bool(verdict(record(burst=burst))) == fires
     assert len(verdict(record(burst=burst), gradient=20.0)) == 1
 
 
-@pytest.mark.parametrize(("others", "fires"), [(1000.0, False), (300.0, True)])
+def ending(gained):
+    """Losses that begin at chance and end with this share of it gone."""
+    return np.log(10) * (1 - gained * (1 - np.exp(-np.arange(STEPS) / 50))) + 0.03 * NOISE
+
+
+@pytest.mark.parametrize(
+    ("gained", "burst", "fires"), [(0.55, 45.0, 0), (0.45, 45.0, 1), (0.55, 60.0, 1), (0.0, 11.0, 1), (0.0, 9.0, 0)]
+)
+def test_where_little_was_learned_a_smaller_gradient_does_harm(gained, burst, fires):
+    found = verdict(record(range(20, 380, 20), losses=ending(gained), burst=burst))
+    assert len(found) == fires
+    for one in found:
+        least = 50 if gained > 0.5 else 10
+        assert one.evidence[2].threshold == least
+        assert one.margin == pytest.approx(np.log(burst / least), abs=0.01)
+
+
+@pytest.mark.parametrize(("others", "fires"), [(700.0, False), (400.0, True)])
 def test_spikes_that_bring_a_part_of_all_gradient_only_do_no_harm(others, fires):
-    """Six other steps have large gradients, and a loss like all others: 67 % and 16 % of the squares are theirs."""
-    made = record((*AT, *range(50, 56)), rise=(10.0,) * 3 + (0.0,) * 6, burst=(1000.0,) * 3 + (others,) * 6)
+    """Two other steps have large gradients, and a loss like all others."""
+    made = record((*AT, 340, 342), rise=(10.0,) * 3 + (0.0,) * 2, burst=(1000.0,) * 3 + (others,) * 2)
     assert bool(verdict(made)) == fires
-    assert len(verdict(made, energy=0.2)) == 1
+    assert len(verdict(made, energy=0.5)) == 1
 
 
-def test_gradients_that_are_clipped_already_make_it_a_remark():
-    clipping = {"regularisation": {"clipping": {"max_norm": 1.0}}}
-    (found,) = verdict(record(**clipping))
-    assert found.severity == Severity.INFO
-    assert found.remedies[0].already_in_use
+def test_the_largest_gradient_of_all_spikes_counts():
+    (found,) = verdict(record(rise=(10.0, 30.0, 20.0), burst=(500.0, 3.0, 20.0)))
+    assert found.evidence[2].value == pytest.approx(500)
+
+
+@pytest.mark.parametrize(("max_norm", "severity"), [(900.0, Severity.INFO), (1100.0, Severity.WARNING)])
+def test_gradients_that_are_clipped_already_make_it_a_remark(max_norm, severity):
+    """But for a limit above the largest gradient, which clips nothing."""
+    clipping = {"clipping": {"max_norm": max_norm * TYPICAL}}
+    (found,) = verdict(record(regularisation=clipping))
+    assert found.severity == severity
+    if severity == Severity.INFO:
+        assert found.remedies[0].already_in_use
     (found,) = verdict(record(regularisation={"clipping": None}))
     assert found.severity == Severity.WARNING
     assert not found.remedies[0].already_in_use
 
 
+def growing_less(times):
+    """Gradients that go to nothing as the run fits, and spikes so many times as large as those it began with."""
+    losses, table = LEARNING.copy(), np.full((STEPS, 2 * DEPTH), RMS) * np.exp(-np.arange(STEPS) / 30)[:, None]
+    losses[list(AT)] += 10
+    table[list(AT)] = times * RMS
+    return make_record(losses, table, parameters=PARAMETERS, modules=MODULES)
+
+
+def imbalanced(rise):
+    """One in a hundred is of the other class: a constant guess costs 0.056."""
+    made = record(rise=rise, losses=0.02 * LEARNING, stream="binary_cross_entropy_with_logits", classes=None)
+    made.append("train_classes", "targets", STEPS, [990, 10, 0])
+    return made
+
+
+def test_a_spike_of_a_rare_class_is_measured_by_two_equal_ones():
+    (found,) = verdict(imbalanced(0.6 * np.log(2)))
+    assert found.evidence[1].value == pytest.approx(0.6, abs=0.02)
+
+
+def test_gradients_are_measured_by_the_largest_of_others():
+    (found,) = verdict(growing_less(70.0))
+    assert found.evidence[2].value == pytest.approx(70, rel=0.1)
+
+
 STEEP = np.r_[60.0, 25.0, 10.0, LEARNING[3:]]
 SILENT = {
     "it learns": record(()),
+    "gradients as large as those it began with, when others are next to nothing": growing_less(2.0),
+    "a rare class": imbalanced(0.4 * np.log(2)),
     "it begins high": record((0, 1), rise=0.0, losses=STEEP),
     "it begins high, and one spike later": record((0, 1, 200), rise=(0.0, 0.0, 10.0), losses=STEEP),
     "new levels and no spikes": record(range(100, 140)),
     "a burst of the gradient alone": record(rise=0.0),
     "a loss that is not finite": record(rise=np.inf),
     "high losses of a rare class, with gradients to match": record(range(20, 400, 20), rise=3.0, burst=20.0),
+    "it begins high for a single loss": record((0, 200), rise=(50.0, 10.0)),
     "restarts": record((), losses=0.3 + 2.0 * np.exp(-(np.arange(STEPS) % 80) / 20) + 0.03 * NOISE),
     "curriculum": record((), losses=0.3 + 2.0 * (1 - np.arange(STEPS) % 50 / 50) + 0.03 * NOISE),
     "noise of small batches": record((), losses=LEARNING + np.abs(NOISE)),
@@ -157,7 +210,7 @@ def test_it_waits_for_enough_losses():
 
 
 def test_without_losses_it_is_not_judged():
-    with pytest.raises(NotChecked, match="too few losses"):
+    with pytest.raises(NotChecked, match="no loss was seen"):
         verdict(record((), losses=np.full(STEPS, np.nan)))
 
 
@@ -170,8 +223,9 @@ def test_losses_that_are_not_finite_do_not_count():
 
 def test_gradients_that_are_not_finite_are_no_measure():
     assert verdict(record(burst=np.inf)) == []
-    assert verdict(record(rise=(30.0, 10.0, 10.0), burst=(np.inf, 50.0, 50.0))) == []
-    assert len(verdict(record(rise=(10.0, 30.0, 10.0), burst=(np.inf, 1000.0, 1000.0)))) == 1
+    assert verdict(record(rise=(30.0, 10.0, 10.0), burst=(np.inf, 40.0, 40.0))) == []
+    (found,) = verdict(record(rise=(30.0, 10.0, 10.0), burst=(np.inf, 200.0, 1000.0)))
+    assert found.evidence[2].value == pytest.approx(1000)
 
 
 @pytest.mark.parametrize("steps", [10_000, 30_000])
@@ -206,14 +260,13 @@ def test_remedies_have_the_numbers_of_this_run():
     assert "if loss.item() > 5.47:" in found.remedies[1].how
 
 
-def test_the_cap_lets_nine_in_ten_steps_of_the_whole_run_pass():
-    losses = LEARNING.copy()
-    losses[list(AT)] += 10
-    table = np.full((STEPS, 2 * DEPTH), RMS)
-    table[300::2] *= 3.0
-    table[list(AT)] *= 1000
-    (found,) = verdict(make_record(losses, table, parameters=PARAMETERS))
-    assert float(found.remedies[0].title.split()[-1]) == pytest.approx(3 * TYPICAL, rel=0.05)
+@pytest.mark.parametrize(("others", "times"), [(range(300, 330), 1), (range(300, 350), 3)])
+def test_the_cap_lets_nine_in_ten_of_the_other_steps_pass(others, times):
+    """The spikes, one step in eight, do not count."""
+    spikes = range(5, 300, 6)
+    (found,) = verdict(record((*spikes, *others), rise=[10.0] * 50 + [0.0] * len(others),
+                              burst=[1e3] * 50 + [3.0] * len(others)))  # fmt: skip
+    assert float(found.remedies[0].title.split()[-1]) == pytest.approx(times * TYPICAL, rel=0.05)
 
 
 @pytest.mark.parametrize(("criterion", "robust"), [("mse_loss", True), ("l1_loss", False)])
@@ -224,17 +277,28 @@ def test_a_squared_error_may_be_replaced(criterion, robust):
         assert "in place of mse_loss" in found.remedies[-1].how
 
 
-THROWN_OFF = record((120, 151, 200), losses=np.r_[LEARNING[:150], 2.4 + 0.03 * NOISE[150:]], lr=1.0)
+THROWN_OFF = record((130, 145, 220), losses=np.r_[LEARNING[:150], 2.4 + 0.03 * NOISE[150:]], lr=1.0)
 
 
-@pytest.mark.parametrize("cause", ["TW302", "TW601"])
-def test_what_threw_the_run_off_is_the_cause(cause):
-    """Gradients that exploded, or steps that were too long."""
-    settings = Settings(select=(cause, "TW604"), strict=True)
+@pytest.mark.parametrize(("other", "chain"), [("TW601", ["TW601", "TW604"]), ("TW302", ["TW604", "TW302"])])
+def test_steps_that_threw_the_run_off_are_the_cause_and_gradients_that_grew_are_not(other, chain):
+    settings = Settings(select=(other, "TW604"), strict=True)
     (found,) = judge(THROWN_OFF, settings).diagnoses
-    assert [d.code for d in found.walk()] == [cause, "TW604"]
+    assert [d.code for d in found.walk()] == chain
     (found,) = judge(record(), settings).diagnoses
     assert found.code == "TW604"
+
+
+EFFECTS = ("TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW602")
+
+
+@pytest.mark.parametrize("code", EFFECTS)
+def test_what_it_leads_to_is_nested_under_it(code):
+    (found,) = verdict(record())
+    effect = Diagnosis(code, "an effect", Severity.ERROR, "of it", onset_step=20, margin=np.inf, confidence=0.99)
+    (root,) = nest([effect, found])
+    assert [d.code for d in root.walk()] == ["TW604", code]
+    assert set(LossSpikes.explains) == set(EFFECTS)
 
 
 def broken(x, n, seed):
@@ -262,11 +326,11 @@ def handwriting(seed, *, lr=1e-3, optimizer=torch.optim.Adam, batch=8, steps=400
 FAULTY = {
     "adam": {"lr": 1e-3},
     "adam, fast": {"lr": 3e-3},
-    "sgd": {"lr": 3e-3, "optimizer": torch.optim.SGD},
+    "sgd": {"lr": 3e-3, "optimizer": torch.optim.SGD, "samples": 8},
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("arguments", FAULTY.values(), ids=FAULTY)
 def test_fires_on_a_handful_of_broken_samples(arguments, seed):
     made, _ = handwriting(seed, **arguments)
@@ -284,12 +348,12 @@ def test_clipping_as_proposed_cures_it(arguments):
     assert cured < (0.98 if "optimizer" in arguments else 0.6) * faulty
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_broken_samples_of_a_regression_want_a_robust_loss(seed):
     x, y, _, _ = table("diabetes", seed)
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 1))
-    batches = drawn(broken(x, 3, seed), y, batch=8, steps=300, seed=seed)
+    batches = drawn(broken(x, 2, seed), y, batch=8, steps=300, seed=seed)
     made = watched(model, torch.optim.Adam(model.parameters(), 1e-3), batches, nn.MSELoss())
     (found,) = verdict(made)
     assert found.margin > 2
@@ -348,7 +412,7 @@ HEALTHY = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("training", HEALTHY.values(), ids=HEALTHY)
 def test_silent_on_a_net_that_learns(training, seed):
     made = training(seed)

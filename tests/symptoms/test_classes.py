@@ -109,3 +109,20 @@ def test_empty_tables_are_left_out():
     record.append("val_loss", "val", [1, 2], [1.0, 1.0])
     record.append("val_confusion", "val", [1, 2], [np.zeros((2, 2)), np.eye(2)])
     assert [t.step for t in confusions(record)] == [2]
+
+
+def uneven(counts):
+    record = RunRecord()
+    record.append("train_classes", "targets", 0, [*counts, 0])
+    return train_classes(record).beyond_chance
+
+
+def test_unevenness_beyond_chance_is_that_of_chi_square():
+    rng = np.random.default_rng(0)
+    drawn = [uneven(rng.multinomial(1000, np.full(10, 0.1))) for _ in range(400)]
+    assert np.mean(drawn) == pytest.approx(0, abs=0.15)
+    assert np.std(drawn) == pytest.approx(1, abs=0.15)
+    assert uneven([12, 4]) == pytest.approx((4.0 - 1) / 2**0.5)
+    assert uneven([120, 40]) == pytest.approx((40.0 - 1) / 2**0.5)
+    assert uneven([12, 4, 0, 0]) == pytest.approx(uneven([12, 4]))  # of the classes that occur
+    assert np.isfinite(uneven([9, 0]))

@@ -7,11 +7,13 @@ from trainwatch.symptoms.gradients import (
     LAYERS,
     ROWS,
     backward_signal,
+    before_normalisation,
     gradients_of,
     growth_of,
     largest_update,
     learning_rate,
     weight_gain,
+    weight_layers,
 )
 
 RNG = np.random.default_rng(0)
@@ -231,3 +233,25 @@ def test_the_gain_of_the_weights():
     for p in parameters:
         p["norm"] = 10.0 if p["kind"] == "weight" else 0.0
     assert weight_gain(record(np.ones((3, 6)), parameters)) == pytest.approx(10 / 10**0.5)  # std 1 by fan-in 10
+
+
+def test_the_update_of_adagrad_shrinks_with_the_root_of_the_steps():
+    made = record(np.ones((100, 4)), chain(2), optimizer="Adagrad", lr=0.1)
+    first = 0.1 * 200**0.5 / (5 * 2**0.5)
+    assert largest_update(made, 0, 99) == (0, pytest.approx(first))
+    assert largest_update(made, 24, 99) == (24, pytest.approx(first / 5))
+
+
+def test_weights_of_layers_are_counted():
+    kinds = ("weight", "bias", "recurrent", "norm", "embedding")
+    assert weight_layers(record(np.ones((3, 10)), chain(2, kinds))) == 4
+    assert weight_layers(RunRecord()) == 0
+
+
+def test_modules_before_a_normalisation_are_known_by_order_of_execution():
+    types = ["BatchNorm1d", "Linear", "ReLU", "Conv2d", "GroupNorm", "Linear"]
+    modules = [
+        {"name": f"{i}", "type": t, "order": o} for i, (t, o) in enumerate(zip(types, (1, 0, 2, 3, 4, 5), strict=True))
+    ]
+    assert before_normalisation(modules) == {"1", "3"}
+    assert before_normalisation([]) == set()

@@ -139,3 +139,42 @@ def test_not_finite_takes_nan_for_absent():
     series = Series(())
     series.append([0, 1], [np.nan, 1e38])
     assert not_finite(series) is None
+
+
+def course_with(**at):
+    """A run that falls from 2 to 1, without noise, but for a loss at some steps, given as ``s50=9.0``."""
+    values = np.linspace(2, 1, 100) + 0.001 * np.tile([1, -1], 50)
+    for name, value in at.items():
+        values[int(name[1:])] = value
+    return course(values)
+
+
+def test_a_rise_is_two_losses_in_a_row():
+    assert course_with().rise(0.1, 5.0, 0, 2.0) is None
+    assert course_with(s50=9.0).rise(0.1, 5.0, 0, 2.0) is None
+    assert course_with(s50=9.0, s52=9.0).rise(0.1, 5.0, 0, 2.0) is None
+    assert course_with(s50=9.0, s51=9.0).rise(0.1, 5.0, 0, 2.0) == 50
+    assert course_with(s10=9.0, s50=9.0, s51=np.inf).rise(0.1, 5.0, 0, 2.0) == 50
+
+
+def test_a_rise_lies_after_a_step_above_a_level_by_a_share_of_the_reference():
+    twice = course_with(s20=4.0, s21=4.0, s60=9.0, s61=9.0)
+    assert twice.rise(0.1, 5.0, 0, 2.0) == 20
+    assert twice.rise(0.1, 5.0, 21, 2.0) == 60
+    assert twice.rise(1.5, 5.0, 0, 2.0) == 60  # 2 + 1.5 of the first loss is 5
+    assert twice.rise(0.1, 5.0, 0, 5.0) == 60
+    assert twice.rise(4.0, 5.0, 0, 2.0) is None
+
+
+def test_a_rise_stands_out_of_the_noise_unless_the_run_ends_up_there():
+    noise = 0.3 * np.clip(np.random.default_rng(0).normal(size=200), -1.5, 1.5)
+    noise[80:82] = 1.0
+    back = course(2 + noise)
+    assert back.rise(0.1, 2.5, 0, 2.0) == 80
+    assert back.rise(0.1, 5.0, 0, 2.0) is None
+    there = course(np.r_[2 + noise[:100], 3 + noise[100:]])
+    assert there.rise(0.1, 10.0, 0, 2.0) is not None
+
+
+def test_the_last_loss_is_a_rise_where_the_end_is():
+    assert course([1.0, 1.0, 1.0, 1.0, 3.0]).rise(0.5, 5.0, 0, 1.0) == 4

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from trainwatch.rules.rising_validation import RisingValidation
 from trainwatch.symptoms.curves import ValidationCurve
 from trainwatch.symptoms.paired import last_passes, rise_of, unimodal
 
 LENGTHS = (5, 7, 10, 20, 50)
-ERRORS = 2.0
-AFTER = 3
+ERRORS, AFTER = RisingValidation.min_errors, RisingValidation.min_after
 
 
 def made(losses, *, paired=True):
@@ -21,14 +21,42 @@ def stands_out(curve):
     return len(curve.steps) - 1 - rise.best >= AFTER and rise.rise > ERRORS * rise.error
 
 
-@pytest.mark.parametrize("own", [0.0, 0.3], ids=["shared-noise", "noise-per-sample"])
-def test_pure_noise_does_not_rise(own):
+def wandering(rng, length, alike):
+    """Noise of deviation 1 whose neighbours are correlated by `alike`."""
+    noise = rng.standard_normal(length)
+    for i in range(1, length):
+        noise[i] = alike * noise[i - 1] + (1 - alike**2) ** 0.5 * noise[i]
+    return noise
+
+
+@pytest.mark.parametrize(
+    ("own", "alike", "most"),
+    [(0.0, 0.0, 18), (0.3, 0.0, 14), (0.0, 0.5, 40), (0.0, -0.5, 6)],
+    ids=["shared-noise", "noise-per-sample", "neighbours-alike", "neighbours-unlike"],
+)
+def test_pure_noise_seldom_rises(own, alike, most):
+    """At so few standard errors as the rules ask for one in twelve does, and more where the noise is slow."""
     alarms = 0
     for seed in range(200):
         rng, length = np.random.default_rng(seed), LENGTHS[seed % len(LENGTHS)]
         samples = rng.exponential(1, 64) + own * rng.standard_normal((length, 64))
-        alarms += stands_out(made(samples + 0.1 * rng.standard_normal((length, 1))))
-    assert alarms <= 2
+        alarms += stands_out(made(samples + 0.1 * wandering(rng, length, alike)[:, None]))
+    assert alarms <= most
+
+
+def test_slow_noise_makes_the_rise_less_sure_than_fast_noise_does():
+    def error(alike):
+        """In standard deviations of the noise, as measured."""
+        rises = []
+        for seed in range(60):
+            noise = wandering(np.random.default_rng(seed), 40, alike)
+            rises.append(rise_of(made(1 + 0.1 * noise[:, None] + np.zeros((1, 8)))))
+        return float(np.median([r.error / r.noise for r in rises]))
+
+    fast, white, slow = error(-0.5), error(0.0), error(0.5)
+    assert 0.7 < fast < 0.85  # nothing of it is slow
+    assert slow > 1.3 * fast
+    assert fast < white < slow
 
 
 @pytest.mark.parametrize("length", [10, 50])
@@ -88,9 +116,41 @@ def test_unimodal_fit_is_the_curve_where_it_already_falls_and_rises():
     assert unimodal(np.array([1.0, 2.0]), 0) == pytest.approx([1, 2])
 
 
-@pytest.mark.parametrize(("length", "last"), [(4, 2), (5, 2), (6, 3), (39, 3), (100, 10)])
-def test_now_is_a_few_passes(length, last):
+@pytest.mark.parametrize(
+    ("length", "last"), [(4, 2), (5, 2), (6, 3), (31, 3), (32, 5), (39, 5), (47, 5), (48, 7), (100, 13), (128, 17)]
+)
+def test_now_is_a_few_passes_more_of_them_on_a_long_curve(length, last):
     assert last_passes(length) == last
+
+
+@pytest.mark.parametrize(("length", "stray", "level"), [(20, 1, 1.0), (20, 2, 0.2), (64, 4, 1.0), (64, 5, 0.2)])
+def test_the_minimum_is_a_level_and_no_short_dip(length, stray, level):
+    """Half of the passes that a level is the median of: one of three, four of nine."""
+    mean = np.ones(length)
+    mean[length // 2 : length // 2 + stray] = 0.2
+    rise = rise_of(made(mean[:, None] + np.zeros((1, 8))))
+    assert rise.minimum == pytest.approx(level)
+    assert rise.end == pytest.approx(1.0)
+
+
+def test_the_best_pass_is_the_lowest_about_that_level():
+    mean = np.abs(np.arange(64) - 30) / 100 + 0.5
+    mean[32], mean[50] = 0.4, 0.1
+    rise = rise_of(made(mean[:, None] + np.zeros((1, 8))))
+    assert (rise.best, rise.best_step) == (32, 330)
+
+
+@pytest.mark.parametrize(("length", "last"), [(5, 1), (6, 1), (20, 1), (64, 4)])
+def test_stray_passes_at_the_end_are_outvoted_up_to_half_of_them(length, last):
+    mean = np.full(length, 1.0)
+    mean[length - last :] = 5.0
+    assert rise_of(made(mean[:, None] + np.zeros((1, 8)))).end == pytest.approx(3.0 if length == 5 else 1.0)
+    mean[length - last - 1 :] = 5.0
+    assert rise_of(made(mean[:, None] + np.zeros((1, 8)))).end == 5.0
+
+
+def test_a_curve_of_few_passes_is_taken_as_it_is():
+    assert rise_of(made(np.array([3.0, 1.0, 0.2, 1.0, 1.0, 1.0, 1.0])[:, None] + np.zeros((1, 8)))).minimum == 0.2
 
 
 def test_losses_that_explode_on_a_few_samples_do_not_hide_the_rise_that_they_make():
@@ -99,4 +159,6 @@ def test_losses_that_explode_on_a_few_samples_do_not_hide_the_rise_that_they_mak
     rise, share = rise_of(made(losses)), losses[-2] - losses[8]
     two_sided = share.std() / np.sqrt(len(share))
     assert rise.error < 0.9 * two_sided
-    assert not stands_out(made(np.delete(losses, np.s_[2:12], axis=1)))  # two samples may be chance
+    assert stands_out(made(losses))
+    two = rise_of(made(np.delete(losses, np.s_[2:12], axis=1)))
+    assert two.rise == pytest.approx(2 * two.error)  # two samples may be chance: their tail is two errors wide

@@ -60,7 +60,7 @@ def test_spikes_are_told_by_step_height_and_level():
     np.testing.assert_allclose(found.levels, 1, atol=0.03)
     np.testing.assert_allclose(found.heights, [9, 19], atol=0.03)
     assert (found.reference, found.rows) == (2, STEPS)
-    assert (found.gradient, found.energy) == (None, None)
+    assert (found.gradient, found.energy, found.usual) == (None, None, None)
 
 
 def test_a_resumed_run_keeps_its_steps():
@@ -81,12 +81,34 @@ def test_chance_is_the_unit_where_it_is_known():
     assert found.steps.tolist() == [200]
 
 
+@pytest.mark.parametrize(
+    ("function", "least"), [("cross_entropy", 2), ("binary_cross_entropy_with_logits", 2), ("nll_of_my_own", 1)]
+)
+def test_chance_of_rare_classes_is_next_to_nothing_and_no_unit(function, least):
+    """Then it is that of two equal classes."""
+    facts = {"function": function, "reduction": "mean", "arguments": {}, "classes": None}
+    made = record(shot_up(100, 250, to=(0.3, 0.6), of=np.r_[0.1, 0.05 * CALM[1:]]), facts=facts)
+    made.append("train_classes", "targets", STEPS, [990, 10, 0])
+    found = spikes_of(made, 0.5, 10.0)
+    assert found.reference == pytest.approx(np.log(2) if least == 2 else 0.1)
+    assert found.steps.tolist() == ([250] if least == 2 else [100, 250])
+
+
 def test_a_spike_stands_out_of_the_noise_about_it():
-    noise = 0.02 * RNG.normal(size=STEPS)
+    noise = 0.02 * np.random.default_rng(1).normal(size=STEPS)
     losses = 1.0 + np.r_[noise[:200], 25 * noise[200:]]
     losses[0], losses[100], losses[300] = 2.0, 4.0, 4.0
     assert spikes(losses).steps.tolist() == [100]
     assert spikes(losses, deviations=3.0).steps.tolist() == [100, 300]
+
+
+@pytest.mark.parametrize(("below", "above", "count"), [(0.5, 0.02, 0), (0.02, 0.5, 1), (0.2, 0.2, 1)])
+def test_the_noise_is_that_of_the_lower_half(below, above, count):
+    """Many spikes do not hide one another."""
+    noise = np.random.default_rng(2).normal(size=STEPS)
+    losses = 1.0 + np.where(noise < 0, below, above) * noise
+    losses[0], losses[200] = 2.0, 4.0
+    assert len(spikes(losses)) == count
 
 
 @pytest.mark.parametrize("low", [0.0, -5.0])
@@ -175,11 +197,33 @@ def bursts(*steps, of=100.0):
     return norms
 
 
-def test_the_gradient_is_that_of_the_highest_spike_over_the_typical_one():
+@pytest.mark.parametrize("of", [(300.0, 50.0), (50.0, 300.0)])
+def test_the_gradient_is_the_largest_of_all_spikes_over_that_of_other_steps(of):
     losses = shot_up(100, 250, to=(10.0, 20.0))
-    assert spikes(losses, bursts(100, 250, of=(300.0, 50.0))).gradient == pytest.approx(50)
-    assert spikes(losses, bursts(300, of=1e6)).gradient == pytest.approx(1)
+    assert spikes(losses, bursts(100, 250, of=of)).gradient == pytest.approx(300)
     assert spikes(CALM, NORMS).gradient is None
+
+
+@pytest.mark.parametrize(("others", "gradient"), [(1, 300), (12, 15)])
+def test_the_gradient_of_other_steps_is_their_largest_but_for_one_in_a_hundred(others, gradient):
+    norms = bursts(100, 250, *range(300, 300 + others), of=(300.0,) * 2 + (20.0,) * others)
+    assert spikes(shot_up(100, 250), norms).gradient == pytest.approx(gradient)
+
+
+def test_gradients_of_a_run_that_fits_are_next_to_nothing_and_no_measure():
+    norms = bursts(100, 250, of=3.0)
+    norms[101:] *= 1e-6
+    norms[250] = 3.0
+    assert spikes(shot_up(100, 250), norms).gradient == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("others", "usual"), [(30, 1), (60, 5)])
+def test_nine_in_ten_norms_of_other_steps_are_usual(others, usual):
+    norms = bursts(*range(300, 300 + others), of=5.0)
+    assert spikes(shot_up(100, 250), norms).usual == pytest.approx(usual * 2**0.5)
+    many = range(5, STEPS, 8)
+    assert spikes(shot_up(*many), bursts(*many)).usual == pytest.approx(2**0.5)
+    assert spikes(CALM, NORMS).usual is None
 
 
 def test_the_energy_is_their_share_of_all_squared_norms():
@@ -207,18 +251,18 @@ def test_gradients_that_are_absent_or_not_finite_do_not_count():
     norms[250] = np.inf
     assert spikes(shot_up(100, 250, to=(20.0, 10.0)), norms).gradient == pytest.approx(100)
     found = spikes(shot_up(100, 250, to=(10.0, 20.0)), norms)
-    assert found.gradient is None
+    assert found.gradient == pytest.approx(100)
     assert found.energy == pytest.approx(1e4 / (1e4 + STEPS - 1))
     norms[100] = np.inf
     found = spikes(shot_up(100, 250), norms)
-    assert (found.gradient, found.energy) == (None, None)
+    assert (found.gradient, found.energy, found.usual) == (None, None, None)
 
 
 def test_zero_gradients_elsewhere_are_no_measure():
     norms = np.zeros((STEPS, 2))
     norms[[100, 250]] = 1.0
     found = spikes(shot_up(100, 250), norms)
-    assert (found.gradient, found.energy) == (None, None)
+    assert (found.gradient, found.energy, found.usual) == (None, None, None)
 
 
 def test_several_optimisers_have_no_common_gradient():
@@ -226,7 +270,7 @@ def test_several_optimisers_have_no_common_gradient():
     made.append("grad_norm", "other", 0, [1.0])
     found = spikes_of(made, 1.0, 10.0)
     assert len(found) == 2
-    assert (found.gradient, found.energy) == (None, None)
+    assert (found.gradient, found.energy, found.usual) == (None, None, None)
 
 
 def test_gradients_of_a_long_run_are_those_that_are_held_in_full():

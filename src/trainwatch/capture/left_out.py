@@ -17,6 +17,7 @@ JUDGED = 32  # parameters whose randomness is judged, so that the start does not
 LARGEST = 1_000_000  # entries of such a parameter
 SMALLEST = 32
 UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the same deviation
+UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from that of a uniform distribution
 
 
 class LeftOut:
@@ -114,15 +115,20 @@ def _can_be_judged(module: nn.Module | None, parameter: torch.Tensor) -> bool:
 def _is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
     """Whether a weight looks as it did when it was initialised: noise without structure.
 
-    Either it has the hard edges of a uniform distribution, which the first epoch of training blurs. Or its largest
+    Either it has the hard edges of a uniform distribution, which the first epoch of training blurs, or just fills the
+    range of torch's default one. Or its largest
     singular value is that of a random matrix (Marchenko and Pastur, 1967: sd (sqrt(rows) + sqrt(columns))) and its
     bias is still at zero or fills the range of torch's default initialisation.
     """
     weight = parameter.detach()
     matrix = weight.reshape(len(weight), -1).float()
     deviation = float(matrix.std())
-    if deviation == 0 or float(matrix.abs().max()) / deviation < UNIFORM_EDGE * 3**0.5:
+    largest = float(matrix.abs().max())
+    if deviation == 0 or largest / deviation < UNIFORM_EDGE * 3**0.5:
         return deviation > 0
+    filled_by_default = 0.9 < largest * math.sqrt(matrix.shape[1]) < 1.0001
+    if filled_by_default and abs(deviation / largest * 3**0.5 - 1) < UNIFORM_SPREAD:
+        return True
     bias = getattr(module, "bias", None)
     if min(matrix.shape) < 16 or not isinstance(bias, torch.Tensor):
         return False

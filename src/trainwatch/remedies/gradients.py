@@ -113,7 +113,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     ),
     RemedyEntry(
         id="reinitialise",
-        title="Begin from weights of a deviation near sqrt(2 / fan-in)",
+        title="Begin from weights whose deviation fits their number of inputs",
         why="{layer} begins with a deviation of {present}; for {fan_in} inputs {proposed} keeps the signal's size.",
         how="for module in model.modules():\n"
         "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"

@@ -51,7 +51,7 @@ class RisingValidation(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
 
     min_rise: float = 0.02
-    min_errors: float = 1.6
+    min_errors: float = 2.0
     min_after: int = 3
     accuracy_slack: float = 0.01
 

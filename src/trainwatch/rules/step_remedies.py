@@ -38,7 +38,8 @@ def lower_rate(record: RunRecord, step: int, ratio: float) -> Remedy:
                   optimizer=gradients.optimizer["type"], reason=reason)  # fmt: skip
 
 
-def clipping(record: RunRecord, max_norm: float, reason: str) -> Remedy:
-    """Clipping at a norm of this run."""
-    in_use = bool(record.facts.get("regularisation", {}).get("clipping"))
+def clipping(record: RunRecord, max_norm: float, reason: str, *, cuts: float = 0.0) -> Remedy:
+    """Clipping at a norm of this run; in use already where its limit is below what it should cut, if that is told."""
+    limits = (record.facts.get("regularisation", {}).get("clipping") or {}).values()
+    in_use = any(limit < cuts or not cuts for limit in limits)
     return remedy("gradient-clipping", already_in_use=in_use, max_norm=f"{max_norm:.2g}", reason=reason)

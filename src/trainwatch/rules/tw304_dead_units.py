@@ -18,6 +18,7 @@ from trainwatch.symptoms.gradients import largest_update
 from trainwatch.symptoms.losses import loss_course
 
 SHOWN = 4
+LONG = 0.1  # of the weights' length: an update that may have killed units
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class DeadUnits(Rule):
     `entries` samples times positions on: a unit that none of n of them activates is active for fewer than 3 in n.
 
     ## Remedies
-    `leaky-relu`, which lets a dead unit come back; `lower-learning-rate` where a long step killed them;
-    `reinitialise` where they were dead at the first probe.
+    `leaky-relu`, which lets a dead unit come back; `lower-learning-rate` where a long step may have killed them;
+    `reinitialise` where they were dead at the first probe and no step was long.
 
     ## Not a fault when
     The net learns all the same: it has more units than it needs. Sparse codes are dead by design for most samples, but
@@ -102,11 +103,11 @@ class DeadUnits(Rule):
 def _remedies(record: RunRecord, worst: Activity, dead: list[Activity], many: float) -> Iterator[Remedy]:
     modules = [m["name"] for m in record.facts.get("modules", ()) if m["type"] in ("ReLU", "ReLU6")]
     yield remedy("leaky-relu", modules=[m for m in modules if m in {a.module for a in dead}] or modules)
-    update = largest_update(record, 0, worst.step)
-    if update is not None and update[1] > UPDATE:
+    update = largest_update(record, 0, worst.first_step if worst.first >= many else worst.step)
+    if update is not None and LONG < update[1] < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
         yield lower_rate(record, *update)
     weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
-    if worst.first >= many and weights:
+    if worst.first >= many and weights and (update is None or update[1] <= LONG):
         first = min(weights, key=lambda p: int(p["order"]))
         fan_in = int(np.prod(first["shape"][1:]))
         yield remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",

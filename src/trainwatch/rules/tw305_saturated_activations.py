@@ -35,7 +35,7 @@ class SaturatedActivations(Rule):
     `entries` samples times positions on. What the loss is given is left out: a sure answer is saturated by right.
 
     ## Remedies
-    `relu-family`; `reinitialise`, or inputs of unit scale, where it was saturated at the first probe.
+    `relu-family`; `reinitialise` where it was saturated at the first probe. Inputs far from unit scale are TW107's.
 
     ## Not a fault when
     The net learns all the same. Gates that open and close are saturated by design.
@@ -87,11 +87,11 @@ class SaturatedActivations(Rule):
                 Evidence("at the first probe", worst.first, where=worst.site, step=worst.first_step),
                 Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream),
             ),
-            remedies=tuple(_remedies(record, flat)),
+            remedies=tuple(_remedies(record, worst, flat, self.flat)),
         )  # fmt: skip
 
 
-def _remedies(record: RunRecord, flat: list[Activity]) -> Iterator[Remedy]:
+def _remedies(record: RunRecord, worst: Activity, flat: list[Activity], limit: float) -> Iterator[Remedy]:
     modules = {m["name"]: m["type"] for m in record.facts.get("modules", ())}
     places = [a.module for a in flat if modules.get(a.module) in ("Sigmoid", "Tanh")]
     if places:
@@ -99,7 +99,7 @@ def _remedies(record: RunRecord, flat: list[Activity]) -> Iterator[Remedy]:
         reason = f"{max(a.flat for a in flat):.0%} of the values lie where the slope is next to zero."
         yield remedy("relu-family", types=types, modules=places, reason=reason)
     weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
-    if weights:
+    if weights and worst.first >= limit:
         first = min(weights, key=lambda p: int(p["order"]))
         fan_in = int(np.prod(first["shape"][1:]))
         yield remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",

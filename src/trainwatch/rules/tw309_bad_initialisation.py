@@ -82,14 +82,15 @@ class BadInitialisation(Rule):
             return
         alike = [w["numel"] > 1 and w["std"] <= EQUAL * w["norm"] / math.sqrt(w["numel"]) for w in weights]
         equal = [w for w, is_equal in zip(weights, alike, strict=True) if is_equal]
-        gain = float(np.median([_gain(w) for w in weights]))
+        spread = [_gain(w) for w, is_equal in zip(weights, alike, strict=True) if not is_equal and w["numel"] > 1]
+        gain = float(np.median(spread)) if spread else math.nan  # of those that begin with a spread at all
         start = course.start / course.chance if course.chance else None
         twice_too_large = gain > 2 * self.large and (start is None or start > self.raised)
         # Units stay equal only where what they are given and what they give to are equal too.
         if 2 * len(equal) >= len(weights) and any(a and b for a, b in pairwise(alike)):
             value = "zero" if not any(w["norm"] for w in equal) else "one number"
             what = f"all entries are {value}, so all units of a layer stay equal"
-            yield self._found(course, equal, gain, self.small, gained, what)
+            yield self._found(course, equal, float(np.median([_gain(w) for w in equal])), self.small, gained, what)
         elif chaotic := [w for w in weights if w["kind"] == "recurrent" and _gain(w) > self.large]:
             gain = max(map(_gain, chaotic))
             what = f"recurrent weights begin {gain:.3g} / sqrt(width) large"

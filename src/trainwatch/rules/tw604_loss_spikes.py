@@ -68,8 +68,10 @@ class LossSpikes(Rule):
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look for spikes of the loss, and at the gradients that came with them."""
         course = record.memo(loss_course)
-        if record.memo(gradients_of) is None or course is None:
+        if record.memo(gradients_of) is None:
             raise NotChecked("several optimisers: their losses have no common course")
+        if course is None:
+            raise NotChecked("no loss was seen that is a number")
         spikes = spikes_of(record, self.height, self.deviations)
         if spikes is None:
             raise NotChecked("too few losses were seen to tell a spike from the others")
@@ -80,8 +82,8 @@ class LossSpikes(Rule):
             yield self._found(record, spikes, spikes.gradient, spikes.energy, least)
 
     def _found(self, record: RunRecord, spikes: Spikes, gradient: float, energy: float, least: float) -> Diagnosis:
-        limits = (record.facts.get("regularisation", {}).get("clipping") or {}).values()
-        clipped = any(limit < gradient * (spikes.usual or 0.0) for limit in limits)
+        remedies = tuple(_remedies(record, spikes, gradient))
+        clipped = any(r.id == "gradient-clipping" and r.already_in_use for r in remedies)
         top, n = int(spikes.heights.argmax()), len(spikes)
         step, level = int(spikes.steps[top]), float(spikes.levels[top])
         loss = level + float(spikes.heights[top])
@@ -100,7 +102,7 @@ class LossSpikes(Rule):
                 Evidence("largest gradient over those of other steps", gradient, least, step=step),
                 Evidence("share of the squared gradients", energy, self.energy, step=last),
             ),
-            remedies=tuple(_remedies(record, spikes)),
+            remedies=remedies,
         )  # fmt: skip
 
 
@@ -109,9 +111,10 @@ def _listed(spikes: Spikes) -> str:
     return f"{steps} and {len(spikes) - SHOWN} more" if len(spikes) > SHOWN else steps
 
 
-def _remedies(record: RunRecord, spikes: Spikes) -> Iterator[Remedy]:
+def _remedies(record: RunRecord, spikes: Spikes, gradient: float) -> Iterator[Remedy]:
     if spikes.usual is not None:
-        yield clipping(record, spikes.usual, "Nine in ten norms of the other steps were below it.")
+        reason = "Nine in ten norms of the other steps were below it."
+        yield clipping(record, spikes.usual, reason, cuts=gradient * spikes.usual)
     yield remedy("look-at-spikes", steps=_listed(spikes), most=float(spikes.levels.max() + spikes.heights.min() / 2))
     function = str(record.facts.get("loss", {}).get(spikes.stream, {}).get("function"))
     if function == "mse_loss":

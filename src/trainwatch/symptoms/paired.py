@@ -13,6 +13,7 @@ REPLICATES = 200
 OUTLIERS = 1.7  # a few wild passes may raise the noise to this many times what the other passes show
 FOLLOWED = 0.3  # autocorrelation of the noise beyond that of the residuals of a fit that follows its slow waves
 MOST_ALIKE = 0.9
+UNSURE = 1.2  # the noise of iterates and its autocorrelation are themselves known from few passes
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def rise_of(curve: ValidationCurve) -> Rise:
     rise = end - minimum - float(chance.mean())
     drawn = np.median((y + sampling)[:, -last:], axis=1) - np.median((y + sampling)[:, near], axis=1)
     # Noise known from few residuals is itself uncertain: widen, as Student's t does.
-    spread = float(np.hypot(chance.std() * (1 + 1.5 / freedom), _downward(drawn)))
+    spread = float(np.hypot(UNSURE * chance.std() * (1 + 1.5 / freedom), _downward(drawn)))
     turns = np.percentile(_steadied(alike).argmin(1), (2.5, 97.5)).round().astype(int)
     return Rise(
         best=best,

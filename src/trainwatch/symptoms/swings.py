@@ -62,7 +62,9 @@ def swing_of(record: RunRecord) -> Swing | None:
     correlation = _autocorrelation(about, 1 if shuffled is False else min(LAGS, len(values) // 4))
     error = len(values) ** -0.5
     lag = int((correlation < correlation.min() + error).argmax())  # the first of those that are as good as lowest
-    return Swing(course.stream, float(correlation[lag]), lag + 1, error, _size(about), -float(slope))
+    return Swing(
+        course.stream, float(correlation[lag]), lag + 1, error, max(_size(about), float(about.std())), -float(slope)
+    )
 
 
 def _size(values: Array) -> float:

@@ -1,0 +1,355 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from lively import (
+    CHANCE,
+    STEPS,
+    adam,
+    ending,
+    everything,
+    fit,
+    linears,
+    probed,
+    sgd,
+    site,
+    times,
+    with_biases,
+)
+from synthetic_gradients import mlp
+from torch import nn
+
+from trainwatch.config import Settings
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import judge, nest
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw305_saturated_activations import SaturatedActivations
+from trainwatch.symptoms.losses import loss_course
+
+RULE = SaturatedActivations()
+
+
+def verdict(made, **thresholds):
+    return list(SaturatedActivations(**thresholds).check(made))
+
+
+def hidden(flat=0.95, function="tanh", **more):
+    return site(flat=flat, function=function, **more)
+
+
+@pytest.mark.parametrize("function", ["tanh", "sigmoid"])
+@pytest.mark.parametrize("flat", [0.91, 0.95, 1.0])
+@pytest.mark.parametrize("gained", [0.0, 0.6, -1.0])
+def test_fires(flat, gained, function):
+    (found,) = verdict(probed(hidden(flat, function), losses=ending(gained)))
+    assert found.severity == Severity.WARNING
+    assert found.margin > 0
+    assert found.where == ("1",)
+    assert found.evidence[0].value == pytest.approx(flat)
+    assert found.evidence[0].threshold == RULE.flat
+    assert found.evidence[2].value == pytest.approx(gained, abs=0.02)
+    assert found.evidence[2].threshold == RULE.learned
+
+
+def test_the_message_says_how_many_where_and_what_came_of_it():
+    sites = [hidden(0.90625 + 0.015625 * i, module=str(i)) for i in range(6)]
+    (found,) = verdict(probed(*sites))
+    assert found.summary == (
+        "values where the activation is flat: 91% in '0:tanh', 92% in '1:tanh', 94% in '2:tanh', 95% in '3:tanh' and "
+        "2 more; the loss went 2.31 at the start, 2.28 at best, 2.29 at the end (2.3 is chance)"
+    )
+    assert found.where == tuple("012345")
+    assert (found.evidence[0].where, found.evidence[0].value) == ("5:tanh", 0.984375)
+    assert found.evidence[0].note == "200 entries of 64 units"
+    (four,) = verdict(probed(*sites[:4]))
+    assert "more" not in four.summary
+
+
+SILENT = {
+    "fewer are flat": probed(hidden(0.88)),
+    "the net learns": probed(hidden(1.0), losses=ending(0.8)),
+    "it came back to where it has a slope": probed(hidden(0.3, first=1.0)),
+    "units that are dead": probed(hidden(0.0, dead=1.0)),
+    "a relu": probed(hidden(1.0, "relu")),
+    "another function": probed(hidden(1.0, "softsign")),
+    "no activation": probed(),
+}
+
+
+@pytest.mark.parametrize("made", SILENT.values(), ids=SILENT)
+def test_silent(made):
+    assert verdict(made) == []
+
+
+@pytest.mark.parametrize(
+    ("beyond", "within"),
+    [
+        (probed(hidden(RULE.flat + 0.01)), probed(hidden(RULE.flat - 0.01))),
+        (
+            probed(hidden(1.0), losses=ending(RULE.learned - 0.03)),
+            probed(hidden(1.0), losses=ending(RULE.learned + 0.03)),
+        ),
+    ],
+    ids=["flat", "learned"],
+)
+def test_thresholds(beyond, within):
+    assert len(verdict(beyond)) == 1
+    assert verdict(within) == []
+
+
+def test_a_share_that_equals_the_threshold_counts():
+    assert len(verdict(probed(hidden(0.9375)), flat=0.9375)) == 1
+    assert len(verdict(probed(hidden(1.0)), flat=1.0)) == 1
+
+
+def test_few_samples_are_not_judged():
+    with pytest.raises(NotChecked, match="only 49 samples were held; 50 are needed"):
+        verdict(probed(hidden(entries=49)))
+    assert len(verdict(probed(hidden(entries=50)))) == 1
+
+
+def test_where_some_layers_have_samples_enough_those_are_judged():
+    (found,) = verdict(probed(hidden(1.0, entries=49, module="few"), hidden(entries=50, module="many")))
+    assert found.where == ("many",)
+
+
+def test_other_functions_do_not_make_it_abstain():
+    assert verdict(probed(site(dead=1.0, entries=3))) == []
+
+
+def test_without_a_loss_it_abstains():
+    with pytest.raises(NotChecked, match="no training loss"):
+        verdict(RunRecord())
+
+
+def test_an_end_that_is_not_finite_has_learned_nothing():
+    (found,) = verdict(probed(hidden(), losses=np.r_[ending(0.8)[:50], np.full(50, np.inf)]))
+    assert 0 < found.margin < math.inf
+
+
+def test_modules_that_are_called_twice_are_named_once_and_a_nameless_one_by_its_site():
+    (found,) = verdict(probed(*[hidden(module="act")] * 2, hidden(module="")))
+    assert found.where == ("act", "model:tanh")
+
+
+def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
+    (found,) = verdict(probed(hidden(0.95, entries=400)))
+    assert found.margin == pytest.approx(0.05 / (0.95 * 0.05 / 400) ** 0.5, rel=1e-4)
+    (of_few,) = verdict(probed(hidden(0.95, entries=100)))
+    assert of_few.margin == pytest.approx(found.margin / 2)
+    (whole,) = verdict(probed(hidden(1.0, entries=100)))
+    assert whole.margin == pytest.approx(0.1 / (0.01 / 100) ** 0.5)  # as if one in a hundred were not
+    (near,) = verdict(probed(hidden(1.0, entries=10**6), losses=ending(0.7)))
+    error = 1.2533 * 0.03 / (STEPS / 5) ** 0.5 / CHANCE
+    assert near.margin == pytest.approx((RULE.learned - 0.7) / error, rel=0.35)
+    (exact,) = verdict(probed(hidden(1.0, entries=10**9), losses=np.full(STEPS, CHANCE)))
+    assert exact.margin == 1e3
+
+
+@pytest.mark.parametrize(
+    ("first", "onset"), [(0.95, 50), (0.91, 50), (0.89, 100), (0.0, 100)], ids=["flat", "just", "not yet", "steep"]
+)
+def test_the_onset_is_the_first_probe_where_they_were_flat_then(first, onset):
+    (found,) = verdict(probed(hidden(first=first)))
+    assert found.onset_step == onset
+    shown = found.evidence[1]
+    assert (shown.value, shown.step, shown.threshold) == (pytest.approx(first), 50, None)
+    assert (found.evidence[0].step, found.evidence[0].where) == (100, "1:tanh")
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_loss_does_not_matter(scale):
+    falls = np.linspace(1.0, 0.5, STEPS)
+    (found,) = verdict(probed(hidden(), losses=scale * falls, classes=None))
+    (plain,) = verdict(probed(hidden(), losses=falls, classes=None))
+    assert found.margin == pytest.approx(plain.margin)
+    assert verdict(probed(hidden(), losses=scale * np.linspace(1, 0.1, STEPS), classes=None)) == []
+
+
+@pytest.mark.parametrize(("gained", "priority"), [(0.0, 1.0), (0.72, 1.0), (0.78, 0.2), (0.95, 0.2)])
+def test_it_asks_for_the_probe_the_sooner_the_less_was_learned(gained, priority):
+    made = probed(losses=ending(gained))
+    (wish,) = RULE.asks(made)
+    assert (wish.kind, wish.where, wish.priority) == ("activations", (), priority)
+    assert wish.reason
+    assert [w.priority for w in SaturatedActivations(learned=0.0 if priority == 1.0 else 0.99).asks(made)] != [priority]
+
+
+def test_it_asks_for_nothing_without_a_loss():
+    assert list(RULE.asks(RunRecord())) == []
+
+
+def cures(made):
+    (found,) = verdict(made)
+    return {r.id: r for r in found.remedies}
+
+
+def test_the_modules_that_are_flat_are_to_be_replaced():
+    some = [hidden(0.95, module="1"), hidden(0.2, module="3"), hidden(0.97, "sigmoid", module="5")]
+    shown = cures(probed(*some))["relu-family"]
+    assert shown.title.startswith("Replace Tanh and Sigmoid between")
+    assert shown.why.startswith("97% of the values lie where the slope is next to zero.")
+    assert "for name in ['1', '5']:" in shown.how
+    inside = [{"name": "1", "type": "LSTM", "order": 0}, {"name": "5", "type": "Sigmoid", "order": 5}]
+    assert "for name in ['5']:" in cures(probed(*some, modules=inside))["relu-family"].how
+    assert "relu-family" not in cures(probed(*some, modules=[]))  # called as functions: nothing to swap
+
+
+def test_other_weights_are_offered_with_the_numbers_of_the_first_layer():
+    made = probed(hidden(first=0.95), weights=(20.0, 1.0))
+    shown = cures(made)["reinitialise"]
+    assert shown.why.startswith(f"0 begins with a deviation of {20 / 32**0.5:.3g}; for 32 inputs {32**-0.5:.3g} keeps")
+    assert list(cures(made)) == ["relu-family", "reinitialise"]
+    last, first = made.facts["parameters"]
+    made.set_fact("parameters", [last | {"order": 9}, first | {"shape": [8, 4, 3, 3]}])
+    assert "2 begins with" in (why := cures(made)["reinitialise"].why)
+    assert f"for 36 inputs {1 / 6:.3g} keeps" in why
+    made.set_fact("parameters", [{k: v for k, v in last.items() if k != "std"}, first | {"kind": "bias"}])
+    assert "reinitialise" not in cures(made)
+
+
+def effect(code, onset=20):
+    return Diagnosis(code, "another", Severity.ERROR, "fault", onset_step=onset, margin=5.0, confidence=0.99)
+
+
+@pytest.mark.parametrize("code", ["TW204", "TW205", "TW208", "TW301", "TW602"])
+def test_what_it_leads_to_is_nested_under_it(code):
+    (found,) = verdict(probed(hidden()))
+    (root,) = nest([effect(code), found])
+    assert [d.code for d in root.walk()] == ["TW305", code]
+
+
+@pytest.mark.parametrize("code", ["TW107", "TW108", "TW302", "TW309", "TW601", "TW604"])
+def test_it_is_nested_under_what_leads_to_it(code):
+    (found,) = verdict(probed(hidden()))
+    (root,) = nest([found, effect(code)])
+    assert [d.code for d in root.walk()] == [code, "TW305"]
+
+
+def test_other_faults_stand_beside_it():
+    (found,) = verdict(probed(hidden()))
+    assert len(nest([found, effect("TW101"), effect("TW304")])) == 3
+
+
+def seeded(make, seed=0):
+    torch.manual_seed(seed)
+    return make()
+
+
+def tanh(depth=3):
+    return mlp(depth, nn.Tanh)
+
+
+def functional(model):
+    """The same net with functions in place of modules."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(linears(model))
+
+        def forward(self, x):
+            for layer in self.layers[:-1]:
+                x = layer(x).tanh()
+            return self.layers[-1](x)
+
+    return Net()
+
+
+FAULTY = {
+    "weights 20 times too large": (lambda: times(tanh(), 20.0), sgd(0.1)),
+    "weights 30 times too large": (lambda: times(tanh(), 30.0), adam(1e-3)),
+    "weights 100 times too large": (lambda: times(tanh(4), 100.0), adam(1e-3)),
+    "sigmoid": (lambda: times(mlp(3, nn.Sigmoid), 100.0), adam(1e-3)),
+    "biases of 10": (lambda: with_biases(tanh(), 10.0), sgd(0.1)),
+    "biases of -10 in the first layer": (lambda: with_biases(mlp(3, nn.Sigmoid), -10.0, layers=1), sgd(0.1)),
+    "long steps": (tanh, adam(1.0)),
+}
+
+
+@pytest.mark.parametrize(("make", "optimizer"), FAULTY.values(), ids=FAULTY)
+def test_fires_on_a_net_that_is_saturated(make, optimizer):
+    report, made = fit(seeded(make), optimizer)
+    (found,) = verdict(made)
+    assert found.margin > 1
+    assert found.onset_step == 50  # of the first look
+    assert found.evidence[0].value == made.series("activity", found.evidence[0].where).values[-1, 2]
+    assert everything(report)["TW305"].summary == found.summary
+
+
+def test_fires_where_functions_are_called():
+    (found,) = verdict(fit(functional(seeded(lambda: times(tanh(), 30.0))), adam(1e-3))[1])
+    assert all(place.startswith("model:tanh") for place in found.where)
+    assert [r.id for r in found.remedies] == ["reinitialise"]
+
+
+def test_the_proposed_weights_cure_it():
+    (found,) = verdict(fit(seeded(lambda: times(tanh(), 30.0)), sgd(0.1))[1])
+    fresh = seeded(lambda: times(tanh(), 30.0))
+    exec({r.id: r.how for r in found.remedies}["reinitialise"], {"torch": torch, "model": fresh})
+    _, cured = fit(fresh, sgd(0.1), steps=150)
+    assert verdict(cured) == []
+    assert max(cured.series("activity", s).values[-1, 2] for s in ("1:tanh", "3:tanh")) < 0.3
+    assert loss_course(cured).gained > RULE.learned
+
+
+def test_a_function_that_has_a_slope_cures_it():
+    (found,) = verdict(fit(seeded(lambda: with_biases(tanh(), 4.0)), sgd(0.1))[1])
+    fresh = seeded(lambda: with_biases(tanh(), 4.0))
+    exec({r.id: r.how for r in found.remedies}["relu-family"], {"nn": nn, "model": fresh})
+    _, cured = fit(fresh, adam(1e-2), steps=200)
+    assert verdict(cured) == []
+    assert loss_course(cured).gained > RULE.learned
+
+
+HEALTHY = {
+    "tanh": (tanh, adam(3e-3)),
+    "tanh, deep": (lambda: tanh(6), adam(2e-3)),
+    "tanh, sgd": (tanh, sgd(0.1, momentum=0.9)),
+    "sigmoid": (lambda: mlp(2, nn.Sigmoid), adam(1e-2)),
+    "sigmoid, batch norm": (lambda: mlp(4, nn.Sigmoid, nn.BatchNorm1d), adam(1e-2)),
+    "relu": (lambda: mlp(3, nn.ReLU), adam(3e-3)),
+    "a saturated first layer, and it learns": (lambda: times(mlp(2, nn.Tanh), 60.0, layers=1), adam(1e-2)),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("make", "optimizer"), HEALTHY.values(), ids=HEALTHY)
+def test_silent_on_a_net_that_learns(make, optimizer, seed):
+    report, _ = fit(seeded(make, seed), optimizer, steps=150, seed=seed)
+    assert "TW305" not in {*everything(report), *report.not_checked}
+
+
+def test_such_a_first_layer_is_saturated():
+    _, made = fit(seeded(HEALTHY["a saturated first layer, and it learns"][0]), adam(1e-2), steps=60)
+    assert made.series("activity", "1:tanh").values[-1, 2] > RULE.flat
+
+
+def test_what_the_loss_is_given_may_be_as_sure_as_it_likes():
+    """A net whose outputs are all 0 or 1 and that learns nothing: its last sigmoid is no hidden one."""
+    model = seeded(lambda: nn.Sequential(*mlp(3, nn.ReLU), nn.Sigmoid()))
+    nn.init.constant_(linears(model)[-1].bias, 50.0)
+    report, made = fit(model, sgd(0.01), steps=60)
+    assert loss_course(made).gained < 0.1
+    assert "TW305" not in {*everything(report), *report.not_checked}
+
+
+def test_batches_of_few_samples_are_not_judged():
+    report, _ = fit(seeded(lambda: times(tanh(), 30.0)), adam(1e-3), steps=60, batch=4)
+    assert "samples were held" in report.not_checked["TW305"]
+
+
+CHAINS = {
+    "the learning rate is at fault": (tanh, adam(1.0), "TW601"),
+    "the initialisation is at fault": (lambda: times(tanh(), 30.0), sgd(0.1), "TW309"),
+}
+
+
+@pytest.mark.parametrize(("make", "optimizer", "cause"), CHAINS.values(), ids=CHAINS)
+def test_a_report_nests_it_under_its_cause(make, optimizer, cause):
+    _, made = fit(seeded(make), optimizer)
+    assert len(verdict(made)) == 1
+    (root,) = judge(made, Settings(select=("TW305", cause), strict=True)).diagnoses
+    assert [d.code for d in root.walk()] == [cause, "TW305"]
