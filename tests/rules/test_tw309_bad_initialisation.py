@@ -123,6 +123,9 @@ SILENT = {
     "one small layer": record([1e-3, 1.0, 1.0, 1.0]),
     "a last layer of zeros": record([1.0, layer(1, 0.0)]),
     "adapters that end in zeros": record([1.0, layer(1, 0.0), 1.0, layer(3, 0.0)]),
+    "adapters that are narrow in part": record([0.1, layer(1, 0.0), 0.1, layer(3, 0.0)]),
+    "one layer of zeros": record([layer(0, 0.0)]),
+    "one entry": record([layer(0, 0.0, 0.3, shape=(1, 1))]),
     "layers of one entry": record([1.0, *[layer(i, 0.0, 0.3, shape=(1, 1)) for i in (1, 2)], 1.0]),
     "entries of one sign that differ": record([layer(i, 0.2, 0.3) for i in range(4)]),
 }
