@@ -78,7 +78,7 @@ def measure(name: str, rounds: int, device: str) -> None:
         seconds(training, max(2, steps // 4), device)
     plain = counts(trainings["unwatched"])
     watch = trainwatch.watch(watched.model, watched.optimizer, settings={"quiet": True})
-    seconds(watched, 3, device)
+    seconds(watched, 5, device)  # ranges are measured at steps 0, 1, 3, 7 ...: the next step is a plain one
     ours = counts(watched)
     spent = watch._monitor.containment.seconds
     self_times: list[float] = []
