@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,18 +11,17 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.hidden_activity import HiddenActivity, named
 from trainwatch.rules.step_remedies import UPDATE, lower_rate
-from trainwatch.symptoms.activity import Activity, activities
+from trainwatch.symptoms.activity import Activity
 from trainwatch.symptoms.gradients import largest_update
-from trainwatch.symptoms.losses import loss_course
 
-SHOWN = 4
 LONG = 0.1  # of the weights' length: an update that may have killed units
 
 
 @dataclass(frozen=True)
-class DeadUnits(Rule):
+class DeadUnits(HiddenActivity):
     """Most units of a layer are zero whatever the input, and the net has not learned much.
 
     ## Symptom
@@ -53,39 +52,20 @@ class DeadUnits(Rule):
     code: ClassVar[str] = "TW304"
     name: ClassVar[str] = "dead-units"
     section: ClassVar[str] = "§9"
-    needs: ClassVar[tuple[str, ...]] = ("activity", "train_loss")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW602"), always)
 
     many: float = 0.7
-    learned: float = 0.75
-    entries: int = 50
-
-    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Look at the activations, the sooner the less the net has learned."""
-        course = record.memo(loss_course)
-        if course is not None:
-            stuck = course.gained < self.learned
-            reason = "the loss is not low: are units dead or saturated?" if stuck else "the health of hidden units"
-            yield ProbeRequest("activations", (), reason, 1.0 if stuck else 0.2)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the share of dead units in each activation with the threshold."""
-        course = record.memo(loss_course)
-        if course is None:
-            raise NotChecked("no training loss was seen")
-        seen = [a for a in record.memo(activities) if a.rectifies]
-        judged = [a for a in seen if a.entries >= self.entries]
-        if seen and not judged:
-            raise NotChecked(f"only {seen[0].entries} samples were held; {self.entries} are needed")
+        course, judged = self.judged(record, squashing=False)
         dead = [a for a in judged if a.dead >= self.many]
         if not dead or course.gained >= self.learned:
             return
         worst = max(dead, key=lambda a: a.dead)
-        named = ", ".join(f"{a.dead:.0%} in '{a.site}'" for a in dead[:SHOWN])
-        more = f" and {len(dead) - SHOWN} more" if len(dead) > SHOWN else ""
         error = float(np.sqrt(max(worst.dead * (1 - worst.dead), 1 / worst.units) / worst.units))
         yield self.diagnose(
-            f"units that no sample activates: {named}{more}; the loss went {course.story}",
+            f"units that no sample activates: {named([(a, a.dead) for a in dead])}; the loss went {course.story}",
             severity=Severity.ERROR if worst.dead == 1.0 else self.severity,
             margin=min((worst.dead - self.many) / error, (self.learned - course.gained) / course.gained_error, 1e3),
             where=tuple(dict.fromkeys(a.module or a.site for a in dead)),

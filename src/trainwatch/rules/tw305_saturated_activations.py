@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,15 +11,13 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.symptoms.activity import Activity, activities
-from trainwatch.symptoms.losses import loss_course
-
-SHOWN = 4
+from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.hidden_activity import HiddenActivity, named
+from trainwatch.symptoms.activity import Activity
 
 
 @dataclass(frozen=True)
-class SaturatedActivations(Rule):
+class SaturatedActivations(HiddenActivity):
     """Most values of a hidden sigmoid or tanh lie where it is flat, and the net has not learned much.
 
     ## Symptom
@@ -47,37 +45,20 @@ class SaturatedActivations(Rule):
     code: ClassVar[str] = "TW305"
     name: ClassVar[str] = "saturated-activations"
     section: ClassVar[str] = "§9"
-    needs: ClassVar[tuple[str, ...]] = ("activity", "train_loss")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW301", "TW602"), always)
 
     flat: float = 0.9
-    learned: float = 0.75
-    entries: int = 50
-
-    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Look at the activations, the sooner the less the net has learned."""
-        course = record.memo(loss_course)
-        if course is not None:
-            yield ProbeRequest("activations", (), "saturated activations", 1.0 if course.gained < self.learned else 0.2)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the share of flat values in each activation with the threshold."""
-        course = record.memo(loss_course)
-        if course is None:
-            raise NotChecked("no training loss was seen")
-        seen = [a for a in record.memo(activities) if a.squashes]
-        judged = [a for a in seen if a.entries >= self.entries]
-        if seen and not judged:
-            raise NotChecked(f"only {seen[0].entries} samples were held; {self.entries} are needed")
+        course, judged = self.judged(record, squashing=True)
         flat = [a for a in judged if a.flat >= self.flat]
         if not flat or course.gained >= self.learned:
             return
         worst = max(flat, key=lambda a: a.flat)
-        named = ", ".join(f"{a.flat:.0%} in '{a.site}'" for a in flat[:SHOWN])
-        more = f" and {len(flat) - SHOWN} more" if len(flat) > SHOWN else ""
         error = float(np.sqrt(max(worst.flat * (1 - worst.flat), 0.01) / worst.entries))
         yield self.diagnose(
-            f"values where the activation is flat: {named}{more}; the loss went {course.story}",
+            f"values where the activation is flat: {named([(a, a.flat) for a in flat])}; the loss went {course.story}",
             margin=min((worst.flat - self.flat) / error, (self.learned - course.gained) / course.gained_error, 1e3),
             where=tuple(dict.fromkeys(a.module or a.site for a in flat)),
             onset_step=worst.first_step if worst.first >= self.flat else worst.step,
