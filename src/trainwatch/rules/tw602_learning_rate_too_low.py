@@ -74,7 +74,8 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
-        if _still_rising(record) and course.gained < self.good:
+        unfinished = _still_rising(record) and reach.total < USUAL and bool(np.isfinite(course.end))
+        if unfinished and course.gained < self.good:
             yield self._found(course, reach, "the rate was still rising when the run ended", self.good)
             return
         if reach.total >= self.path or reach.total >= self.each * reach.steps:

@@ -40,7 +40,7 @@ def reach_of(record: RunRecord) -> Reach | None:
     gradients = record.memo(gradients_of)
     if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE or not len(gradients.steps):
         return None
-    alive = np.asarray((gradients.norms != 0).any(0) & ~np.isnan(gradients.norms).all(0))  # the rest never moves
+    alive = np.asarray((gradients.norms > 0).any(0))  # the rest never moves
     column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
     weight = np.diff(gradients.steps, append=gradients.steps[-1] + 1).astype(float)  # steps that a row stands for
     moved, length, highest = np.zeros(len(gradients.steps)), 0.0, 0.0
