@@ -187,9 +187,9 @@ class Monitor:
             self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **missing})
 
     def _experiment(self, left: float, *, last: bool = False) -> None:
-        requests = [request for rule in self._rules for request in rule.asks(self.record)]
         if len(self.capture.models) != 1:
             return
+        requests = [request for rule in self._rules for request in rule.asks(self.record)]
         (model,) = self.capture.models.values()
         held = self.capture.held
         bench = Bench(model, held.batches, held.reason, self.record, self.capture.step, self.settings.probe_memory // 2)

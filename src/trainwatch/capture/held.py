@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,25 +23,39 @@ DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked
 
 
 @dataclass(frozen=True)
-class HeldBatch:
-    """A batch that a loss can be computed on again.
-
-    Tensors are kept by reference, not copied: `intact` tells whether they are still what they were.
+class Held:
+    """A batch that is kept by reference, not copied: `intact` tells whether its tensors are still what they were.
 
     Attributes:
         kind: ``train`` or ``val``.
         step: Optimiser steps taken when it was seen.
         samples: Samples in it.
         size: Bytes that it keeps alive.
-        args, kwargs: Of the model's call.
-        function: The functional loss; `target`, `positional` and `keywords` are its further arguments.
-        predictions: From the model's output to the predictions that the loss was given.
+        versions: Its tensors, with the version that each had.
     """
 
     kind: str
     step: int
     samples: int
     size: int
+    versions: tuple[tuple[torch.Tensor, int], ...] = field(repr=False)
+
+    @property
+    def intact(self) -> bool:
+        """No tensor of it was changed in place since."""
+        return all(_version(tensor) == version for tensor, version in self.versions)
+
+
+@dataclass(frozen=True)
+class HeldBatch(Held):
+    """A batch that a loss can be computed on again.
+
+    Attributes:
+        args, kwargs: Of the model's call.
+        function: The functional loss; `target`, `positional` and `keywords` are its further arguments.
+        predictions: From the model's output to the predictions that the loss was given.
+    """
+
     args: tuple[Any, ...] = field(repr=False)
     kwargs: dict[str, Any] = field(repr=False)
     function: str
@@ -48,12 +63,6 @@ class HeldBatch:
     positional: tuple[Any, ...] = field(repr=False)
     keywords: dict[str, Any] = field(repr=False)
     predictions: Callable[[Any], torch.Tensor] = field(repr=False)
-    versions: tuple[tuple[torch.Tensor, int], ...] = field(repr=False)
-
-    @property
-    def intact(self) -> bool:
-        """No tensor of it was changed in place since."""
-        return all(_version(tensor) == version for tensor, version in self.versions)
 
     def predict(self, model: nn.Module) -> torch.Tensor:
         """What the loss is given, with its graph."""
@@ -68,25 +77,15 @@ class HeldBatch:
 
 
 @dataclass(frozen=True)
-class HeldStep:
+class HeldStep(Held):
     """A batch of a trainer, on which the model's own ``training_step`` computes the loss.
 
     Attributes:
         batch, index: What ``training_step`` is given.
     """
 
-    kind: str
-    step: int
-    samples: int
-    size: int
     batch: Any = field(repr=False)
     index: int
-    versions: tuple[tuple[torch.Tensor, int], ...] = field(repr=False)
-
-    @property
-    def intact(self) -> bool:
-        """No tensor of it was changed in place since."""
-        return all(_version(tensor) == version for tensor, version in self.versions)
 
     def predict(self, model: nn.Module) -> torch.Tensor:
         """The loss itself: what it was given cannot be seen."""
@@ -112,7 +111,7 @@ class HeldBatches:
     """Bounded samples of the batches of a run: any of training alike, the latest of validation.
 
     Attributes:
-        reason: Why no batch could be held; empty where one was.
+        reason: Why none is held, where none is.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -147,17 +146,17 @@ class HeldBatches:
         if kept is not None:
             size, versions = kept
             further = (call.name, call.target, call.positional, keywords)
-            self._keep(HeldBatch(kind, step, samples_in(call), size, args, kwargs, *further, found, versions))
+            self._keep(HeldBatch(kind, step, samples_in(call), size, versions, args, kwargs, *further, found))
 
     def offer_step(self, step: int, batch: Any, index: int) -> None:
         """Hold a batch that a trainer is about to give to ``training_step``."""
         kept, first = self._measured(batch), bare(batch)
         if kept is not None and first is not None:
-            self._keep(HeldStep(TRAIN_BATCH, step, len(first), kept[0], _fresh(batch), index, kept[1]))
+            self._keep(HeldStep(TRAIN_BATCH, step, len(first), *kept, _fresh(batch), index))
 
     def _measured(self, value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]] | None:
         """Bytes of all tensors in a batch, and their versions; None where they take too much."""
-        tensors = list(_tensors(value))
+        tensors = [tensor for _, tensor in _leaves(value)]
         size = sum(t.numel() * t.element_size() for t in tensors)
         if size <= self._most:
             return size, tuple((t, _version(t)) for t in tensors)
@@ -198,7 +197,10 @@ def _path(output: Any, call: LossCall) -> Callable[[Any], torch.Tensor] | None:
     return None
 
 
-def _leaves(value: Any, levels: int, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
+def _leaves(
+    value: Any, levels: float = math.inf, keys: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
+    """The tensors in so many levels of containers, each after the keys that lead to it."""
     if isinstance(value, torch.Tensor):
         yield keys, value
     elif levels:
@@ -227,14 +229,3 @@ def _fresh(value: Any) -> Any:
     if type(value) is dict:
         return {k: _fresh(v) for k, v in value.items()}
     return type(value)(_fresh(v) for v in value) if type(value) in (tuple, list) else value
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)

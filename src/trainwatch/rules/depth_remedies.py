@@ -1,14 +1,15 @@
-"""Remedies for gradients that vanish or explode over depth or time (TW301, TW302)."""
+"""Remedies for a signal that fades, grows or is lost on its way through the net (TW301, TW302, TW304, TW305, TW309)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.symptoms.gradients import Signal, weight_gain
+from trainwatch.symptoms.gradients import Signal, fan_in, weight_gain
 
 SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
 RECURRENT = ("RNN", "RNNCell")
@@ -39,6 +40,19 @@ def stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, A
     yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
     places = list(dict.fromkeys(p["module"] for p in starved))
     yield remedy("pretrain-finetune", count=len(places), layers=places)
+
+
+def reinitialise(weight: dict[str, Any], variance: float) -> Remedy:
+    """A fresh start for a weight, of the given variance of an entry times its fan-in: 2 for ReLUs, 1 for tanhs."""
+    inputs = fan_in(weight)
+    return remedy("reinitialise", layer=str(weight["module"] or "model"), present=f"{weight['std']:.3g}",
+                  proposed=f"{math.sqrt(variance / inputs):.3g}", fan_in=inputs)  # fmt: skip
+
+
+def first_weight(record: RunRecord) -> dict[str, Any] | None:
+    """Facts of the weight that is used first; None where none was seen at the start."""
+    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
+    return min(weights, key=lambda p: int(p["order"]), default=None)
 
 
 def gated_cells(record: RunRecord) -> Iterator[Remedy]:

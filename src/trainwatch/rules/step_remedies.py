@@ -1,4 +1,4 @@
-"""Remedies for steps that are too long (TW302, TW304, TW601, TW604)."""
+"""Remedies for steps that are too long (TW302, TW304, TW601, TW603, TW604)."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> It
     """A lower rate, warm-up and clipping, for an update of `ratio` times the weights' length at a step."""
     gradients = record.memo(gradients_of)
     assert gradients is not None
-    yield remedy(
-        "lower-learning-rate",
-        present=f"{rate:.3g}",
-        proposed=f"{rate * UPDATE / ratio:.1g}",
-        optimizer=gradients.optimizer["type"],
-        reason=f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}.",
-    )
+    reason = f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}."
+    yield lower_rate(gradients.optimizer["type"], rate, rate * UPDATE / ratio, reason)
     yield remedy("warm-up", steps=max(10, record.steps // 20))
     if (typical := gradients.typical_before(step + 1)) is not None:
         reason = f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it."
         yield clipping(record, typical, reason)
 
 
-def lower_rate(record: RunRecord, step: int, ratio: float) -> Remedy:
-    """A lower rate, for an update of `ratio` times the weights' length at a step."""
+def shorter_step(record: RunRecord, step: int, ratio: float) -> Remedy:
+    """A lower rate alone, for an update of `ratio` times the weights' length at a step."""
     gradients, rate = record.memo(gradients_of), learning_rate(record, step)
     assert gradients is not None
     reason = f"The update at step {step} was {ratio:.2g} times as long as the weights."
-    return remedy("lower-learning-rate", present=f"{rate:.3g}", proposed=f"{rate * UPDATE / ratio:.1g}",
-                  optimizer=gradients.optimizer["type"], reason=reason)  # fmt: skip
+    return lower_rate(gradients.optimizer["type"], rate, rate * UPDATE / ratio, reason)
+
+
+def lower_rate(optimizer: str, rate: float, proposed: float, reason: str) -> Remedy:
+    """A lower rate for an optimiser of a type, and why that one."""
+    return remedy("lower-learning-rate", present=f"{rate:.3g}", proposed=f"{proposed:.1g}",
+                  optimizer=optimizer, reason=reason)  # fmt: skip
 
 
 def clipping(record: RunRecord, max_norm: float, reason: str, *, cuts: float = 0.0) -> Remedy:

@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
-from trainwatch.symptoms.gradients import Signal, backward_signal, gradients_of
+from trainwatch.symptoms.gradients import Signal, backward_signal, gain_of, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
 FADED = 2.0  # decades that a profile which was severe at first must still fall by, in the middle of the run
@@ -128,10 +128,8 @@ class VanishingGradients(Rule):
 def _fading_cell(record: RunRecord, limit: float) -> tuple[str, float] | None:
     """Module and gain of the first plain recurrent weight whose gain is below a limit."""
     for p in record.facts.get("parameters", ()):
-        if p["kind"] == "recurrent" and p["module_type"] in RECURRENT and "std" in p:
-            gain = float(p["std"] * np.sqrt(p["shape"][1]))
-            if 0 < gain < limit:
-                return str(p["module"]), gain
+        if p["kind"] == "recurrent" and p["module_type"] in RECURRENT and "std" in p and 0 < gain_of(p) < limit:
+            return str(p["module"]), gain_of(p)
     return None
 
 

@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule, always, not_later
 from trainwatch.rules.depth_remedies import gated_cells
-from trainwatch.rules.step_remedies import UPDATE, clipping, lower_rate
+from trainwatch.rules.step_remedies import UPDATE, clipping, shorter_step
 from trainwatch.symptoms.gradients import (
     Growth,
     Signal,
@@ -140,5 +140,5 @@ def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:
     if np.isfinite(cap):
         yield clipping(record, cap, reason)
     if ratio is not None and UPDATE < ratio < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
-        yield lower_rate(record, before, ratio)
+        yield shorter_step(record, before, ratio)
     yield from gated_cells(record)

@@ -12,8 +12,9 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.depth_remedies import first_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
-from trainwatch.rules.step_remedies import UPDATE, lower_rate
+from trainwatch.rules.step_remedies import UPDATE, shorter_step
 from trainwatch.symptoms.activity import Activity
 from trainwatch.symptoms.gradients import largest_update
 
@@ -85,10 +86,7 @@ def _remedies(record: RunRecord, worst: Activity, dead: list[Activity], many: fl
     yield remedy("leaky-relu", modules=[m for m in modules if m in {a.module for a in dead}] or modules)
     update = largest_update(record, 0, worst.first_step if worst.first >= many else worst.step)
     if update is not None and LONG < update[1] < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
-        yield lower_rate(record, *update)
-    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
-    if worst.first >= many and weights and (update is None or update[1] <= LONG):
-        first = min(weights, key=lambda p: int(p["order"]))
-        fan_in = int(np.prod(first["shape"][1:]))
-        yield remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",
-                     proposed=f"{(2 / fan_in) ** 0.5:.3g}", fan_in=fan_in)  # fmt: skip
+        yield shorter_step(record, *update)
+    first = first_weight(record)
+    if worst.first >= many and first is not None and (update is None or update[1] <= LONG):
+        yield reinitialise(first, 2.0)

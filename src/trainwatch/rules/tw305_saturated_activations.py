@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.depth_remedies import first_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
 from trainwatch.symptoms.activity import Activity
 
@@ -79,9 +80,6 @@ def _remedies(record: RunRecord, worst: Activity, flat: list[Activity], limit: f
         types = " and ".join(dict.fromkeys(modules[m] for m in places))
         reason = f"{max(a.flat for a in flat):.0%} of the values lie where the slope is next to zero."
         yield remedy("relu-family", types=types, modules=places, reason=reason)
-    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
-    if weights and worst.first >= limit:
-        first = min(weights, key=lambda p: int(p["order"]))
-        fan_in = int(np.prod(first["shape"][1:]))
-        yield remedy("reinitialise", layer=first["module"], present=f"{first['std']:.3g}",
-                     proposed=f"{fan_in**-0.5:.3g}", fan_in=fan_in)  # fmt: skip
+    first = first_weight(record)
+    if first is not None and worst.first >= limit:
+        yield reinitialise(first, 1.0)

@@ -12,9 +12,9 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.symptoms.gradients import before_normalisation
+from trainwatch.rules.depth_remedies import reinitialise
+from trainwatch.symptoms.gradients import before_normalisation, gain_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
 
@@ -82,7 +82,7 @@ class BadInitialisation(Rule):
             return
         alike = [w["numel"] > 1 and w["std"] <= EQUAL * w["norm"] / math.sqrt(w["numel"]) for w in weights]
         equal = [w for w, is_equal in zip(weights, alike, strict=True) if is_equal]
-        spread = [_gain(w) for w, is_equal in zip(weights, alike, strict=True) if not is_equal and w["numel"] > 1]
+        spread = [gain_of(w) for w, is_equal in zip(weights, alike, strict=True) if not is_equal and w["numel"] > 1]
         gain = float(np.median(spread)) if spread else math.nan  # of those that begin with a spread at all
         start = course.start / course.chance if course.chance else None
         twice_too_large = gain > 2 * self.large and (start is None or start > self.raised)
@@ -90,9 +90,9 @@ class BadInitialisation(Rule):
         if 2 * len(equal) >= len(weights) and any(a and b for a, b in pairwise(alike)):
             value = "zero" if not any(w["norm"] for w in equal) else "one number"
             what = f"all entries are {value}, so all units of a layer stay equal"
-            yield self._found(course, equal, float(np.median([_gain(w) for w in equal])), self.small, gained, what)
-        elif chaotic := [w for w in weights if w["kind"] == "recurrent" and _gain(w) > self.large]:
-            gain = max(map(_gain, chaotic))
+            yield self._found(course, equal, float(np.median([gain_of(w) for w in equal])), self.small, gained, what)
+        elif chaotic := [w for w in weights if w["kind"] == "recurrent" and gain_of(w) > self.large]:
+            gain = max(map(gain_of, chaotic))
             what = f"recurrent weights begin {gain:.3g} / sqrt(width) large"
             yield self._found(course, chaotic, gain, self.large, gained, what)
         elif twice_too_large or (gain > self.large and start is not None and start > self.wild):
@@ -107,7 +107,6 @@ class BadInitialisation(Rule):
     ) -> Diagnosis:
         layers = [str(w["module"] or "model") for w in weights]
         named = ", ".join(layers[:SHOWN]) + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
-        first = weights[0]
         return self.diagnose(
             f"{what} (layers {named}); the loss went {course.story}",
             margin=float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3)),
@@ -121,10 +120,7 @@ class BadInitialisation(Rule):
                 Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
                          step=int(course.steps[-1]), note="the lesser of training and validation"),
             ),
-            remedies=(
-                remedy("reinitialise", layer=layers[0], present=f"{first['std']:.3g}",
-                       proposed=f"{math.sqrt(2 / _fan_in(first)):.3g}", fan_in=_fan_in(first)),
-            ),
+            remedies=(reinitialise(weights[0], 2.0),),
         )  # fmt: skip
 
 
@@ -134,11 +130,3 @@ def _weights(record: RunRecord) -> list[dict[str, Any]]:
     rescaled = before_normalisation(record.facts.get("modules", []))
     known = [p for p in known if p["trainable"] and len(p["shape"]) > 1 and p["module"] not in rescaled]
     return sorted(known, key=lambda p: int(p["order"]))
-
-
-def _gain(weight: dict[str, Any]) -> float:
-    return float(weight["std"] * math.sqrt(_fan_in(weight)))
-
-
-def _fan_in(weight: dict[str, Any]) -> int:
-    return math.prod(weight["shape"][1:])

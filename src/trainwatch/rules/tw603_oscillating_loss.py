@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.step_remedies import lower_rate
 from trainwatch.symptoms.gradients import gradients_of
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
@@ -117,8 +118,7 @@ def _batches_in_an_epoch(record: RunRecord) -> int:
 def _remedies(record: RunRecord, swing: Swing, reach: Reach) -> Iterator[Remedy]:
     factor = float(np.clip(reach.total / reach.steps / SANE, *FACTORS))
     reason = f"An update is then about {reach.total / reach.steps / factor:.1g} times the weights' length."
-    yield remedy("lower-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{reach.rate / factor:.1g}",
-                 optimizer=reach.optimizer, reason=reason)  # fmt: skip
+    yield lower_rate(reach.optimizer, reach.rate, reach.rate / factor, reason)
     yield remedy("decay-learning-rate", steps=record.steps)
     gradients = record.memo(gradients_of)
     groups: list[Any] = gradients.optimizer["groups"] if gradients is not None else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -175,9 +176,7 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
         length += sum(f["norm"] ** 2 for f in facts.values())
-        rates = learning_rates(record, steps, g)
-        if gradients.optimizer["type"] == "Adagrad":  # divides by the root of the sum, not of the mean, of all squares
-            rates = rates / np.sqrt(steps + 1.0)
+        rates = step_sizes(gradients.optimizer["type"], learning_rates(record, steps, g), steps)
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += rates**2 * sum(f["numel"] for f in facts.values())
         else:
@@ -195,13 +194,23 @@ def weight_layers(record: RunRecord) -> int:
 
 
 def weight_gain(record: RunRecord) -> float | None:
-    """Standard deviation of the weights at the start, times the root of the fan-in: the median over layers."""
+    """Root mean square of the weights at the start, times the root of the fan-in: the median over layers."""
     gains = [
         p["norm"] / np.sqrt(p["shape"][0])  # = norm / sqrt(numel) * sqrt(fan-in)
         for p in record.facts.get("parameters", [])
         if p["kind"] in ("weight", "recurrent") and len(p["shape"]) > 1 and p["norm"]
     ]
     return float(np.median(gains)) if gains else None
+
+
+def fan_in(weight: dict[str, Any]) -> int:
+    """Inputs of each unit of a weight; `weight` are the facts of the parameter."""
+    return math.prod(weight["shape"][1:])
+
+
+def gain_of(weight: dict[str, Any]) -> float:
+    """Standard deviation of a weight at the start, times the root of its fan-in."""
+    return float(weight["std"] * math.sqrt(fan_in(weight)))
 
 
 def learning_rate(record: RunRecord, step: int, group: int = 0) -> float:
@@ -217,6 +226,11 @@ def learning_rates(record: RunRecord, steps: Array, group: int = 0) -> Array:
         return np.full(len(steps), float(record.facts["optimizers"][key]["groups"][group]["lr"]))
     changed, values = series.history()
     return np.asarray(values[np.maximum(np.searchsorted(changed, steps, "right") - 1, 0)], float)
+
+
+def step_sizes(optimizer: str, rates: Array, steps: Array) -> Array:
+    """Rates that an optimiser of a type comes down to: Adagrad divides by the root of the sum, not mean, of squares."""
+    return np.asarray(rates / np.sqrt(steps + 1.0)) if optimizer == "Adagrad" else rates
 
 
 def _signal(kind: str, gradients: Gradients, columns: list[int]) -> Signal:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates
+from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates, step_sizes
 
 WILD = 10.0  # times the median update: single longer ones are cut
 LEAST_GAIN = 0.3  # deviation times the root of the fan-in: weights that begin near zero soon have such a length
@@ -52,8 +52,7 @@ def reach_of(record: RunRecord) -> Reach | None:
         damping = max(1 - (group.get("momentum") or 0.0), 0.01)
         length += sum(max(f["norm"] ** 2, LEAST_GAIN**2 * f["shape"][0]) for f in facts.values())
         highest = max(highest, float(rates.max()))
-        if gradients.optimizer["type"] == "Adagrad":  # divides by the root of the sum, not of the mean, of all squares
-            rates = rates / np.sqrt(gradients.steps + 1.0)
+        rates = step_sizes(gradients.optimizer["type"], rates, gradients.steps)
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += (rates / damping) ** 2 * sum(f["numel"] for f in facts.values())
         else:
