@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,6 @@ from torch import nn
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import judge, nest
-from trainwatch.record import RunRecord
-from trainwatch.rules import NotChecked
 from trainwatch.rules.tw304_dead_units import DeadUnits
 from trainwatch.symptoms.losses import loss_course
 
@@ -67,58 +63,11 @@ def test_silent(made):
     assert verdict(made) == []
 
 
-@pytest.mark.parametrize(
-    ("beyond", "within"),
-    [
-        (probed(site(dead=RULE.many + 0.01)), probed(site(dead=RULE.many - 0.01))),
-        (
-            probed(site(dead=1.0), losses=ending(RULE.learned - 0.03)),
-            probed(site(dead=1.0), losses=ending(RULE.learned + 0.03)),
-        ),
-    ],
-    ids=["many", "learned"],
-)
-def test_thresholds(beyond, within):
-    assert len(verdict(beyond)) == 1
-    assert verdict(within) == []
-
-
-def test_a_share_that_equals_the_threshold_counts():
-    assert len(verdict(probed(site(dead=0.75)), many=0.75)) == 1
-    assert len(verdict(probed(site(dead=1.0)), many=1.0)) == 1
-
-
-def test_few_samples_are_not_judged():
-    with pytest.raises(NotChecked, match="only 49 samples were held; 50 are needed"):
-        verdict(probed(site(dead=1.0, entries=49)))
-    assert len(verdict(probed(site(dead=1.0, entries=50)))) == 1
-
-
 def test_where_some_layers_have_samples_enough_those_are_judged():
     few, many = site(dead=1.0, entries=49, module="few"), site(dead=0.8, entries=50, module="many")
     (found,) = verdict(probed(few, many))
     assert found.where == ("many",)
     assert verdict(probed(few, many | {"rows": [(0.1, 0.1, 0, 1, 50, 64)]})) == []
-
-
-def test_other_functions_do_not_make_it_abstain():
-    assert verdict(probed(site(flat=1.0, function="tanh", entries=3))) == []
-
-
-def test_without_a_loss_it_abstains():
-    with pytest.raises(NotChecked, match="no training loss"):
-        verdict(RunRecord())
-
-
-def test_an_end_that_is_not_finite_has_learned_nothing():
-    (found,) = verdict(probed(site(dead=1.0), losses=np.r_[ending(0.8)[:50], np.full(50, np.inf)]))
-    assert found.severity == Severity.ERROR
-    assert 0 < found.margin < math.inf
-
-
-def test_modules_that_are_called_twice_are_named_once_and_a_nameless_one_by_its_site():
-    (found,) = verdict(probed(*[site(dead=0.9, module="act")] * 2, site(dead=0.8, module="")))
-    assert found.where == ("act", "model:relu")
 
 
 def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
@@ -133,39 +82,6 @@ def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
     assert near.margin == pytest.approx((RULE.learned - 0.7) / error, rel=0.35)
     (exact,) = verdict(probed(site(dead=1.0, units=10**6), losses=np.full(STEPS, CHANCE)))
     assert exact.margin == 1e3
-
-
-@pytest.mark.parametrize(
-    ("first", "onset"), [(0.9, 50), (0.71, 50), (0.69, 100), (0.0, 100)], ids=["dead", "just", "not yet", "alive"]
-)
-def test_the_onset_is_the_first_probe_where_they_were_dead_then(first, onset):
-    (found,) = verdict(probed(site(dead=0.9, first=first)))
-    assert found.onset_step == onset
-    shown = found.evidence[1]
-    assert (shown.value, shown.step, shown.threshold) == (pytest.approx(first), 50, None)
-    assert (found.evidence[0].step, found.evidence[0].where) == (100, "1:relu")
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_the_scale_of_the_loss_does_not_matter(scale):
-    falls = np.linspace(1.0, 0.5, STEPS)
-    (found,) = verdict(probed(site(dead=0.9), losses=scale * falls, classes=None))
-    (plain,) = verdict(probed(site(dead=0.9), losses=falls, classes=None))
-    assert found.margin == pytest.approx(plain.margin)
-    assert verdict(probed(site(dead=0.9), losses=scale * np.linspace(1, 0.1, STEPS), classes=None)) == []
-
-
-@pytest.mark.parametrize(("gained", "priority"), [(0.0, 1.0), (0.72, 1.0), (0.78, 0.2), (0.95, 0.2)])
-def test_it_asks_for_the_probe_the_sooner_the_less_was_learned(gained, priority):
-    made = probed(losses=ending(gained))
-    (wish,) = RULE.asks(made)
-    assert (wish.kind, wish.where, wish.priority) == ("activations", (), priority)
-    assert ("the loss is not low" in wish.reason) is (priority == 1.0)
-    assert [w.priority for w in DeadUnits(learned=0.0 if priority == 1.0 else 0.99).asks(made)] != [priority]
-
-
-def test_it_asks_for_nothing_without_a_loss():
-    assert list(RULE.asks(RunRecord())) == []
 
 
 def cures(made):
@@ -231,13 +147,6 @@ def test_what_it_leads_to_is_nested_under_it(code):
     (found,) = verdict(probed(site(dead=1.0)))
     (root,) = nest([effect(code), found])
     assert [d.code for d in root.walk()] == ["TW304", code]
-
-
-@pytest.mark.parametrize("code", ["TW107", "TW108", "TW302", "TW309", "TW601", "TW604"])
-def test_it_is_nested_under_what_leads_to_it(code):
-    (found,) = verdict(probed(site(dead=1.0)))
-    (root,) = nest([found, effect(code)])
-    assert [d.code for d in root.walk()] == [code, "TW304"]
 
 
 def test_other_faults_stand_beside_it():
