@@ -192,7 +192,16 @@ class Monitor:
         requests = [request for rule in self._rules for request in rule.asks(self.record)]
         (model,) = self.capture.models.values()
         held = self.capture.held
-        bench = Bench(model, held.batches, held.reason, self.record, self.capture.step, self.settings.probe_memory // 2)
+        bench = Bench(
+            model,
+            held.batches,
+            held.reason,
+            self.record,
+            self.capture.step,
+            self.settings.probe_memory // 2,
+            tuple(self.capture.optimizers.values()),
+            self.capture.samples / max(1, self.capture.step),
+        )
         with unheard():
             self._probes.run(requests, bench, left, last=last)
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
-from trainwatch.probes.isolation import CannotIsolate, twin, untouched
+from trainwatch.probes.isolation import CannotIsolate, twin, twin_with_optimizer, untouched
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
@@ -30,15 +31,23 @@ class Bench:
 
     Attributes:
         step: Optimiser steps taken.
-        record: Where results go.
+        record: What is known of the run, and where results go.
     """
 
     def __init__(
-        self, model: nn.Module, batches: Callable[[str], Sequence[Batch]], reason: str, record: RunRecord, step: int,
+        self,
+        model: nn.Module,
+        batches: Callable[[str], Sequence[Batch]],
+        reason: str,
+        record: RunRecord,
+        step: int,
         most_bytes: int,
-    ) -> None:  # fmt: skip
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        samples_per_step: float = 0.0,
+    ) -> None:
         self.step, self.record = step, record
-        self._live = model
+        self._samples_per_step = samples_per_step
+        self._live, self._optimizers = model, optimizers
         self._batches, self._reason, self._most_bytes = batches, reason, most_bytes
 
     @property
@@ -58,13 +67,72 @@ class Bench:
         return found
 
     @contextmanager
-    def model(self, *, training: bool = False) -> Iterator[nn.Module]:
+    def model(self, *, training: bool = False, further: int = 0) -> Iterator[nn.Module]:
         """A fresh copy of the model in the given mode, in a surrounding that leaves no trace.
+
+        Args:
+            training: Mode of the copy.
+            further: Tensors of the size of each parameter that the probe needs besides: gradients, directions.
 
         Raises:
             CannotIsolate: The model cannot be copied within the memory for probes.
         """
         with untouched(self.device):
-            copied = twin(self._live, self._most_bytes)
-            detach_trainer(copied, getattr(self._live, "_trainer", None))
-            yield copied.train(training)
+            yield self._prepared(twin(self._live, self._most_bytes, further), training)
+
+    @contextmanager
+    def learner(self, *, training: bool = True, further: int = 1) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
+        """A fresh copy of the model together with one of its optimiser, state and rates included, that trains it.
+
+        Args:
+            training: Mode of the copy.
+            further: See `model`; gradients are one.
+
+        Raises:
+            CannotIsolate: They cannot be copied within the memory for probes, or there is not one optimiser.
+        """
+        if len(self._optimizers) != 1:
+            raise CannotIsolate("several optimisers share the model: which of them takes a step is not known")
+        with untouched(self.device):
+            copied, optimizer = twin_with_optimizer(self._live, self._optimizers[0], self._most_bytes, further)
+            yield self._prepared(copied, training), optimizer
+
+    def train_step(self, batch: Batch, model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        """Let a copy take a step from one batch as the run would take it: its factor on the loss, its clipping.
+
+        Returns:
+            The loss before the step.
+
+        Raises:
+            CannotIsolate: What the run backpropagates, or how its optimiser steps, cannot be done again.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        loss = batch.loss(model).mean()
+        (loss * self._loss_factor(batch)).backward()
+        clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if clip.get("max_norm"):
+            nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
+        if clip.get("max_value"):
+            nn.utils.clip_grad_value_(parameters, clip["max_value"])
+        try:
+            optimizer.step()
+        except Exception as error:
+            raise CannotIsolate(
+                f"a copy of the optimiser cannot take a step: {type(error).__name__}: {error}"
+            ) from error
+        return loss.detach()
+
+    def _loss_factor(self, batch: Batch) -> float:
+        """What the loss of one batch is multiplied by, with as many batches alike as make up a step."""
+        factors = [self.record.series("loss_factor", stream) for stream in self.record.keys("loss_factor")]
+        if len(factors) > 1:
+            raise CannotIsolate("what is backpropagated is a sum of several losses")
+        factor = float(factors[0].values[-1]) if factors and factors[0] is not None and len(factors[0]) else 1.0
+        if not np.isfinite(factor):
+            raise CannotIsolate("the factor on the loss is not finite")
+        return factor * max(1, round(self._samples_per_step / max(1, batch.samples)))
+
+    def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
+        detach_trainer(copied, getattr(self._live, "_trainer", None))
+        return copied.train(training)

@@ -20,7 +20,7 @@ class CannotIsolate(Exception):
     """A probe cannot be run without touching the training; the text is the reason, as the report prints it."""
 
 
-def twin(model: nn.Module, most_bytes: int) -> nn.Module:
+def twin(model: nn.Module, most_bytes: int, further: int = 0) -> nn.Module:
     """A copy of a model with parameters, buffers, modes and Python state of its own.
 
     Whatever is done to the copy (modes, statistics, counters, queues, moving averages of weights) stays in the copy.
@@ -30,28 +30,65 @@ def twin(model: nn.Module, most_bytes: int) -> nn.Module:
     Args:
         model: The live model.
         most_bytes: Most memory that the copy's parameters and buffers may take.
+        further: Tensors of the size of each parameter that the probe needs besides: gradients, directions.
 
     Raises:
         CannotIsolate: The model is too large, or cannot be copied.
     """
+    copied, _ = _copied(model, None, most_bytes, further)
+    return copied
+
+
+def twin_with_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, most_bytes: int, further: int = 1
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A copy of a model as `twin` makes it, and one of its optimiser that holds the copied parameters.
+
+    The optimiser's state and groups are copied, its hooks are not.
+
+    Args:
+        model: The live model.
+        optimizer: Of its parameters.
+        most_bytes: Most memory that parameters, buffers and the optimiser's state may take.
+        further: See `twin`; gradients are one.
+
+    Raises:
+        CannotIsolate: They are too large, or cannot be copied.
+    """
+    copied, other = _copied(model, optimizer, most_bytes, further)
+    assert other is not None
+    return copied, other
+
+
+def _copied(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, most_bytes: int, further: int
+) -> tuple[nn.Module, torch.optim.Optimizer | None]:
     model = unwrapped(model)
-    size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    state = [] if optimizer is None else [v for s in optimizer.state.values() for v in s.values()]
+    besides = [*model.buffers(), *(v for v in state if isinstance(v, torch.Tensor))]
+    size = (1 + further) * sum(map(_size, model.parameters())) + sum(map(_size, besides))
     if size > most_bytes:
+        what, mib = "the model" if optimizer is None else "the model with its optimiser", size / 2**20
         raise CannotIsolate(
-            f"the model takes {size / 2**20:.0f} MiB, more than probe_memory allows ({most_bytes / 2**20:.0f} MiB)"
+            f"a copy of {what} takes {mib:.0f} MiB, more than probe_memory allows ({most_bytes / 2**20:.0f} MiB)"
         )
     memo: dict[int, Any] = {id(p.grad): None for p in model.parameters() if p.grad is not None}  # not worth a copy
     for module in model.modules():  # results kept from the last pass: tensors of a graph cannot be copied
         memo |= {id(v): v.detach().clone() for v in vars(module).values() if isinstance(v, torch.Tensor) and v.grad_fn}
     try:
-        copied = copy.deepcopy(model, memo)
+        copied, other = copy.deepcopy((model, optimizer), memo)
     except Exception as error:
-        raise CannotIsolate(f"the model cannot be copied: {type(error).__name__}: {error}") from error
+        what = "the model" if optimizer is None else "the model or its optimiser"
+        raise CannotIsolate(f"{what} cannot be copied: {type(error).__name__}: {error}") from error
     for module in copied.modules():
         _drop_foreign_hooks(module)
     for parameter in copied.parameters():
         parameter.grad = None
-    return copied
+    return copied, other
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

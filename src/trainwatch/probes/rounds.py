@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from trainwatch.containment import Containment
-from trainwatch.probes import activations
+from trainwatch.probes import activations, step_line
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.governor import Governor, Request
 from trainwatch.probes.isolation import CannotIsolate
 
-PROBES: dict[str, Callable[[Bench], None]] = {activations.KIND: activations.measure}
-QUANTITIES: dict[str, tuple[str, ...]] = {activations.KIND: activations.QUANTITIES}  # that a probe writes
+KINDS = (activations, step_line)
+PROBES: dict[str, Callable[[Bench], None]] = {probe.KIND: probe.measure for probe in KINDS}
+QUANTITIES: dict[str, tuple[str, ...]] = {probe.KIND: probe.QUANTITIES for probe in KINDS}  # that a probe writes
 
 
 class Probes:
