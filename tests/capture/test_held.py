@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections import UserDict
 
 import pytest
 import torch
@@ -121,6 +122,29 @@ def test_batches_that_were_changed_in_place_are_dropped():
     watch = train(*CALLS["plain"], batch=lambda: x)
     assert len(held(watch)) == 1
     x.zero_()
+    assert held(watch) == []
+    watch.finish()
+
+
+class Encoding(UserDict):
+    """A mapping that is not a dict, as tokenizers return."""
+
+
+class OfEncodings(nn.Linear):
+    def forward(self, batch):
+        return super().forward(batch["x"])
+
+
+def test_batches_in_mappings_of_other_types_are_bounded_and_their_changes_seen():
+    x = torch.randn(8, 4)
+    call = OfEncodings(4, 3), lambda m, x: F.cross_entropy(m(Encoding(x=x)), Y)
+    watch = train(*call, batch=lambda: x)
+    (batch,) = held(watch)
+    assert batch.size == 8 * 4 * 4 + 8 * 8
+    x.zero_()
+    assert held(watch) == []
+    watch.finish()
+    watch = train(*call, probe_memory=1024)
     assert held(watch) == []
     watch.finish()
 

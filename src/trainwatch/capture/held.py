@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture.interception import ORIGINAL, LossCall
-from trainwatch.capture.samples import bare, samples_in
+from trainwatch.capture.samples import bare, leaves, samples_in
 
 TRAIN_BATCH, VAL_BATCH = "train", "val"
 SLOTS = 4  # batches of each kind
@@ -156,7 +155,7 @@ class HeldBatches:
 
     def _measured(self, value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]] | None:
         """Bytes of all tensors in a batch, and their versions; None where they take too much."""
-        tensors = [tensor for _, tensor in _leaves(value)]
+        tensors = [tensor for _, tensor in leaves(value)]
         size = sum(t.numel() * t.element_size() for t in tensors)
         if size <= self._most:
             return size, tuple((t, _version(t)) for t in tensors)
@@ -188,27 +187,13 @@ def _path(output: Any, call: LossCall) -> Callable[[Any], torch.Tensor] | None:
     wanted = call.input
     if wanted is None or not call.known:
         return None
-    for keys, tensor in _leaves(output, DEEP):
+    for keys, tensor in leaves(output, DEEP):
         if tensor is wanted:
             return partial(_at, keys=keys)
         alike = tensor.data_ptr() == wanted.data_ptr() and tensor.numel() == wanted.numel()
         if alike and tensor.dtype == wanted.dtype and tensor.is_contiguous() and wanted.is_contiguous():
             return partial(_at, keys=keys, shape=(-1, *wanted.shape[1:]) if wanted.ndim else ())
     return None
-
-
-def _leaves(
-    value: Any, levels: float = math.inf, keys: tuple[Any, ...] = ()
-) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
-    """The tensors in so many levels of containers, each after the keys that lead to it."""
-    if isinstance(value, torch.Tensor):
-        yield keys, value
-    elif levels:
-        items = (
-            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
-        )
-        for key, part in items:
-            yield from _leaves(part, levels - 1, (*keys, key))
 
 
 def _at(output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> torch.Tensor:

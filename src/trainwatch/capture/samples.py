@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,12 +146,18 @@ def _judge_predictions(view: SampleView, call: LossCall, predictions: torch.Tens
         view.truth, view.predicted, view.classes = truth.reshape(-1), predicted.reshape(-1), classes
 
 
+def leaves(
+    value: Any, levels: float = math.inf, keys: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
+    """The tensors in so many levels of mappings, lists and tuples, each after the keys that lead to it."""
+    if isinstance(value, torch.Tensor):
+        yield keys, value
+    elif levels:
+        sequence = isinstance(value, (list, tuple))
+        for key, part in enumerate(value) if sequence else value.items() if isinstance(value, Mapping) else ():
+            yield from leaves(part, levels - 1, (*keys, key))
+
+
 def bare(value: Any) -> torch.Tensor | None:
     """The first tensor with a batch dimension in what a model was called with."""
-    if isinstance(value, torch.Tensor):
-        return value if value.ndim > 0 else None
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return next((found for v in value if (found := bare(v)) is not None), None)
-    return None
+    return next((tensor for _, tensor in leaves(value) if tensor.ndim > 0), None)

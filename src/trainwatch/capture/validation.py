@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from torch import nn
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry
 from trainwatch.capture.passes import Pass, PassBook
-from trainwatch.capture.samples import bare
+from trainwatch.capture.samples import bare, leaves
 from trainwatch.capture.wiring import mode_sensitive, named_modules
 
+NESTED = 3  # levels of containers in which outputs of the model are looked for
 OWN_REFERENCES = 3  # to the last targets: of the call held by the pass, of the local name, of the count itself
 
 
@@ -60,7 +61,7 @@ class ValidationWatch:
         self.idle = False
         self._owed += 1
         self._inputs = bare(inputs)
-        self._outputs = [weakref.ref(t) for t in _tensors(output)]
+        self._outputs = [weakref.ref(t) for _, t in leaves(output, NESTED)]
 
     def note_inputs(self, batch: Any) -> None:
         """The batch that the next loss is computed on."""
@@ -187,12 +188,3 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 def _share(one: torch.Tensor, other: torch.Tensor | None) -> bool:
     """Both are views of the same memory. One that is gone shares nothing: its memory may be in use again."""
     return other is not None and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth < 3:
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-        for item in inner:
-            yield from _tensors(item, depth + 1)
