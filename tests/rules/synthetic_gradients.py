@@ -198,3 +198,14 @@ class Sequence(nn.Module):
 
     def forward(self, x):
         return self.out(self.rnn(x.view(len(x), self.length, -1))[0][:, -1])
+
+
+LENGTHS = np.r_[0, 2.0 ** np.arange(-6, 13)]
+
+
+def tried(made, best, *, fall=0.1, error=0.01, at=None):
+    """The same record, in which a step of so many times its length was found to be best."""
+    losses = 2.3 - fall * (1 - (LENGTHS / best - 1) ** 2) if best else 2.3 + LENGTHS
+    row = np.stack([LENGTHS, losses, np.full(len(LENGTHS), error)], 1)
+    made.append("step_line", "train", made.steps if at is None else at, row)
+    return made

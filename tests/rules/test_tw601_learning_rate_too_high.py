@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from synthetic_gradients import chain, digits, make_record, mlp, train
+from synthetic_gradients import chain, digits, make_record, mlp, train, tried
 from torch import nn
 
 from trainwatch.config import Settings
@@ -10,6 +10,7 @@ from trainwatch.engine import judge
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw601_learning_rate_too_high import LearningRateTooHigh
 
+RULE = LearningRateTooHigh()
 STEPS, DEPTH = 200, 3
 RNG = np.random.default_rng(0)
 NOISE = 0.03 * RNG.normal(size=STEPS)
@@ -207,6 +208,33 @@ def test_the_proposed_rate_makes_the_step_a_hundredth_of_the_weights():
     assert found.remedies[0].id == "lower-learning-rate"
     assert found.remedies[0].title == "Lower the learning rate from 100 to about 0.1"
     assert [r.id for r in found.remedies[1:]] == ["warm-up", "gradient-clipping"]
+
+
+def test_a_shorter_step_that_did_better_is_told_and_bounds_the_proposed_rate():
+    weak = record(optimizer="Adam", lr=0.011)  # an update of 11 % of the weights
+    plain = verdict(weak)[0].remedies[0].title
+    (found,) = verdict(tried(weak, 1 / 64))
+    assert plain == "Lower the learning rate from 0.011 to about 0.001"
+    assert found.remedies[0].title == "Lower the learning rate from 0.011 to about 0.0002"
+    assert "the step after 200 did best at 0.015625 times its length" in found.remedies[0].why
+    assert (found.evidence[-1].value, found.evidence[-1].threshold) == (1 / 64, 1.0)
+
+
+def test_a_shorter_step_that_is_longer_than_what_is_proposed_is_only_told():
+    (found,) = verdict(tried(record(), 0.25))
+    assert found.remedies[0].title == "Lower the learning rate from 100 to about 0.1"
+    assert found.evidence[-1].value == 0.25
+
+
+@pytest.mark.parametrize(("best", "error"), [(0.0, 0.01), (1.0, 0.01), (8.0, 0.01), (0.25, 0.06)])
+def test_what_no_shorter_step_improved_beyond_noise_is_not_told(best, error):
+    (found,) = verdict(tried(record(), best, error=error))
+    assert "coming step" not in found.evidence[-1].name
+
+
+@pytest.mark.parametrize(("losses", "asks"), [(LEAP, True), (LEARNING, False), (LEAP[:10], False)])
+def test_it_asks_for_shorter_steps_where_it_would_fire(losses, asks):
+    assert [request.kind for request in RULE.asks(record(losses))] == ["step_line"] * asks
 
 
 def test_the_growth_and_the_overflow_that_follow_are_its_consequences():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scaled import table
 from scaled import train as train_on_table
-from synthetic_gradients import chain, digits, make_record, mlp, train
+from synthetic_gradients import chain, digits, make_record, mlp, train, tried
 from torch import nn
 
 import trainwatch
@@ -318,6 +318,54 @@ def test_where_the_rate_is_zero_a_high_one_is_proposed(optimizer, proposed):
     assert found.remedies[0].title == f"Raise the learning rate from 0 to {proposed}"
 
 
+@pytest.mark.parametrize(("best", "fires"), [(0, 0), (1, 0), (4, 0), (8, 1), (512, 1)])
+def test_steps_are_too_short_only_if_longer_ones_were_found_to_be_better(best, fires):
+    found = verdict(tried(record(), best))
+    assert len(found) == fires
+    if found:
+        said = found[0].evidence[-1]
+        assert (said.value, said.threshold, said.step) == (best, RULE.enough, STEPS)
+
+
+@pytest.mark.parametrize(("error", "fires"), [(0.04, 1), (0.06, 0)])
+def test_longer_steps_must_be_better_by_two_standard_errors(error, fires):
+    assert len(verdict(tried(record(), 64, error=error))) == fires
+
+
+def test_the_proposed_rate_is_no_higher_than_what_was_found_to_be_best():
+    (found,) = verdict(tried(record(0.05), 16))
+    assert found.remedies[0].title == "Raise the learning rate from 0.00128 to 0.02"
+
+
+def test_what_was_tried_early_does_not_speak_for_the_run():
+    assert len(verdict(tried(record(), 1, at=STEPS // 2))) == 1
+
+
+def test_what_was_tried_at_a_rate_that_had_come_down_does_not_speak_for_the_run():
+    made = record()
+    made.append("lr", "default/0", STEPS - 50, 0.1 * float(made.series("lr", "default/0").values[0]))
+    assert len(verdict(tried(made, 1))) == 1
+
+
+@pytest.mark.parametrize(("best", "fires"), [(4, 0), (8, 1)])
+def test_a_warm_up_that_got_to_the_right_rate_was_not_too_long(best, fires):
+    assert len(verdict(tried(rising(np.linspace(0, 1, STEPS)), best, error=1.0))) == fires
+
+
+ASKS = {
+    "steps are short": (record(), True),
+    "half a warm-up": (record(5.0), True),
+    "steps are long": (record(20.0), False),
+    "it has learned": (record(losses=LEARNING), False),
+    "an unknown optimiser": (record(optimizer="Adafactor"), False),
+}
+
+
+@pytest.mark.parametrize(("made", "asks"), ASKS.values(), ids=ASKS)
+def test_it_asks_for_the_experiment_where_it_would_settle_something(made, asks):
+    assert [request.kind for request in RULE.asks(made)] == ["step_line"] * asks
+
+
 def with_passes(made, losses):
     """With ten validation passes that all name one class of ten."""
     for at, loss in zip(range(STEPS // 10, STEPS + 1, STEPS // 10), losses, strict=True):
@@ -458,6 +506,27 @@ def test_silent_on_a_wide_net_that_took_short_steps_to_the_noise(lr, fires, seed
     assert made.memo(reach_of).total < RULE.path
     assert made.memo(loss_course).gained < RULE.learned
     assert len(verdict(made)) == fires
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("width", "lr"), [(2048, 1e-3), (1024, 2e-3), (512, 4e-3)])
+def test_the_experiment_clears_a_wide_net_that_took_short_steps_to_the_noise(width, lr, seed):
+    """From its path alone it would be accused."""
+    verdicts = []
+    for probes in ("auto", "off"):
+        torch.manual_seed(seed)
+        x, y, _, _ = table("diabetes", seed)
+        y = y + 2 * torch.randn(y.shape)
+        model = nn.Sequential(nn.Linear(10, width), nn.ReLU(), nn.Linear(width, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr)
+        with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": probes}) as watch:
+            for _ in range(600):
+                rows = torch.randint(len(x), (64,))
+                optimizer.zero_grad()
+                nn.functional.mse_loss(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+        verdicts.append(bool(verdict(watch.record)))
+    assert verdicts == [False, True]
 
 
 def test_fires_under_a_watch():

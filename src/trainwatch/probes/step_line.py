@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,27 +15,44 @@ from trainwatch.probes.isolation import CannotIsolate, untouched
 KIND = "step_line"
 QUANTITIES = ("step_line",)
 # In steps of the optimiser; those beyond the fourth are tried as long as the loss goes on falling.
-LENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, *(4.0 * 2**k for k in range(1, 11)))
-ALWAYS = 6
+LENGTHS = (0.0, 1 / 64, 1 / 16, 0.25, 0.5, 1.0, 2.0, 4.0, *(4.0 * 2**k for k in range(1, 11)))
+ALWAYS = LENGTHS.index(4.0) + 1
 
 
 def measure(bench: Bench) -> None:
-    """On copies, take one step from each held batch and measure the loss of the other batches along it.
+    """On copies, leave each held batch out in turn, take a step from the others and measure its loss along the step.
 
-    A row of `step_line` has the mean loss at each of `LENGTHS`, and the standard error of its change from length 0
-    over the batches that steps were taken from; what was not tried is absent.
+    A row of `step_line` has a line for each of `LENGTHS`: the length, the mean loss there, and the standard error of
+    its change from length 0 over the batches. Losses that were not tried are absent.
     """
     batches = bench.batches("train")
     if len(batches) < 2:
         raise CannotIsolate("fewer than two batches are held: a step from one cannot be tried on another")
-    lines = np.array([_line(bench, batch, [b for b in batches if b is not batch]) for batch in batches])
+    lines = np.array([_line(bench, Together([b for b in batches if b is not left]), left) for left in batches])
     changes = lines - lines[:, :1]
     error = changes.std(0, ddof=1) / len(lines) ** 0.5
-    bench.record.append("step_line", "train", bench.step, np.stack([lines.mean(0), error], 1))
+    bench.record.append("step_line", "train", bench.step, np.stack([LENGTHS, lines.mean(0), error], 1))
 
 
-def _line(bench: Bench, source: Batch, others: Sequence[Batch]) -> list[float]:
-    """Mean loss of the other batches at each length of the step from one batch."""
+@dataclass(frozen=True)
+class Together:
+    """Several batches as one, whose loss is the mean of theirs: a step from them is less noisy than from one."""
+
+    batches: Sequence[Batch]
+
+    @property
+    def samples(self) -> int:
+        return self.batches[0].samples  # of one: what a loss is multiplied by does not change
+
+    def predict(self, model: nn.Module) -> torch.Tensor:
+        return self.loss(model)
+
+    def loss(self, model: nn.Module) -> torch.Tensor:
+        return torch.stack([batch.loss(model).mean() for batch in self.batches]).mean()
+
+
+def _line(bench: Bench, source: Batch, judge: Batch) -> list[float]:
+    """Loss of one batch at each length of the step from another."""
     with bench.learner(further=3) as (model, optimizer):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         start = [p.detach().clone() for p in parameters]
@@ -44,17 +62,8 @@ def _line(bench: Bench, source: Batch, others: Sequence[Batch]) -> list[float]:
         for n, length in enumerate(LENGTHS):
             if n > ALWAYS and not losses[-1] < losses[-2]:
                 break
-            with torch.no_grad():
+            with untouched(bench.device), torch.no_grad():  # always with the same random numbers
                 for parameter, origin, direction in zip(parameters, start, step, strict=True):
                     parameter.copy_(origin + length * direction)
-            losses.append(_mean_loss(model, others, bench.device))
+                losses.append(float(judge.loss(model).mean()))
     return losses + [np.nan] * (len(LENGTHS) - len(losses))
-
-
-def _mean_loss(model: nn.Module, batches: Sequence[Batch], device: torch.device) -> float:
-    """Mean over batches, always with the same random numbers: each loss leaves them as they were."""
-    losses = []
-    for batch in batches:
-        with untouched(device), torch.no_grad():
-            losses.append(batch.loss(model).detach().mean())
-    return float(torch.stack(losses).mean())

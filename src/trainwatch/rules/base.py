@@ -74,6 +74,13 @@ class Rule(ABC):
         """Experiments that would sharpen the verdict on this record."""
         return ()
 
+    def fires(self, record: RunRecord) -> bool:
+        """Whether the rule finds its fault, as far as it can judge the record."""
+        try:
+            return any(True for _ in self.check(record))
+        except NotChecked:
+            return False
+
     def diagnose(self, summary: str, *, margin: float, **fields: Any) -> Diagnosis:
         """A diagnosis under this rule's name; `fields` are those of `Diagnosis`."""
         fields.setdefault("severity", self.severity)

@@ -1,27 +1,46 @@
-"""Remedies for steps that are too long (TW302, TW304, TW601, TW603, TW604)."""
+"""Remedies for steps that are too long (TW302, TW304, TW601, TW603, TW604), and what came of trying other lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainwatch.diagnosis import Remedy
+from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.symptoms.gradients import gradients_of, learning_rate
+from trainwatch.symptoms.step_line import StepLine, step_line
 
 UPDATE = 0.01  # of the weights' length: a sane step
+SURE = 2.0  # standard errors
 
 
 def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> Iterator[Remedy]:
     """A lower rate, warm-up and clipping, for an update of `ratio` times the weights' length at a step."""
     gradients = record.memo(gradients_of)
     assert gradients is not None
+    proposed, line = rate * UPDATE / ratio, shorter_is_better(record)
     reason = f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}."
-    yield lower_rate(gradients.optimizer["type"], rate, rate * UPDATE / ratio, reason)
+    if line is not None and line.rate * line.best < proposed:
+        proposed = line.rate * line.best
+        reason = f"Tried on other batches, the step after {line.step} did best at {line.best:g} times its length."
+    yield lower_rate(gradients.optimizer["type"], rate, proposed, reason)
     yield remedy("warm-up", steps=max(10, record.steps // 20))
     if (typical := gradients.typical_before(step + 1)) is not None:
         reason = f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it."
         yield clipping(record, typical, reason)
+
+
+def shorter_is_better(record: RunRecord) -> StepLine | None:
+    """The line along a step that did better at a part of its length, beyond noise; None where it was not tried."""
+    line = record.memo(step_line)
+    return line if line is not None and 0 < line.best < 1 and line.fall > SURE * line.error else None
+
+
+def tried_lengths(line: StepLine | None, threshold: float) -> Iterator[Evidence]:
+    """What came of steps of other lengths, if they were tried."""
+    if line is not None:
+        yield Evidence("the coming step does best at so many times its length", line.best, threshold, step=line.step,
+                       note="on held batches that it was not computed from")  # fmt: skip
 
 
 def shorter_step(record: RunRecord, step: int, ratio: float) -> Remedy:

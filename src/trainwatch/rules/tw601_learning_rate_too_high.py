@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import NotChecked, Rule, always, not_later
-from trainwatch.rules.step_remedies import shorter_steps
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
+from trainwatch.rules.step_remedies import shorter_is_better, shorter_steps, tried_lengths
 from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
@@ -41,7 +41,8 @@ class LearningRateTooHigh(Rule):
     less than `learned` counts.
 
     ## Remedies
-    `lower-learning-rate` to where an update is a hundredth of the weights; `warm-up`; `gradient-clipping`.
+    `lower-learning-rate` to where an update is a hundredth of the weights, or to where shorter steps were tried and did
+    better; `warm-up`; `gradient-clipping`.
 
     ## Not a fault when
     The loss recovers: noise, warm-up, restarts and single spikes are no fault. A gradient that is amplified in the
@@ -73,6 +74,11 @@ class LearningRateTooHigh(Rule):
     good: float = 0.9
     amplified: float = 2.0
     min_steps: int = 30
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Try shorter steps where those taken seem too long: how long they may be."""
+        if self.fires(record):
+            yield ProbeRequest("step_line", reason="how long a step may be", priority=0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the loss with its start and its best, and the update with the weights."""
@@ -107,6 +113,7 @@ class LearningRateTooHigh(Rule):
                 Evidence("update over weights", ratio, self.update, step=step, note=f"{kind}, lr {rate:.3g}"),
                 Evidence("loss at the end", course.end, course.bound(self.learned), where=course.stream),
                 Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
+                *tried_lengths(shorter_is_better(record), 1.0),
             ),
             remedies=tuple(shorter_steps(record, rate, ratio, step)),
         )
@@ -129,13 +136,9 @@ class LearningRateTooHigh(Rule):
             onset_step=0,
             evidence=(
                 Evidence("mean update over weights", mean, self.sustained, step=int(course.steps[-1])),
-                Evidence(
-                    "share of the loss that training removed",
-                    gained,
-                    fair,
-                    where=course.stream,
-                    note="the lesser of training and validation",
-                ),
+                Evidence("share of the loss that training removed", gained, fair, where=course.stream,
+                         note="the lesser of training and validation" if mean >= self.huge else ""),
+                *tried_lengths(shorter_is_better(record), 1.0),
             ),
             remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
-        )
+        )  # fmt: skip

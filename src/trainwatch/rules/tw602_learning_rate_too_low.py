@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,17 +11,21 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.gradients import learning_rates
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import rate_is_steady, training_trend
+from trainwatch.symptoms.step_line import StepLine, step_line
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
 STARTED = 0.1  # share of the loss of a constant guess: less is no fall
 LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
+LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
+SURE = 2.0  # standard errors
 RESTS = 0.3  # of what was gained: a loss that would gain less in as many steps again has come to rest
 
 
@@ -40,7 +44,8 @@ class LearningRateTooLow(Rule):
     ## How it is measured
     Each update is at most rate times gradient for SGD (over 1 - momentum), and about the rate for each weight of
     Adam's kin, from `grad_norm` and `lr`. Their sum bounds the path, whatever its turns. In sound trainings it is 2 to
-    60 times the weights. Judged at the end of runs of at least `steps` steps.
+    60 times the weights. Judged at the end of runs of at least `steps` steps. The experiment is to go on along the step
+    that comes next: where a step of `enough` times its length is no better for other batches, it is long enough.
 
     ## Remedies
     `higher-learning-rate`, by the factor that this run lacks.
@@ -65,6 +70,13 @@ class LearningRateTooLow(Rule):
     learned: float = 0.7
     good: float = 0.9
     steps: int = 20
+    enough: float = 8.0
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Try longer steps where those taken may be too short."""
+        course, reach = record.memo(loss_course), record.memo(reach_of)
+        if course is not None and reach is not None and reach.total < USUAL and course.gained < self.good:
+            yield ProbeRequest("step_line", reason="whether longer steps would be better", priority=1.0)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         if not record.facts.get("run", {}).get("finished"):
@@ -74,16 +86,21 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
+        line = _tried(record, reach)
+        if line is not None and line.best < self.enough:
+            return  # steps are long enough
         unfinished = _still_rising(record) and reach.total < USUAL and bool(np.isfinite(course.end))
         if unfinished and course.gained < self.good:
-            yield self._found(course, reach, "the rate was still rising when the run ended", self.good)
+            yield self._found(course, reach, line, "the rate was still rising when the run ended", self.good)
             return
         if reach.total >= self.path or reach.total >= self.each * reach.steps:
             return
         if course.gained >= self.learned or not np.isfinite(course.end) or self._settled(record, course):
             return
+        if line is not None and line.fall < SURE * line.error:
+            return  # nothing that longer steps would gain
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
-        yield self._found(course, reach, what, self.learned)
+        yield self._found(course, reach, line, what, self.learned)
 
     def _settled(self, record: RunRecord, course: LossCourse) -> bool:
         """The loss fell and came to rest: steps were long enough for what there is to learn."""
@@ -91,10 +108,11 @@ class LearningRateTooLow(Rule):
         rest = trend is not None and trend.gains_less_than(RESTS * gained, of=abs(course.reference), steps=1.0)
         return gained > STARTED and rest and rate_is_steady(record)
 
-    def _found(self, course: LossCourse, reach: Reach, what: str, learned: float) -> Diagnosis:
+    def _found(self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float) -> Diagnosis:
         kind = "plain" if reach.optimizer in PLAIN else "adaptive"
         most = max(HIGHEST[kind], 3 * reach.rate)
         rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
+        rate = min(rate, line.rate * line.best) if line is not None else rate
         proposed = f"{rate:.1g}"
         return self.diagnose(
             f"with a learning rate of at most {reach.rate:.3g} {what}; the loss went {course.story}",
@@ -105,12 +123,20 @@ class LearningRateTooLow(Rule):
                          note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
                 Evidence("share of the loss that training removed", course.gained, learned, where=course.stream,
                          step=int(course.steps[-1])),
+                *tried_lengths(line, self.enough),
             ),
             remedies=(
                 remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=proposed,
                        path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}"),
             ),
         )  # fmt: skip
+
+
+def _tried(record: RunRecord, reach: Reach) -> StepLine | None:
+    """The line along the last step, if that was about as long as the others."""
+    line = record.memo(step_line)
+    late = line is not None and line.step >= LATE * record.steps and line.rate >= KEPT * reach.rate
+    return line if late else None
 
 
 def _still_rising(record: RunRecord) -> bool:
