@@ -14,7 +14,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.rules.depth_remedies import reinitialise
-from trainwatch.symptoms.gradients import before_normalisation, gain_of
+from trainwatch.symptoms.gradients import before_normalisation, gain_of, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
 
@@ -29,10 +29,11 @@ class BadInitialisation(Rule):
     """The weights begin where training can hardly start from.
 
     ## Symptom
-    At least half of the weight layers, two in a row among them, hold one and the same number. Or the median gain of the
-    layers is above `large` with a first loss `wild` times that of chance, or above twice `large` with one of `raised`
-    times that; or it is below `small`; or the gain of a recurrent weight is above `large`, whatever the first loss. And
-    less than `learned` of the loss of a constant guess is gone at the end, in training or in validation.
+    More than half of the weight layers, two in a row among them, hold one and the same number. Or the median gain of
+    the layers is above `large` with a first loss `wild` times that of chance, or above twice `large` with one of
+    `raised` times that (`wild` in a regression); or it is below `small`; or the gain of a recurrent weight is above
+    `large`, whatever the first loss. And less than `learned` of the loss of a constant guess is gone at the end, in
+    training or in validation.
 
     ## Why it hurts
     Units that begin equal get equal gradients and stay equal: a layer is then worth one unit. A gain far above 1
@@ -48,8 +49,8 @@ class BadInitialisation(Rule):
     `reinitialise`, with the present and the proposed deviation.
 
     ## Not a fault when
-    The run learns all the same: pretrained weights, a linear model, a last layer, an adapter or a residual branch that
-    begins at zero on purpose.
+    The run learns all the same: pretrained weights, a last layer, an adapter or residual branches that begin at zero on
+    purpose, half of all layers at most. A linear model has a single minimum, wherever it begins.
 
     ## Sources
     §9; Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010); He et
@@ -74,6 +75,8 @@ class BadInitialisation(Rule):
         course, weights = record.memo(loss_course), _weights(record)
         if course is None or not weights:
             raise NotChecked("no weight of a layer was seen at the start")
+        if weight_layers(record) < 2:  # which gets to its best from wherever it begins
+            return
         finished = record.facts.get("run", {}).get("finished")
         if record.steps < (self.steps if finished or not math.isfinite(course.end) else 10 * self.steps):
             raise NotChecked(f"only {record.steps} steps were seen: too few to tell whether they led anywhere")
@@ -85,9 +88,12 @@ class BadInitialisation(Rule):
         spread = [gain_of(w) for w, is_equal in zip(weights, alike, strict=True) if not is_equal and w["numel"] > 1]
         gain = float(np.median(spread)) if spread else math.nan  # of those that begin with a spread at all
         start = course.start / course.chance if course.chance else None
-        twice_too_large = gain > 2 * self.large and (start is None or start > self.raised)
+        raised = (
+            self.wild if record.facts.get("task") == "regression" else self.raised
+        )  # a squared loss goes up at once
+        twice_too_large = gain > 2 * self.large and (start is None or start > raised)
         # Units stay equal only where what they are given and what they give to are equal too.
-        if 2 * len(equal) >= len(weights) and any(a and b for a, b in pairwise(alike)):
+        if 2 * len(equal) > len(weights) and any(a and b for a, b in pairwise(alike)):
             value = "zero" if not any(w["norm"] for w in equal) else "one number"
             what = f"all entries are {value}, so all units of a layer stay equal"
             yield self._found(course, equal, float(np.median([gain_of(w) for w in equal])), self.small, gained, what)
