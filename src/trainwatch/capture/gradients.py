@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.device_time import DeviceTime
 
 ABSENT = -1.0  # in the ring: the parameter had no gradient (NaN would read as a gradient that is not finite)
 Rows = Callable[[NDArray[Any], NDArray[Any]], None]  # steps (n,), norms (n, P)
@@ -59,14 +60,21 @@ class GradientRing:
         """Forget a measured row whose step was skipped."""
         self._measured = False
 
-    def flush(self, reads: DeferredReads, deliver: Rows) -> None:
-        """Send the rows kept so far on their way to the host, and start again with a fresh buffer."""
+    def flush(self, reads: DeferredReads, deliver: Rows, spent: Callable[[float], None]) -> None:
+        """Send the rows kept so far on their way to the host, and start again with a fresh buffer.
+
+        Args:
+            reads: Where they are read from the device.
+            deliver: Called with them when they have arrived.
+            spent: Called with the seconds that measuring them took on devices of a queue of their own.
+        """
         if not self._steps:
             return
         steps, n = np.asarray(self._steps, np.int64), len(self._steps)
         self._steps = []
         columns = [part.columns for part in self._parts]
         width = len(self.parameters)
+        times = [part.time for part in self._parts]
 
         def arrived(blocks: list[NDArray[Any]]) -> None:
             norms = np.empty((n, width), np.float32)
@@ -76,6 +84,7 @@ class GradientRing:
             norms[~np.isfinite(norms)] = np.inf
             norms[absent] = np.nan
             deliver(steps, norms)
+            spent(n * sum(time.seconds() for time in times))
 
         # A row measured but not committed (between backward and step) belongs to the next buffer.
         reads.read([part.take(n, keep_next=self._measured) for part in self._parts], arrived)
@@ -97,8 +106,16 @@ class _DevicePart:
     def _renew(self) -> None:
         self._ring = torch.full((self.rows, len(self.columns)), ABSENT, device=self.device)
         self._row = self._ring.unbind(0)  # views made once: a row costs no operation when it is written
+        self.time = DeviceTime(self.device)  # of the first row, for all
 
     def measure(self, row: int, scale: torch.Tensor | None) -> None:
+        if row:
+            self._measure(row, scale)
+        else:
+            with self.time.around():
+                self._measure(row, scale)
+
+    def _measure(self, row: int, scale: torch.Tensor | None) -> None:
         gradients = [p.grad for p in self.parameters]
         norms: Sequence[torch.Tensor] = ()
         if self._complete:

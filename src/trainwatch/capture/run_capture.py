@@ -483,7 +483,11 @@ class RunCapture:
         provenance = {"before_clipping": True, "unscaled": True, "scope": "process"}
         for key, ring in self._rings.items():
             put = functools.partial(self.record.append, "grad_norm", key, provenance=provenance)
-            ring.flush(self.reads, lambda steps, norms, put=put: put(steps, norms))  # type: ignore[misc]
+            ring.flush(self.reads, lambda steps, norms, put=put: put(steps, norms), self._spent_on_device)  # type: ignore[misc]
+
+    def _spent_on_device(self, seconds: float) -> None:
+        if seconds:
+            self.containment.seconds["gradients, on the device"] += seconds
 
     @contained("losses")
     def _flush_losses(self) -> None:
