@@ -149,6 +149,34 @@ def test_what_cannot_be_isolated_is_left_alone_and_the_reason_is_told(kind, reas
     assert not callback.record.faults
 
 
+class Validating(Plain):
+    def forward(self, x):
+        return self.net(x)
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+
+def test_validation_batches_of_a_trainer_are_held_where_the_module_calls_itself():
+    module, callback = Validating(), trainwatch.TrainWatch(settings={"quiet": True, "strict": True})
+    held = []
+
+    class Look(L.Callback):
+        def on_train_epoch_end(self, trainer, watched):
+            held.append(callback._monitor.capture.held.batches("val"))
+
+    data = DataLoader(TensorDataset(torch.randn(64, 4), torch.randint(0, 3, (64,))), 8)
+    trainer = L.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[callback, Look()],
+    )  # fmt: skip
+    trainer.fit(module, data, data)
+    assert [b.step for b in held[-1]] == [16] * 4
+    module.eval()
+    expected = F.cross_entropy(module.net(held[-1][0].args[0]), held[-1][0].target)
+    torch.testing.assert_close(held[-1][0].loss(module), expected)
+
+
 def test_whatever_is_not_plain_of_the_trainer_is_refused():
     class Looking(Plain):
         def training_step(self, batch, index):

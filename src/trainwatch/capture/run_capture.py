@@ -222,10 +222,10 @@ class RunCapture:
 
     def _held_kind(self) -> str | None:
         """The kind that the batch of the forward pass that just ended is to be held as; None for most."""
-        if len(self.models) != 1 or self.stage is not None:  # a trainer tells by `note_batch`
+        if len(self.models) != 1 or self.stage not in (None, VALIDATE):
             return None
-        if torch.is_grad_enabled():
-            return TRAIN_BATCH if self.held.wants_training() else None
+        if torch.is_grad_enabled():  # a trainer tells by `note_batch`
+            return TRAIN_BATCH if self.stage is None and self.held.wants_training() else None
         return VAL_BATCH if self.validation.batches < SLOTS else None
 
     @contained("held batches")
