@@ -25,7 +25,7 @@ class _Module(lightning.LightningModule):
         if self.scenario.loop.train_mode == "eval":
             self.model.eval()
         x, y = batch
-        return self.loss_fn(self.model(x), y)
+        return training.penalised(self.loss_fn(self.model(x), y), self.scenario.loss, self.model)
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
         if self.scenario.loop.val_mode == "train":
@@ -49,7 +49,8 @@ def run(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.S
             max_epochs=loop.epochs,
             max_steps=loop.steps or -1,
             accumulate_grad_batches=loop.accumulate,
-            gradient_clip_val=loop.clip or None,
+            gradient_clip_val=loop.clip or loop.clip_value or None,
+            gradient_clip_algorithm="value" if loop.clip_value else None,
             callbacks=[callback],
             accelerator="cpu",
             logger=False,

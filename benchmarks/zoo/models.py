@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from benchmarks.zoo import gated
 from benchmarks.zoo.data import Sets
 from benchmarks.zoo.scenario import Model, ScenarioError
 
@@ -26,14 +27,14 @@ NORMS: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]] 
 
 
 class Residual(nn.Module):
-    """A block added to its input."""
+    """A block added to its input, times a constant."""
 
-    def __init__(self, *block: nn.Module) -> None:
+    def __init__(self, *block: nn.Module, factor: float) -> None:
         super().__init__()
-        self.block = nn.Sequential(*block)
+        self.block, self.factor = nn.Sequential(*block), factor
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.block(x)
+        return x + self.factor * self.block(x)
 
 
 class Unregistered(nn.Module):
@@ -96,6 +97,7 @@ def build(spec: Model, sets: Sets) -> nn.Module:
         raise ScenarioError(f"there is no model kind {spec.kind!r}; known are {', '.join(KINDS)}")
     model = KINDS[spec.kind](spec, sets, spec.outputs or sets.outputs)
     _initialise(model, spec)
+    gated.begin(model, spec)
     if spec.zero_last:
         last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
         nn.init.zeros_(last.weight)
@@ -119,11 +121,12 @@ def _between(spec: Model, width: int, image: bool) -> list[nn.Module]:
 def _mlp(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     inputs = math.prod(sets.x_train.shape[1:])
     layers: list[nn.Module] = [nn.Flatten()] if sets.x_train.ndim > 2 else []
+    linear = {"glu": gated.glu, "highway": gated.Highway}.get(spec.kind, nn.Linear)
     if spec.input_norm:
         layers.append(nn.BatchNorm1d(inputs))
     for width in spec.hidden:
-        block = [nn.Linear(inputs, width), *_between(spec, width, False)]
-        layers += [Residual(*block)] if spec.residual and width == inputs else block
+        block = [linear(inputs, width), *_between(spec, width, False)]
+        layers += [Residual(*block, factor=spec.branch)] if spec.residual and width == inputs else block
         inputs = width
     head = [nn.Linear(inputs, outputs), *([LAST[spec.last]()] if spec.last != "none" else [])]
     if spec.unregistered:
@@ -138,7 +141,8 @@ def _cnn(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     before = 1
     for i, width in enumerate(spec.hidden):
         block = [nn.Conv2d(before, width, 3, padding=1), *_between(spec, width, True)]
-        layers += [Residual(*block)] if spec.residual and width == before else block
+        block += [gated.SqueezeExcite(width)] if spec.kind == "squeeze_excite" else []
+        layers += [Residual(*block, factor=spec.branch)] if spec.residual and width == before else block
         layers += [nn.MaxPool2d(2)] if i < 2 else []
         before = width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, outputs)]
@@ -163,6 +167,10 @@ def _autoencoder(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(widths[-1], inputs), *([LAST[spec.last]()] if spec.last != "none" else []))
 
 
+def _attention(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return gated.Attention(sets.x_train.shape[1], sets.x_train.shape[2], spec.hidden[0], outputs)
+
+
 KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
     "mlp": _mlp,
     "cnn": _cnn,
@@ -171,6 +179,10 @@ KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
     "lstm": _recurrent,
     "transformer": _transformer,
     "autoencoder": _autoencoder,
+    "glu": _mlp,
+    "highway": _mlp,
+    "squeeze_excite": _cnn,
+    "attention": _attention,
     "gan": _mlp,  # the discriminator; see `zoo.gan`
 }
 

@@ -21,6 +21,11 @@ HALVES = ("tuning", "held_out")
 SEEDS = (0, 1, 2)
 
 
+def _later(value: Any) -> Any:
+    """A field that came when records were stored already: where it is not said, their fingerprints stay as they are."""
+    return field(default_factory=lambda: value, metadata={"later": True})
+
+
 class ScenarioError(ValueError):
     """A scenario's file cannot be used; the text names the file and the remedy."""
 
@@ -86,6 +91,10 @@ class Model:
         pretrained: Epochs that it is trained before the watch begins.
         unregistered: The hidden layers are held in a plain list.
         compiled: Through `torch.compile`.
+        branch: Factor on what a residual block adds to its input.
+        gate_bias: Gate -> its first bias: ``input``, ``forget``, ``output`` (LSTM), ``reset``, ``update`` (GRU),
+            ``gate`` (GLU, squeeze-excite, highway).
+        gate_gain: Factor on the first weights from which gates are computed, or the queries and keys of attention.
     """
 
     kind: str = "mlp"
@@ -104,6 +113,9 @@ class Model:
     pretrained: int = 0
     unregistered: bool = False
     compiled: bool = False
+    branch: float = _later(1.0)
+    gate_bias: Mapping[str, float] = _later({})
+    gate_gain: float = _later(1.0)
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,7 @@ class Loss:
         smoothing: Label smoothing.
         weights: ``none`` or ``inverse`` (per class, inverse frequency).
         shape: Of targets that are no class indices: ``column`` (N, 1), ``flat`` (N,) or ``one_hot`` (N, classes).
+        l1: Factor on the sum of all absolute weights, which the loop adds to the training loss.
     """
 
     name: str = "cross_entropy"
@@ -123,6 +136,7 @@ class Loss:
     smoothing: float = 0.0
     weights: str = "none"
     shape: str = "column"
+    l1: float = _later(0.0)
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ class Optimizer:
         parameters: ``all``; ``trainable``: those that require gradients; ``head`` or ``body`` alone; ``stale``: those
             of a copy of the model; ``stale_head``: the last layer was replaced after the optimiser was made.
         schedule: ``none``, ``cosine``, ``linear`` (decay to zero), ``warmup``, ``restarts`` or ``step``.
+        rates: How the names of parameters begin -> factor on their rate; each is a group of its own.
     """
 
     name: str = "Adam"
@@ -143,6 +158,7 @@ class Optimizer:
     weight_decay: float = 0.0
     parameters: str = "all"
     schedule: str = "none"
+    rates: Mapping[str, float] = _later({})
 
 
 @dataclass(frozen=True)
@@ -160,6 +176,7 @@ class Loop:
         validate: Every how many epochs; 0 for never.
         accumulate: Batches in a step.
         clip: Largest norm of the gradient; 0 for none.
+        clip_value: Largest entry of the gradient; 0 for none.
         patience: Passes without improvement after which it stops; 0 for none.
         restore: The weights of the best pass are restored at the end.
         framework: ``pytorch`` or ``lightning``.
@@ -178,6 +195,7 @@ class Loop:
     patience: int = 0
     restore: bool = False
     framework: str = "pytorch"
+    clip_value: float = _later(0.0)
 
 
 PARTS = {"data": Data, "model": Model, "loss": Loss, "optimizer": Optimizer, "loop": Loop}
@@ -215,8 +233,14 @@ class Scenario:
     @property
     def fingerprint(self) -> str:
         """Changes with anything that changes the training."""
-        text = json.dumps({part: asdict(getattr(self, part)) for part in PARTS}, sort_keys=True)
+        text = json.dumps({part: told(getattr(self, part)) for part in PARTS}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def told(part: Any) -> dict[str, Any]:
+    """The words of a part that make up its fingerprint."""
+    unsaid = {f.name for f in fields(part) if f.metadata.get("later") and getattr(part, f.name) == f.default_factory()}
+    return {name: value for name, value in asdict(part).items() if name not in unsaid}
 
 
 def scenarios(half: str | None = None, *families: str) -> list[Scenario]:
@@ -269,13 +293,13 @@ def _scenarios(half: str, family: str, found: dict[str, Any]) -> Iterator[Scenar
         for form, changes in forms.items():
             _known(changes, {*PARTS, *(("truth", "also", "every") if planted else ())}, form)
             changed = {part: _overlaid(parts[part], changes.get(part, {}), part) for part in PARTS}
-            told = {
+            claims = {
                 "truth": tuple(changes.get("truth", truth)),
                 "also": tuple(changes.get("also", found.get("also", ()))),
                 "every": bool(changes.get("every", found.get("every", False))),
             }
             yield replace(base, form=form, planted=planted, repaired=not planted and base.repaired, **changed,
-                          **(told if planted else {}))  # fmt: skip
+                          **(claims if planted else {}))  # fmt: skip
 
 
 def _overlaid(default: Any, changes: Mapping[str, Any], part: str) -> Any:

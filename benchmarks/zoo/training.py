@@ -21,6 +21,7 @@ from benchmarks.zoo import gan
 from benchmarks.zoo.data import Sets, load
 from benchmarks.zoo.models import build
 from benchmarks.zoo.scenario import Loss, Scenario, ScenarioError
+from benchmarks.zoo.scenario import Optimizer as Spec
 from benchmarks.zoo.store import path_of, save
 from trainwatch.record import RunRecord
 
@@ -102,6 +103,11 @@ def criterion(spec: Loss, sets: Sets) -> nn.Module:
     return LOSSES[spec.name](**options)
 
 
+def penalised(loss: Tensor, spec: Loss, model: nn.Module) -> Tensor:
+    """A training loss and, where the scenario has it, an L1 term over all parameters."""
+    return loss + spec.l1 * sum(p.abs().sum() for p in model.parameters()) if spec.l1 else loss
+
+
 def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimizer, lr_scheduler.LRScheduler | None]:
     """The optimiser of a scenario and its schedule over that many steps."""
     spec = scenario.optimizer
@@ -120,7 +126,7 @@ def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimiz
             *copy.deepcopy(layers[-1]).parameters(),
         ],
     }
-    chosen = getattr(torch.optim, spec.name)(list(parameters[spec.parameters]()), **options)
+    chosen = getattr(torch.optim, spec.name)(_groups(spec, model, list(parameters[spec.parameters]())), **options)
     third = max(1, steps // 3)
     schedules: dict[str, Callable[[], lr_scheduler.LRScheduler | None]] = {
         "none": lambda: None,
@@ -131,6 +137,18 @@ def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimiz
         "step": lambda: lr_scheduler.StepLR(chosen, third, 0.1),
     }
     return chosen, schedules[spec.schedule]()
+
+
+def _groups(spec: Spec, model: nn.Module, parameters: list[Tensor]) -> list[Any]:
+    """The parameters, those with a rate of their own in groups of their own."""
+    if not spec.rates:
+        return parameters
+    named = {id(p): name for name, p in model.named_parameters()}
+    groups: dict[float, list[Tensor]] = {}
+    for p in parameters:
+        factor = next((f for start, f in spec.rates.items() if named[id(p)].startswith(start)), 1.0)
+        groups.setdefault(factor, []).append(p)
+    return [{"params": some, "lr": factor * spec.lr} for factor, some in groups.items()]
 
 
 def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader[Any]]:
@@ -162,12 +180,14 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
             for i, (x, y) in enumerate(train_loader):
                 if loop.zero_grad == "before" and i % loop.accumulate == 0:
                     optim.zero_grad()
-                loss = loss_fn(model(x), y) / loop.accumulate
+                loss = penalised(loss_fn(model(x), y), scenario.loss, model) / loop.accumulate
                 loss.backward()
                 if (i + 1) % loop.accumulate:
                     continue
                 if loop.clip:
                     nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
+                if loop.clip_value:
+                    nn.utils.clip_grad_value_(model.parameters(), loop.clip_value)
                 if loop.zero_grad == "between":
                     optim.zero_grad()
                 optim.step()

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.zoo.scenario import HALVES, ScenarioError, read_family, scenarios
+from benchmarks.zoo.scenario import HALVES, Model, ScenarioError, read_family, scenarios, told
 from catalogue import NAMES
 from trainwatch.diagnosis import Severity
 from trainwatch.rules import all_rules
@@ -52,8 +52,15 @@ def test_what_changes_the_training_changes_the_fingerprint(tmp_path):
     assert marks == {s.fingerprint for s in read(tmp_path, FAULTY.replace('"Softmax twice."', '"In other words."'))}
 
 
+def test_words_that_came_later_count_where_they_are_said_alone():
+    assert {"hidden", "kind"} <= set(told(Model()))  # words of the first day count at their defaults too
+    assert not {"branch", "gate_bias", "gate_gain"} & set(told(Model()))
+    assert told(Model(branch=0.5))["branch"] == 0.5
+    assert told(Model(gate_bias={"forget": 1.0}))["gate_bias"] == {"forget": 1.0}
+
+
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("nothing = 1", "unknown key 'nothing'"),
         ('truth = ["TW703"]', "summary"),
@@ -67,10 +74,10 @@ def test_what_changes_the_training_changes_the_fingerprint(tmp_path):
         ("summary = ", "twice.toml"),
     ],
 )
-def test_errors_name_the_file_and_the_remedy(tmp_path, text, told):
+def test_errors_name_the_file_and_the_remedy(tmp_path, text, expected):
     with pytest.raises(ScenarioError, match=r"twice\.toml") as error:
         read(tmp_path, text)
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_unknown_families_are_told_with_the_nearest_name():
@@ -80,10 +87,10 @@ def test_unknown_families_are_told_with_the_nearest_name():
 
 @pytest.mark.parametrize("half", HALVES)
 def test_each_half_has_a_faulty_family_for_every_rule_that_finds_faults(half):
-    told = {code for s in scenarios(half) for code in s.truth}
+    named = {code for s in scenarios(half) for code in s.truth}
     judges = {code for code, rule in all_rules().items() if code != "TW709" and rule.severity > Severity.INFO}
-    assert not judges - told, "rules without a family"
-    assert not told - set(NAMES), "families whose code is not in the catalogue"
+    assert not judges - named, "rules without a family"
+    assert not named - set(NAMES), "families whose code is not in the catalogue"
 
 
 def test_the_zoo_is_large_and_balanced():

@@ -1,0 +1,57 @@
+"""What the loop does with rates of groups, an L1 term and limits on gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.zoo import training
+from benchmarks.zoo.scenario import Data, Loop, Loss, Optimizer, scenarios
+from benchmarks.zoo.training import optimizer, penalised, run
+
+SOUND = next(s for s in scenarios("tuning", "healthy_digits") if s.form == "base")
+SHORT = replace(
+    SOUND,
+    data=Data(train=64, val=64),
+    optimizer=Optimizer(name="SGD", lr=1.0),
+    loop=Loop(epochs=1, batch=32, clip_value=1e-3),
+)
+
+
+def test_parameters_whose_names_begin_alike_get_a_rate_of_their_own():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 1))
+    words = Optimizer(name="SGD", lr=0.5, rates={"0.": 0.1, "2.bias": 0.0})
+    chosen, _ = optimizer(replace(SOUND, optimizer=words), model, 10)
+    rates = {id(p): group["lr"] for group in chosen.param_groups for p in group["params"]}
+    got = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert got == pytest.approx(
+        {"0.weight": 0.05, "0.bias": 0.05, "1.weight": 0.5, "1.bias": 0.5, "2.weight": 0.5, "2.bias": 0.0}
+    )
+
+
+def test_the_l1_term_is_the_sum_of_absolute_weights():
+    model, loss = nn.Linear(2, 1, bias=False), torch.tensor(1.0)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, -4.0]]))
+    assert penalised(loss, Loss(l1=0.1), model).item() == pytest.approx(1.7)
+    assert penalised(loss, Loss(), model) is loss  # the watch must see the criterion's own tensor
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "lightning"])
+def test_no_entry_moves_by_more_than_its_limit(framework, monkeypatch):
+    seen, threads, built = [], torch.get_num_threads(), training.build
+
+    def noted(*words):
+        model = built(*words)
+        seen.extend((model, nn.utils.parameters_to_vector(model.parameters()).detach().clone()))
+        return model
+
+    monkeypatch.setattr(training, "build", noted)
+    try:
+        run(replace(SHORT, loop=replace(SHORT.loop, framework=framework)), 0)
+    finally:
+        torch.set_num_threads(threads)
+    model, before = seen
+    moved = (nn.utils.parameters_to_vector(model.parameters()) - before).abs().max().item()
+    assert 1e-3 < moved <= 2e-3 * (1 + 1e-3)  # two steps of rate 1
