@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,11 +44,20 @@ class Governor:
         mode: ``auto`` (what the rules ask for, within the budget), ``off``, ``all`` (every kind each time, whatever it
             costs), or kind -> every how many optimiser steps.
         kinds: Kinds that can be run.
+        at_end: Those that run in the round at the end alone, unless the mode says otherwise.
+        steps: Kind -> about how many training steps one time is worth: what it will cost before it ever ran.
     """
 
-    def __init__(self, mode: str | Mapping[str, int], kinds: Iterable[str]) -> None:
-        self._mode = mode
+    def __init__(
+        self,
+        mode: str | Mapping[str, int],
+        kinds: Iterable[str],
+        at_end: Collection[str] = (),
+        steps: Mapping[str, int] | None = None,
+    ) -> None:
+        self._mode, self._at_end, self._steps = mode, at_end, steps or {}
         self.accounts = {kind: Account() for kind in kinds}
+        self.step_seconds = 0.0  # what a training step takes, as the caller tells
 
     def due(self, requests: Iterable[Request], step: int, left: float) -> list[str]:
         """Kinds to run now, the most urgent first, with the expected cost of all within what is left.
@@ -79,6 +88,10 @@ class Governor:
         told = {kind: a.put_off for kind, a in self.accounts.items() if a.put_off}
         return [f"probe {kind}: put off {n} times to keep the budget" for kind, n in sorted(told.items())]
 
+    def _cost(self, kind: str) -> float:
+        account = self.accounts[kind]
+        return account.seconds if account.runs else self._steps.get(kind, 0) * self.step_seconds
+
     def _is_due(self, kind: str, step: int) -> bool:
         account = self.accounts[kind]
         if isinstance(self._mode, Mapping):
@@ -86,6 +99,8 @@ class Governor:
             return every > 0 and step // every > max(account.step, 0) // every
         if self._mode != "auto":
             return self._mode == "all"
+        if kind in self._at_end:
+            return False
         return step >= (AGAIN * account.step if account.runs else FIRST)
 
     def _chosen(self, requests: Iterable[Request], left: float, is_due: Callable[[str], bool]) -> list[str]:
@@ -100,7 +115,7 @@ class Governor:
         for kind in sorted(priority, key=lambda k: (-priority[k], k)):
             if not is_due(kind):
                 continue
-            cost = self.accounts[kind].seconds
+            cost = self._cost(kind)
             if not forced and (left <= 0 or cost > left):
                 self.accounts[kind].put_off += 1
                 continue
