@@ -369,7 +369,7 @@ def test_a_first_loss_is_wild_against_the_variance_of_the_targets(scale):
     assert verdict(regression(3.0)) == []
 
 
-EFFECTS = "TW203 TW204 TW205 TW208 TW301 TW302 TW303 TW304 TW305 TW601 TW602 TW603 TW604"
+EFFECTS = "TW203 TW204 TW205 TW206 TW208 TW301 TW302 TW303 TW304 TW305 TW601 TW602 TW603 TW604"
 
 
 @pytest.mark.parametrize("code", EFFECTS.split())

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.evaluated import losses_of
-from trainwatch.probes.rates import set_rates, highest_rates
+from trainwatch.probes.rates import highest_rates, set_rates
 
 KIND = "one_batch"
 QUANTITIES = ("one_batch_fit",)

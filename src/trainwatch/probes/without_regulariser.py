@@ -11,7 +11,7 @@ from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
-from trainwatch.probes.rates import set_rates, highest_rates
+from trainwatch.probes.rates import highest_rates, set_rates
 
 KIND = "without_regulariser"
 QUANTITIES = ("without_regulariser",)
