@@ -97,7 +97,9 @@ class RisingValidation(Rule):
         below = curve.same_criterion and now < rise.minimum
         if not (fell or below) or now - then > rise.rise / 2:
             return None  # training got no better, or worse as well: divergence or shift, not fit
-        return Risen(curve, rise, rise.rise / reference, margin, (then, now), _accuracy(curve, rise), record.memo(evaluated))
+        return Risen(
+            curve, rise, rise.rise / reference, margin, (then, now), _accuracy(curve, rise), record.memo(evaluated)
+        )
 
     def evidence(self, found: Risen) -> tuple[Evidence, ...]:
         """What both rules show."""

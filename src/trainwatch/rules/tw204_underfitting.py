@@ -19,7 +19,7 @@ FLAT = 0.01  # of the loss of a constant guess: what a fifth of the steps more m
 GAP = 0.1  # of the loss of a constant guess, between validation and training: more is memorised, not missed
 STARTED = 0.02  # a network that learned less than that has another fault, unless something holds it back
 GOOD = 0.9  # of the loss of a constant guess gone: then no experiment is worth its time
-PROBES = ("train_eval", "one_batch", "reference")
+PROBES = {"train_eval": 0.7, "reference": 0.6, "one_batch": 0.5}  # the most telling first
 
 
 def _held_back(cause: Diagnosis, effect: Diagnosis) -> bool:
@@ -78,7 +78,9 @@ class Underfitting(Rule):
         """What is within reach, and what keeps the network from it, where the loss is not low."""
         course = record.memo(loss_course)
         if course is not None and course.gained < GOOD:
-            yield from (ProbeRequest(kind, (), "the loss is not low: could it be lower?", 0.5) for kind in PROBES)
+            yield from (
+                ProbeRequest(kind, (), "the loss is not low: could it be lower?", p) for kind, p in PROBES.items()
+            )
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare where both losses came to rest with the loss of a constant guess."""

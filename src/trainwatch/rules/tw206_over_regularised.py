@@ -64,7 +64,7 @@ class OverRegularised(Rule):
         """Steps without what regularises, where the loss is not low."""
         course = record.memo(loss_course)
         if course is not None and course.gained < self.learned and _in_use(record):
-            yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.6)
+            yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.4)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the copies with and without each regulariser."""
@@ -74,7 +74,7 @@ class OverRegularised(Rule):
         if course is None or not _in_use(record) or course.gained >= self.learned:
             return
         if not tried:
-            why = record.facts.get("switched_off", {}).get("without_regulariser", "no copy was trained without it")
+            why = record.facts.get("switched_off", {}).get("without_regulariser", "the budget did not allow it")
             raise NotChecked(f"not measured: {why}")
         guess = abs(course.reference)
         margins = {release: self._margin(record, release, guess) for release in tried}
