@@ -12,6 +12,7 @@ from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch
 from trainwatch.symptoms.plateau import Trend
 from trainwatch.symptoms.restraints import Restraint
 
+FITTED = 0.5  # of its loss: a batch that keeps more could not be fitted
 RIVALS = {"neighbours": "nearest neighbours", "boosting": "gradient boosting"}
 
 
@@ -72,5 +73,7 @@ def _capacity(batch: OneBatch | None) -> str:
     """What the fit of one batch says of the size of the network."""
     if batch is None:
         return "Whether capacity is short was not measured."
-    fitted = f"one batch of {batch.samples} samples from a loss of {batch.before:.3g} to {batch.reference:.3g}"
-    return f"Without anything that regularises, Adam brings {fitted}: near 0, capacity is not what is short."
+    told = f"Without anything that regularises, Adam takes one batch of {batch.samples} from {batch.before:.3g} to "
+    if batch.reference < FITTED * batch.before:
+        return f"{told}{batch.reference:.3g}: capacity is there, what holds it back comes first."
+    return f"{told}no less than {batch.reference:.3g}: capacity is short, or out of use."

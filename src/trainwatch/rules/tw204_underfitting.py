@@ -71,7 +71,7 @@ class Underfitting(Rule):
     strong_dropout: float = 0.7
     strong_decay: float = 1.0
     strong_penalty: float = 0.05
-    lead: float = 0.05
+    lead: float = 0.1
     errors: float = 3.0
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:

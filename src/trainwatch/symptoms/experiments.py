@@ -190,9 +190,8 @@ def lead(record: RunRecord) -> Lead | None:
         return None
     found = []
     for rival in record.memo(rivals):
-        unseen = rival.net - rival.loss, rival.error
-        seen = look.training - rival.loss, float(np.hypot(look.training_error, rival.error))
-        found.append(Lead(rival, look.training, *min(unseen, seen)))
+        ahead = min(rival.net, look.training) - rival.loss
+        found.append(Lead(rival, look.training, ahead, float(np.hypot(look.training_error, rival.error))))
     return max((one for one in found if np.isfinite(one.error)), key=lambda one: one.lead, default=None)
 
 
