@@ -64,6 +64,22 @@ def test_what_does_nothing_makes_no_difference():
         assert part["before_error"] > 0.0
 
 
+def test_losses_are_those_in_evaluation_mode():
+    """At a rate of 0 nothing changes, and dropout would show."""
+    model = net(6, 32, 32, 3, dropout=0.9)
+    for part in compared(model, torch.optim.SGD(model.parameters(), lr=0.0), DROPOUT)[:2]:
+        assert part["before"] == part["control"] == part["without"]
+
+
+def test_both_copies_draw_the_same_random_numbers():
+    """Dropout that is not left out, since only decay is, drops the same units in both."""
+    model = net(6, 32, 32, 3, dropout=0.5)
+    only_decay = {"dropout": [], "weight_decay": 0.1}
+    train, val, _ = compared(model, torch.optim.SGD(model.parameters(), lr=0.1), only_decay)
+    assert train["without"] == train["control"] < train["before"]
+    assert val["without"] == val["control"]
+
+
 def test_without_validation_batches_that_part_is_absent():
     model = net(6, 32, 3, dropout=0.9)
     train, val, _ = compared(model, torch.optim.SGD(model.parameters(), lr=0.1), DROPOUT, val=[])

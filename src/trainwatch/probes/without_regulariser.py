@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,13 +23,14 @@ Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:
-    """Train copies on held batches in turn, with the same random numbers: as it is, and without each regulariser.
+    """Train copies on held batches in turn: as the run goes, and without each regulariser.
 
-    All use the run's optimiser with its state, at rates that fall from the highest of the run to nothing: the noise
-    of the last steps is no part of the answer. A row of `without_regulariser`, under the names of what was left out
-    (joined by ``+``), is for training batches and then for validation batches, in evaluation mode: (loss at the end of
-    the run, after steps as it is, after steps without, standard error of the latter two's difference, standard error of
-    the difference between the end of the run and without).
+    All begin with the same random numbers, which a copy leaves as they were, and use the run's optimiser with its state,
+    at rates that fall from the highest of the run to nothing: the noise of the last steps is no part of the answer.
+
+    A row of `without_regulariser`, under the names of what was left out (joined by ``+``), is for training batches and
+    then for validation batches, in evaluation mode: (loss at the end of the run, after steps as it goes, after steps
+    without, standard error of the difference of the latter two, and of the first and the last).
     """
     train, val = bench.batches("train", MANY), bench.held("val", MANY)
     present = _present(bench)
@@ -62,7 +62,6 @@ def _after(
         if DECAY in left_out:
             for group in optimizer.param_groups:
                 group["weight_decay"] = 0.0
-        torch.manual_seed(0)
         for i in range(ENOUGH):
             set_rates(optimizer, [rate * (1 - i / ENOUGH) for rate in rates])
             bench.train_step(train[i % len(train)], model, optimizer)
