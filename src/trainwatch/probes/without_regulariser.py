@@ -25,8 +25,8 @@ Losses = NDArray[np.float64]
 def measure(bench: Bench) -> None:
     """Train copies on held batches in turn: as the run goes, and without each regulariser.
 
-    All begin with the same random numbers, which a copy leaves as they were, and use the run's optimiser with its state,
-    at rates that fall from the highest of the run to nothing: the noise of the last steps is no part of the answer.
+    All begin with the same random numbers, which a copy leaves as they were, and use the run's optimiser with its
+    state, at rates that fall from the highest of the run to nothing: the noise of the last steps is no part of it.
 
     A row of `without_regulariser`, under the names of what was left out (joined by ``+``), is for training batches and
     then for validation batches, in evaluation mode: (loss at the end of the run, after steps as it goes, after steps
