@@ -202,6 +202,8 @@ class Monitor:
             tuple(self.capture.optimizers.values()),
             self.capture.samples / max(1, self.capture.step),
         )
+        elapsed = self._watched_seconds if last else self._clock() - self._began
+        self._probes.governor.step_seconds = elapsed / max(1, self.capture.step)
         with unheard():
             self._probes.run(requests, bench, left, last=last)
 

@@ -90,30 +90,85 @@ def test_what_cannot_be_computed_again_is_not_held_and_the_reason_is_told(model,
     watch.finish()
 
 
-def test_of_many_training_batches_four_are_held_each_with_the_same_chance():
-    counts = torch.zeros(40)
+def test_of_many_training_batches_sixteen_are_held_each_with_the_same_chance_and_any_four_of_them_too():
+    counts, first = torch.zeros(80), torch.zeros(80)
     for seed in range(60):
-        numbers = iter(range(40))
         model = nn.Linear(4, 3)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         watch = trainwatch.watch(model, optimizer, settings=SETTINGS | {"select": ("TW709",)})
         watch._monitor.capture.held._draw.seed(seed)
-        for number in numbers:
+        for number in range(80):
             F.cross_entropy(model(torch.full((8, 4), float(number))), Y).backward()
             optimizer.step()
         kept = [int(b.args[0][0, 0]) for b in held(watch)]
-        assert len(kept) == len(set(kept)) == 4
+        assert len(kept) == len(set(kept)) == 16
+        counts[kept] += 1
+        first[kept[:4]] += 1
+        watch.finish()
+    for drawn, expected in ((counts, 240), (first, 60)):  # in each quarter
+        quarters = [float(part.sum()) for part in drawn.split(20)]
+        assert min(quarters) > 0.6 * expected
+        assert max(quarters) < 1.5 * expected
+
+
+def test_fewer_are_held_where_they_are_large_and_with_the_same_chance():
+    counts = torch.zeros(40)
+    for seed in range(60):
+        model = nn.Linear(4, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        room = 8 * 3 * (8 * 4 * 4 + 8 * 8)
+        watch = trainwatch.watch(model, optimizer, settings=SETTINGS | {"probe_memory": room, "select": ("TW709",)})
+        watch._monitor.capture.held._draw.seed(seed)
+        for number in range(40):
+            F.cross_entropy(model(torch.full((8, 4), float(number))), Y).backward()
+            optimizer.step()
+        kept = [int(b.args[0][0, 0]) for b in held(watch)]
+        assert len(kept) == 3
         counts[kept] += 1
         watch.finish()
-    thirds = [float(part.sum()) for part in counts.split(10)]
-    assert min(thirds) > 0.6 * 60  # 60 expected in each quarter
-    assert max(thirds) < 1.5 * 60
+    assert float(counts[:20].sum()) == pytest.approx(90, abs=30)
 
 
-def test_the_latest_batches_of_validation_are_held():
-    watch = train(*CALLS["plain"], steps=3, validate=6)
-    assert [b.step for b in held(watch, "val")] == [3] * 4
+def test_the_first_batches_of_the_latest_validation_pass_are_held():
+    watch = train(*CALLS["plain"], steps=3, validate=20)
+    assert [b.step for b in held(watch, "val")] == [3] * 16
     assert len(held(watch)) == 3
+    watch.finish()
+    watch = train(*CALLS["plain"], steps=3, validate=2)
+    assert [b.step for b in held(watch, "val")] == [3] * 2
+    watch.finish()
+
+
+@pytest.mark.parametrize("first", ["val", "train"])
+def test_training_data_that_are_evaluated_as_well_are_not_held_for_validation(first):
+    """Whichever comes first: which stream is which is known after the first passes."""
+    torch.manual_seed(0)
+    x, xv = torch.randn(40, 4), torch.randn(30, 4) + 100
+    y, yv = torch.randint(0, 3, (40,)), torch.randint(0, 3, (30,))
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS | {"flush_every": 1})
+    for _ in range(6):
+        for rows in torch.arange(40).split(8):
+            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            for inputs, labels in [(xv, yv), (x, y)] if first == "val" else [(x, y), (xv, yv)]:
+                F.cross_entropy(model(inputs), labels)
+    (batch,) = held(watch, "val")
+    assert batch.args[0] is xv
+    watch.finish()
+
+
+@pytest.mark.parametrize("name", ["plain", "module", "keywords", "squeezed", "reshaped", "part"])
+def test_losses_of_the_samples_have_the_loss_of_the_batch_as_their_mean(name):
+    model, loss = CALLS[name]
+    watch = train(model, loss)
+    (batch,) = held(watch)
+    each, whole = batch.losses(model), batch.loss(model)
+    assert len(each) in (8, 16)
+    assert each.std() > 0
+    torch.testing.assert_close(each.mean(), whole)
     watch.finish()
 
 

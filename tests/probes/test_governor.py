@@ -85,3 +85,38 @@ def test_the_round_at_the_end_runs_what_did_not_run_at_the_last_step(left, run):
     assert governor.last(ALL, 100, left) == run
     governor.ran("cheap", 100, 0.1)
     assert "cheap" not in governor.last(ALL, 100, left)
+
+
+def test_what_runs_at_the_end_alone_is_due_at_no_other_time():
+    governor = Governor("auto", KINDS, at_end=("dear",))
+    assert governor.due(ALL, 50, 1.0) == ["cheap"]
+    assert governor.last(ALL, 50, 1.0) == ["dear", "cheap"]
+    assert not Governor("auto", ("dear",), at_end=("dear",)).waiting(50)
+    assert Governor("all", KINDS, at_end=("dear",)).due(ALL, 50, 0.0) == ["dear", "cheap"]
+    assert Governor({"dear": 10}, KINDS, at_end=("dear",)).due(ALL, 50, 0.0) == ["dear"]
+
+
+@pytest.mark.parametrize(("step_seconds", "run"), [(0.01, ["dear", "cheap"]), (0.03, ["cheap"])])
+def test_before_its_first_time_a_probe_costs_the_steps_that_it_is_worth(step_seconds, run):
+    governor = Governor("auto", KINDS, steps={"dear": 50})
+    governor.step_seconds = step_seconds
+    assert governor.last(ALL, 100, 1.0) == run
+    governor.ran("dear", 100, 0.1)
+    assert governor.last(ALL, 200, 1.0) == ["dear", "cheap"]
+
+
+def test_what_others_took_tells_better_what_a_step_costs():
+    governor = Governor("auto", KINDS, steps={"dear": 50, "cheap": 10})
+    governor.step_seconds = 0.1
+    governor.ran("cheap", 20, 0.05)
+    assert governor.last([Wish("dear")], 100, 1.0) == ["dear"]
+    assert governor.last([Wish("dear")], 100, 0.2) == []
+
+
+def test_what_one_took_is_gone_for_the_next():
+    governor, ran = Governor("auto", KINDS), []
+    for kind in governor.choose(ALL, 50, 1.0):
+        ran.append(kind)
+        governor.ran(kind, 50, 2.0)
+    assert ran == ["dear"]
+    assert governor.put_off == ["probe cheap: put off 1 times to keep the budget"]

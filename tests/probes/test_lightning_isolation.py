@@ -171,7 +171,7 @@ def test_validation_batches_of_a_trainer_are_held_where_the_module_calls_itself(
         enable_model_summary=False, callbacks=[callback, Look()],
     )  # fmt: skip
     trainer.fit(module, data, data)
-    assert [b.step for b in held[-1]] == [16] * 4
+    assert [b.step for b in held[-1]] == [16] * 8
     module.eval()
     expected = F.cross_entropy(module.net(held[-1][0].args[0]), held[-1][0].target)
     torch.testing.assert_close(held[-1][0].loss(module), expected)

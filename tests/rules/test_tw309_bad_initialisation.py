@@ -382,7 +382,7 @@ def test_a_squared_loss_goes_up_with_the_square_of_what_is_too_large(task, first
     assert len(verdict(record(LARGE, wild(first), task=task))) == fires
 
 
-EFFECTS = "TW203 TW204 TW205 TW208 TW301 TW302 TW303 TW304 TW305 TW601 TW602 TW603 TW604"
+EFFECTS = "TW203 TW204 TW205 TW206 TW208 TW301 TW302 TW303 TW304 TW305 TW601 TW602 TW603 TW604"
 
 
 @pytest.mark.parametrize("code", EFFECTS.split())

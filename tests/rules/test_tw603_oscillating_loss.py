@@ -314,7 +314,7 @@ def test_steps_that_are_too_long_are_the_cause():
     assert [d.code for d in judge(record(depth=1), JUDGES).diagnoses] == ["TW603"]
 
 
-EFFECTS = ("TW203", "TW204", "TW205", "TW208")
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208")
 
 
 @pytest.mark.parametrize("code", EFFECTS)

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from trainwatch.capture.interception import ORIGINAL, LossCall
-from trainwatch.capture.samples import bare, leaves, samples_in
+from trainwatch.capture.samples import bare, leaves, losses_per_sample, samples_in
 
 TRAIN_BATCH, VAL_BATCH = "train", "val"
-SLOTS = 4  # batches of each kind
+SLOTS = 16  # batches of each kind, fewer where they are large
 MOST_REFUSED = 8  # batches whose loss cannot be computed again, after which no more are looked at
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
@@ -70,9 +70,25 @@ class HeldBatch(Held):
 
     def loss(self, model: nn.Module) -> torch.Tensor:
         """The loss of the batch under a model that takes what the watched one takes, with its graph."""
-        given = self.predict(model)
+        return self.losses_of(self.predict(model))[0]
+
+    def losses(self, model: nn.Module) -> torch.Tensor:
+        """Loss of each sample, shape (samples,), their mean that of the batch; that alone where there are no parts."""
+        whole, each = self.losses_of(self.predict(model))
+        return whole.reshape(-1) if each is None else each
+
+    def losses_of(self, predictions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The loss of predictions that the model might have made, and its parts, shape (samples,), where it has any."""
         target, positional, keywords = _fresh((self.target, self.positional, self.keywords))
-        return ORIGINAL[self.function](given, target, *positional, **keywords)
+        whole = ORIGINAL[self.function](predictions, target, *positional, **keywords)
+        if target is None or not target.ndim or not predictions.ndim:
+            return whole, None
+        call = LossCall(self.function, whole, predictions, target, positional, keywords, known=True)
+        each = losses_per_sample(call, predictions.detach(), target)
+        if each is None:
+            return whole, None
+        scale = whole.detach().mean() / each.nanmean()  # of a sum, or of weights that add up to something else
+        return whole, torch.where(scale.isfinite(), each * scale, each)
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,10 @@ class HeldStep(Held):
     def predict(self, model: nn.Module) -> torch.Tensor:
         """The loss itself: what it was given cannot be seen."""
         return self.loss(model)
+
+    def losses(self, model: nn.Module) -> torch.Tensor:
+        """The loss of the batch, shape (1,): those of its samples cannot be seen."""
+        return self.loss(model).reshape(-1)
 
     def loss(self, model: nn.Module) -> torch.Tensor:
         """The loss of the batch under a copy of the module, with its graph.
@@ -126,9 +146,10 @@ class HeldBatches:
         return self._seen > self._next and self._refused < MOST_REFUSED
 
     def batches(self, kind: str) -> list[HeldBatch | HeldStep]:
-        """Those of a kind whose tensors are still as they were."""
+        """Those of a kind whose tensors are still as they were; of validation, those of its latest pass."""
         self._held[kind] = [b for b in self._held[kind] if b.intact]
-        return list(self._held[kind])
+        latest = max((b.step for b in self._held[kind]), default=0)
+        return [b for b in self._held[kind] if kind == TRAIN_BATCH or b.step == latest]
 
     def offer(
         self, kind: str, step: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, call: LossCall
@@ -164,21 +185,26 @@ class HeldBatches:
 
     def _keep(self, batch: HeldBatch | HeldStep) -> None:
         held = self._held[batch.kind]
-        if len(held) >= SLOTS:
-            held.pop(self._draw.randrange(len(held)) if batch.kind == TRAIN_BATCH else 0)
-        held.append(batch)
-        if batch.kind == TRAIN_BATCH and len(held) == SLOTS:
-            self._next = self._seen + self._skip()
+        slots = max(1, min(SLOTS, self._most // max(1, batch.size)))
+        if len(held) < slots:
+            held.append(batch)
+        elif batch.kind == TRAIN_BATCH:  # in the place of another: any few of those held are as random as all
+            held[self._draw.randrange(len(held))] = batch
+        else:
+            del held[0]
+            held.append(batch)
+        if batch.kind == TRAIN_BATCH and len(held) >= slots:
+            self._next = self._seen + self._skip(slots)
         while sum(b.size for b in held) > self._most:
             held.pop(0)
 
-    def _skip(self) -> int:
-        """How many batches pass by until the next one is held: after n batches each is with chance SLOTS / n."""
+    def _skip(self, slots: int) -> int:
+        """How many batches pass by until the next one is held: after n batches each is with chance slots / n."""
         n, chance, passed = self._seen, self._draw.random(), 0
         left = 1.0
         while left > chance:
             n, passed = n + 1, passed + 1
-            left *= 1 - SLOTS / n
+            left *= 1 - slots / n
         return passed - 1
 
 

@@ -282,6 +282,11 @@ class PassBook:
         candidates = [s for s in self.streams.values() if s.kind == "val"]
         return max(candidates, key=lambda s: s.passes).name if candidates else None
 
+    def primary_position(self) -> int:
+        """The place of the primary stream among the passes of a stretch without training; 0 until one is known."""
+        name = self.primary()
+        return self.streams[name].position if name is not None else 0
+
 
 def _columns(values: torch.Tensor) -> torch.Tensor:
     """Means over at most `COLUMNS` runs of neighbouring samples, shape (columns,)."""

@@ -231,6 +231,8 @@ class RunCapture:
     @contained("held batches")
     def _hold(self, call: LossCall, kind: str, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         self._given = None
+        if kind == VAL_BATCH and self.validation.position != self.book.primary_position():
+            return  # another stream, such as the training data once more
         self.held.offer(kind, self.step, inputs, named, output, call)
 
     def note_batch(self, batch: Any, index: int) -> None:
@@ -265,8 +267,6 @@ class RunCapture:
 
     def _take(self, call: LossCall, within: bool = False) -> None:
         self._recent.append(weakref.ref(call.output))
-        if self._given is not None:
-            self._hold(call, *self._given)
         if self.stage == VALIDATE:
             self._view(call)
         elif call.output.requires_grad:
@@ -276,6 +276,8 @@ class RunCapture:
                 self._inside.append(call)
             elif within or self.validation.ours(call):
                 self._view(call)
+        if self._given is not None:  # last, when it is known which pass the call belongs to
+            self._hold(call, *self._given)
 
     def _seen(self, loss: torch.Tensor) -> bool:
         """The loss was taken already, from the function that computed it."""

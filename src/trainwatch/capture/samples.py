@@ -70,7 +70,7 @@ def view_samples(calls: Sequence[LossCall], counts: Sequence[int], offset: int) 
         target = torch.cat([c.target.detach() for c in calls if c.target is not None])
         view = SampleView(count, hashes=target_hashes(target, offset))
         if first.known:
-            view.losses = _losses(first, predictions, target)
+            view.losses = losses_per_sample(first, predictions, target)
         _judge_predictions(view, first, predictions, target)
         if first.sort in REGRESSION and predictions.numel() == target.numel():
             rows = [t.reshape(len(t), -1).float() for t in (predictions, target)]
@@ -104,7 +104,8 @@ def samples_in(call: LossCall) -> int:
     return next((int(t.shape[0]) for t in (call.target, call.input) if t is not None and t.ndim), 1)
 
 
-def _losses(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+def losses_per_sample(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+    """Loss of each sample under the functional loss of a call, shape (samples,); None where it has no such parts."""
     arguments = {k: v for k, v in call.arguments.items() if k not in ("reduction", "size_average", "reduce")}
     each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
     if each.ndim == 0 or each.shape[0] != target.shape[0]:

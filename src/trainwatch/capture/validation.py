@@ -56,6 +56,11 @@ class ValidationWatch:
         """Batches of the running pass so far."""
         return len(self._open.values) if self._open is not None else 0
 
+    @property
+    def position(self) -> int:
+        """How many passes came before the running one since training stopped."""
+        return self._position
+
     def forward_seen(self, inputs: Any, output: Any) -> None:
         """A watched model was called without gradients."""
         self.idle = False

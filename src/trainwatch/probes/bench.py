@@ -14,6 +14,8 @@ from trainwatch.probes.isolation import CannotIsolate, twin, twin_with_optimizer
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
+FEW = 4  # batches that a probe is given unless it asks for more
+
 
 class Batch(Protocol):
     """A batch that a loss can be computed on again."""
@@ -24,6 +26,8 @@ class Batch(Protocol):
     def predict(self, model: nn.Module) -> torch.Tensor: ...
 
     def loss(self, model: nn.Module) -> torch.Tensor: ...
+
+    def losses(self, model: nn.Module) -> torch.Tensor: ...
 
 
 class Bench:
@@ -55,16 +59,20 @@ class Bench:
         """Where the model's parameters lie."""
         return next(self._live.parameters()).device
 
-    def batches(self, kind: str) -> Sequence[Batch]:
+    def batches(self, kind: str, most: int = FEW) -> Sequence[Batch]:
         """Held batches of a kind, ``train`` or ``val``.
 
         Raises:
             CannotIsolate: There is none.
         """
-        found = self._batches(kind)
+        found = self.held(kind, most)
         if not found:
             raise CannotIsolate(self._reason)
         return found
+
+    def held(self, kind: str, most: int) -> Sequence[Batch]:
+        """As `batches`, but none is no obstacle."""
+        return self._batches(kind)[:most]
 
     @contextmanager
     def model(self, *, training: bool = False, further: int = 0) -> Iterator[nn.Module]:
@@ -115,12 +123,7 @@ class Bench:
             nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
         if clip.get("max_value"):
             nn.utils.clip_grad_value_(parameters, clip["max_value"])
-        try:
-            optimizer.step()
-        except Exception as error:
-            raise CannotIsolate(
-                f"a copy of the optimiser cannot take a step: {type(error).__name__}: {error}"
-            ) from error
+        step_of_copy(optimizer)
         return loss.detach()
 
     def _loss_factor(self, batch: Batch) -> float:
@@ -136,3 +139,15 @@ class Bench:
     def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
         detach_trainer(copied, getattr(self._live, "_trainer", None))
         return copied.train(training)
+
+
+def step_of_copy(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimiser of a copy take its step.
+
+    Raises:
+        CannotIsolate: It cannot, as with sparse gradients, or without a closure.
+    """
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise CannotIsolate(f"a copy of the optimiser cannot take a step: {type(error).__name__}: {error}") from error

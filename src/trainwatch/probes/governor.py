@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,11 +44,20 @@ class Governor:
         mode: ``auto`` (what the rules ask for, within the budget), ``off``, ``all`` (every kind each time, whatever it
             costs), or kind -> every how many optimiser steps.
         kinds: Kinds that can be run.
+        at_end: Those that run in the round at the end alone, unless the mode says otherwise.
+        steps: Kind -> about how many training steps one time is worth: what it will cost before it ever ran.
     """
 
-    def __init__(self, mode: str | Mapping[str, int], kinds: Iterable[str]) -> None:
-        self._mode = mode
+    def __init__(
+        self,
+        mode: str | Mapping[str, int],
+        kinds: Iterable[str],
+        at_end: Collection[str] = (),
+        steps: Mapping[str, int] | None = None,
+    ) -> None:
+        self._mode, self._at_end, self._steps = mode, at_end, steps or {}
         self.accounts = {kind: Account() for kind in kinds}
+        self.step_seconds = 0.0  # what a training step takes, as the caller tells
 
     def due(self, requests: Iterable[Request], step: int, left: float) -> list[str]:
         """Kinds to run now, the most urgent first, with the expected cost of all within what is left.
@@ -58,11 +67,17 @@ class Governor:
             step: Optimiser steps taken.
             left: Seconds that the budget has left.
         """
-        return self._chosen(requests, left, lambda kind: self._is_due(kind, step))
+        return list(self.choose(requests, step, left))
 
     def last(self, requests: Iterable[Request], step: int, left: float) -> list[str]:
         """Kinds for the round at the end: all that were not run since the last step."""
-        return self._chosen(requests, left, lambda kind: self._mode != "off" and self.accounts[kind].step < step)
+        return list(self.choose(requests, step, left, last=True))
+
+    def choose(self, requests: Iterable[Request], step: int, left: float, *, last: bool = False) -> Iterator[str]:
+        """As `due` or `last`, one after another: what one took (see `ran`) tells what is left for the next."""
+        if last:
+            return self._chosen(requests, left, lambda kind: self._mode != "off" and self.accounts[kind].step < step)
+        return self._chosen(requests, left, lambda kind: self._is_due(kind, step))
 
     def waiting(self, step: int) -> bool:
         """Whether any kind is due, asked for or not."""
@@ -79,6 +94,14 @@ class Governor:
         told = {kind: a.put_off for kind, a in self.accounts.items() if a.put_off}
         return [f"probe {kind}: put off {n} times to keep the budget" for kind, n in sorted(told.items())]
 
+    def _cost(self, kind: str) -> float:
+        account, worth = self.accounts[kind], self._steps.get(kind, 0)
+        if account.runs or not worth:
+            return account.seconds
+        # The run's own steps take longer than those of a probe: they wait for data, for validation, for their trainer.
+        others = [a.seconds / self._steps[k] for k, a in self.accounts.items() if a.runs and self._steps.get(k)]
+        return worth * min([self.step_seconds, *others])
+
     def _is_due(self, kind: str, step: int) -> bool:
         account = self.accounts[kind]
         if isinstance(self._mode, Mapping):
@@ -86,9 +109,11 @@ class Governor:
             return every > 0 and step // every > max(account.step, 0) // every
         if self._mode != "auto":
             return self._mode == "all"
+        if kind in self._at_end:
+            return False
         return step >= (AGAIN * account.step if account.runs else FIRST)
 
-    def _chosen(self, requests: Iterable[Request], left: float, is_due: Callable[[str], bool]) -> list[str]:
+    def _chosen(self, requests: Iterable[Request], left: float, is_due: Callable[[str], bool]) -> Iterator[str]:
         priority: dict[str, float] = {}
         for request in requests:
             if request.kind in self.accounts:
@@ -96,14 +121,12 @@ class Governor:
         forced = self._mode != "auto"
         if forced:  # all kinds, asked for or not
             priority = dict.fromkeys(self.accounts, 0.0) | priority
-        chosen = []
         for kind in sorted(priority, key=lambda k: (-priority[k], k)):
             if not is_due(kind):
                 continue
-            cost = self.accounts[kind].seconds
+            cost = self._cost(kind)
             if not forced and (left <= 0 or cost > left):
                 self.accounts[kind].put_off += 1
                 continue
-            left -= cost
-            chosen.append(kind)
-        return chosen
+            yield kind
+            left -= self.accounts[kind].seconds or cost

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from trainwatch.containment import Containment
-from trainwatch.probes import activations, step_line
+from trainwatch.probes import activations, evaluated, one_batch, reference, step_line, without_regulariser
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.governor import Governor, Request
 from trainwatch.probes.isolation import CannotIsolate
 
-KINDS = (activations, step_line)
+KINDS = (activations, step_line, evaluated, one_batch, without_regulariser, reference)
+AT_END = tuple(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))
+STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth
 PROBES: dict[str, Callable[[Bench], None]] = {probe.KIND: probe.measure for probe in KINDS}
 QUANTITIES: dict[str, tuple[str, ...]] = {probe.KIND: probe.QUANTITIES for probe in KINDS}  # that a probe writes
 
@@ -24,7 +26,7 @@ class Probes:
     """
 
     def __init__(self, mode: str | Mapping[str, int], containment: Containment) -> None:
-        self.governor = Governor(mode, PROBES)
+        self.governor = Governor(mode, PROBES, AT_END, STEPS)
         self.refused: dict[str, str] = {}
         self._containment = containment
 
@@ -37,8 +39,7 @@ class Probes:
             left: Seconds that the budget has left.
             last: It is the round at the end of the run.
         """
-        choose = self.governor.last if last else self.governor.due
-        for kind in choose(requests, bench.step, left):
+        for kind in self.governor.choose(requests, bench.step, left, last=last):
             began = self._containment.clock()
             self._containment.run(f"probe {kind}", self._one, kind, bench)
             self.governor.ran(kind, bench.step, self._containment.clock() - began)

@@ -14,21 +14,29 @@ from trainwatch.probes.isolation import CannotIsolate, untouched
 
 KIND = "step_line"
 QUANTITIES = ("step_line",)
+STEPS = 60
+MANY, PARTS = 8, 4  # batches
 # In steps of the optimiser; those beyond the fourth are tried as long as the loss goes on falling.
 LENGTHS = (0.0, 1 / 64, 1 / 16, 0.25, 0.5, 1.0, 2.0, 4.0, *(4.0 * 2**k for k in range(1, 11)))
 ALWAYS = LENGTHS.index(4.0) + 1
 
 
 def measure(bench: Bench) -> None:
-    """On copies, leave each held batch out in turn, take a step from the others and measure its loss along the step.
+    """On copies, leave a part of the held batches out in turn, step by the others and measure its loss along the step.
 
     A row of `step_line` has a line for each of `LENGTHS`: the length, the mean loss there, and the standard error of
-    its change from length 0 over the batches. Losses that were not tried are absent.
+    its change from length 0 over the parts. Losses that were not tried are absent.
     """
-    batches = bench.batches("train")
+    batches = bench.batches("train", MANY)
     if len(batches) < 2:
         raise CannotIsolate("fewer than two batches are held: a step from one cannot be tried on another")
-    lines = np.array([_line(bench, Together([b for b in batches if b is not left]), left) for left in batches])
+    parts = [batches[i::PARTS] for i in range(min(PARTS, len(batches)))]
+    lines = np.array(
+        [
+            _line(bench, Together([b for b in batches if all(b is not other for other in part)]), Together(part))
+            for part in parts
+        ]
+    )
     changes = lines - lines[:, :1]
     error = changes.std(0, ddof=1) / len(lines) ** 0.5
     bench.record.append("step_line", "train", bench.step, np.stack([LENGTHS, lines.mean(0), error], 1))
@@ -50,9 +58,12 @@ class Together:
     def loss(self, model: nn.Module) -> torch.Tensor:
         return torch.stack([batch.loss(model).mean() for batch in self.batches]).mean()
 
+    def losses(self, model: nn.Module) -> torch.Tensor:
+        return torch.cat([batch.losses(model) for batch in self.batches])
+
 
 def _line(bench: Bench, source: Batch, judge: Batch) -> list[float]:
-    """Loss of one batch at each length of the step from another."""
+    """Loss of some batches at each length of the step from others."""
     with bench.learner(further=3) as (model, optimizer):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         start = [p.detach().clone() for p in parameters]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,9 @@ import numpy as np
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
 from trainwatch.symptoms.curves import ValidationCurve, validation_curve
+from trainwatch.symptoms.experiments import Evaluated, evaluated
 from trainwatch.symptoms.paired import Rise, validation_rise
 
 
@@ -26,6 +28,7 @@ class Risen:
         margin: Standard errors beyond the threshold.
         training: Training loss around the best pass and now.
         accuracy: Validation accuracy around the best pass and now; None where it was not recorded.
+        look: Held batches in evaluation mode at the end, where a probe looked at them.
     """
 
     curve: ValidationCurve
@@ -34,6 +37,7 @@ class Risen:
     margin: float
     training: tuple[float, float]
     accuracy: tuple[float, float] | None
+    look: Evaluated | None = None
 
     def accuracy_fell(self, slack: float) -> bool:
         """Whether accuracy is lower by more than `slack`; a run without accuracy counts as one where it fell."""
@@ -54,6 +58,11 @@ class RisingValidation(Rule):
     min_errors: float = 2.0
     min_after: int = 3
     accuracy_slack: float = 0.01
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """The gap between training and validation under the same conditions."""
+        if record.has("val_loss"):
+            yield ProbeRequest("train_eval", (), "training and validation loss under the same conditions", 0.1)
 
     def rise(self, record: RunRecord) -> tuple[Rise, float, float] | None:
         """A rise beyond both thresholds, the drop before it, and the margin; None where there is none.
@@ -88,7 +97,9 @@ class RisingValidation(Rule):
         below = curve.same_criterion and now < rise.minimum
         if not (fell or below) or now - then > rise.rise / 2:
             return None  # training got no better, or worse as well: divergence or shift, not fit
-        return Risen(curve, rise, rise.rise / reference, margin, (then, now), _accuracy(curve, rise))
+        return Risen(
+            curve, rise, rise.rise / reference, margin, (then, now), _accuracy(curve, rise), record.memo(evaluated)
+        )
 
     def evidence(self, found: Risen) -> tuple[Evidence, ...]:
         """What both rules show."""
@@ -120,6 +131,11 @@ class RisingValidation(Rule):
             Evidence("training loss at the best pass", then_loss, step=rise.best_step),
             Evidence("training loss now", now_loss, step=now, note=f"gap to validation: {gap}"),
         ]
+        if found.look is not None:
+            look, name = found.look, "training loss in evaluation mode"
+            beside = f"; of held validation batches: {look.validation:.4g}" if np.isfinite(look.validation) else ""
+            note = f"of held batches, standard error {look.training_error:.2g}{beside}"
+            shown.append(Evidence(name, look.training, step=look.step, note=note))
         if found.accuracy is not None:
             best, last = found.accuracy
             note = f"{best:.4g} around the best pass; a loss above {self.accuracy_slack:g} makes it overfitting"

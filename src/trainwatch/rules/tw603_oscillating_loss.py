@@ -57,7 +57,7 @@ class OscillatingLoss(Rule):
     name: ClassVar[str] = "oscillating-loss"
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW206", "TW208"), always)
 
     opposite: float = 0.5
     errors: float = 3.5

@@ -1,0 +1,82 @@
+"""What a regulariser costs: some steps on a copy without it, against the same steps on a copy as it is (§3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
+from trainwatch.probes.rates import highest_rates, set_rates
+
+KIND = "without_regulariser"
+QUANTITIES = ("without_regulariser",)
+AT_END = True
+ENOUGH = 150  # steps of each copy: weights that decay has shrunk need some to grow
+STEPS = 4 * ENOUGH + 60  # of all copies, and of the looks at their losses
+DROPOUT, DECAY = "dropout", "weight_decay"
+
+Losses = NDArray[np.float64]
+
+
+def measure(bench: Bench) -> None:
+    """Train copies on held batches in turn: as the run goes, and without each regulariser.
+
+    All begin with the same random numbers, which a copy leaves as they were, and use the run's optimiser with its
+    state, at rates that fall from the highest of the run to nothing: the noise of the last steps is no part of it.
+
+    A row of `without_regulariser`, under the names of what was left out (joined by ``+``), is for training batches and
+    then for validation batches, in evaluation mode: (loss at the end of the run, after steps as it goes, after steps
+    without, standard error of the difference of the latter two, and of the first and the last).
+    """
+    train, val = bench.batches("train", MANY), bench.held("val", MANY)
+    present = _present(bench)
+    if not present:
+        return
+    with bench.model() as model:
+        before = losses_of(model, train), losses_of(model, val)
+    control = _after(bench, train, val, ())
+    for left_out in [(one,) for one in present] + ([present] if len(present) > 1 else []):
+        without = _after(bench, train, val, left_out)
+        parts = [_compared(*three) for three in zip(before, control, without, strict=True)]
+        bench.record.append("without_regulariser", "+".join(left_out), bench.step, np.concatenate(parts))
+
+
+def _present(bench: Bench) -> tuple[str, ...]:
+    """What regularises the run and can be left out of a copy."""
+    facts = bench.record.facts.get("regularisation") or {}
+    return tuple(name for name in (DROPOUT, DECAY) if facts.get(name))
+
+
+def _after(
+    bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str]
+) -> tuple[Losses, Losses]:
+    """Losses of training and validation batches in evaluation mode after steps without something."""
+    with bench.learner() as (model, optimizer):
+        rates = highest_rates(bench.record, optimizer)
+        if DROPOUT in left_out:
+            _undropped(model)
+        if DECAY in left_out:
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.0
+        for i in range(ENOUGH):
+            set_rates(optimizer, [rate * (1 - i / ENOUGH) for rate in rates])
+            bench.train_step(train[i % len(train)], model, optimizer)
+        model.eval()
+        return losses_of(model, train), losses_of(model, val)
+
+
+def _undropped(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+            module.dropout = 0.0
+
+
+def _compared(before: Losses, control: Losses, without: Losses) -> list[float]:
+    levels = [mean_and_error(losses)[0] for losses in (before, control, without)]
+    return [*levels, mean_and_error(control - without)[1], mean_and_error(before - without)[1]]

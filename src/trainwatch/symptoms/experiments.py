@@ -1,0 +1,206 @@
+"""What experiments at the end of a run found: losses in evaluation mode, one batch, other predictors, no regulariser.
+
+Losses are those of the run's criterion, in evaluation mode unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Held batches under the same conditions.
+
+    Attributes:
+        step: Optimiser steps taken before.
+        training: Loss of training batches; `training_error` is its standard error.
+        noisy: Loss of the same batches in training mode.
+        validation: Loss of validation batches; NaN where none is held.
+        training_error, validation_error: Standard errors.
+    """
+
+    step: int
+    training: float
+    training_error: float
+    noisy: float
+    validation: float
+    validation_error: float
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """The loss of one batch before and after some steps on nothing else.
+
+    Attributes:
+        before: Loss at the end of the run.
+        own: After steps of the run's own optimiser.
+        reference: After steps of a reference optimiser without anything that regularises.
+        samples: Samples in the batch.
+        step: Optimiser steps taken before.
+    """
+
+    before: float
+    own: float
+    reference: float
+    samples: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another predictor on the validation samples.
+
+    Attributes:
+        name: ``neighbours`` or ``boosting``.
+        net: Loss of the net.
+        loss: Loss of the other predictor.
+        error: Standard error of their paired difference.
+        guess: Loss of a constant guess.
+        learned_from, scored: Training and validation samples.
+        step: Optimiser steps taken before.
+    """
+
+    name: str
+    net: float
+    loss: float
+    error: float
+    guess: float
+    learned_from: int
+    scored: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A loss at the end of a run and after further steps with and without a regulariser.
+
+    Attributes:
+        before: At the end of the run.
+        control: After steps as they were.
+        without: After as many without the regulariser.
+        control_error, before_error: Standard errors of the paired difference of `without` from either.
+    """
+
+    before: float
+    control: float
+    without: float
+    control_error: float
+    before_error: float
+
+    @property
+    def gain(self) -> float:
+        """By how much less the loss is without, compared with whichever of the others is lower."""
+        return min(self.before, self.control) - self.without
+
+    @property
+    def error(self) -> float:
+        """Standard error of `gain`."""
+        return self.control_error if self.control <= self.before else self.before_error
+
+    @property
+    def anyway(self) -> float:
+        """Share of the fall without the regulariser that further steps with it bring as well."""
+        fall = self.before - self.without
+        return (self.before - self.control) / fall if fall > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """What some steps without a regulariser changed.
+
+    Attributes:
+        left_out: ``dropout``, ``weight_decay`` or both.
+        training: On the batches that the steps were taken on.
+        validation: On others; None where none is held.
+        step: Optimiser steps taken before.
+    """
+
+    left_out: tuple[str, ...]
+    training: Change
+    validation: Change | None
+    step: int
+
+
+def evaluated(record: RunRecord) -> Evaluated | None:
+    """The last look at held batches, for `RunRecord.memo`; None where there is none, or it is not finite."""
+    row = _last(record, "evaluated_loss", "held")
+    return None if row is None or not np.isfinite(row[1][:3]).all() else Evaluated(row[0], *row[1])
+
+
+def one_batch(record: RunRecord) -> OneBatch | None:
+    """The fit of one batch, for `RunRecord.memo`; None where there is none, or it began without a finite loss."""
+    row = _last(record, "one_batch_fit", "train")
+    if row is None or not np.isfinite(row[1][0]):
+        return None
+    before, own, reference, samples = row[1]
+    return OneBatch(before, own, reference, round(samples), row[0])
+
+
+def rivals(record: RunRecord) -> list[Rival]:
+    """Other predictors that were tried, the best first, for `RunRecord.memo`."""
+    rows = {name: _last(record, "reference_loss", name) for name in record.keys("reference_loss")}
+    found = []
+    for name, row in rows.items():
+        if row is not None and np.isfinite(row[1]).all():
+            net, loss, error, guess, learned_from, scored = row[1]
+            found.append(Rival(name, net, loss, error, guess, round(learned_from), round(scored), row[0]))
+    return sorted(found, key=lambda rival: rival.loss)
+
+
+def releases(record: RunRecord) -> list[Release]:
+    """What leaving out each regulariser changed, for `RunRecord.memo`."""
+    found = []
+    for name in record.keys("without_regulariser"):
+        row = _last(record, "without_regulariser", name)
+        if row is not None and (training := _change(row[1][:5])) is not None:
+            found.append(Release(tuple(name.split("+")), training, _change(row[1][5:]), row[0]))
+    return found
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What another predictor is ahead by on samples that it has not seen, of the net on those and on training samples.
+
+    Attributes:
+        rival: The other predictor.
+        training: Loss of the net on the held training batches.
+        lead: The lesser of both leads; `error` is its standard error.
+    """
+
+    rival: Rival
+    training: float
+    lead: float
+    error: float
+
+
+def lead(record: RunRecord) -> Lead | None:
+    """The surest lead of another predictor, for `RunRecord.memo`; None where none was tried.
+
+    A net that has learned its training samples by heart may be beaten on others; one that is beaten even on those that
+    it was trained on has not learned enough.
+    """
+    look = record.memo(evaluated)
+    if look is None:
+        return None
+    found = []
+    for rival in record.memo(rivals):
+        ahead = min(rival.net, look.training) - rival.loss
+        found.append(Lead(rival, look.training, ahead, float(np.hypot(look.training_error, rival.error))))
+    return max((one for one in found if np.isfinite(one.error)), key=lambda one: one.lead, default=None)
+
+
+def _change(row: Sequence[float]) -> Change | None:
+    return Change(*row) if np.isfinite(row[:3]).all() else None
+
+
+def _last(record: RunRecord, quantity: str, key: str) -> tuple[int, list[float]] | None:
+    series = record.series(quantity, key)
+    if series is None or not len(series):
+        return None
+    return int(series.last_step), [float(v) for v in series.values[-1]]

@@ -1,0 +1,282 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from synthetic import fit_record
+from torch import nn
+
+import trainwatch
+from trained import CLASSES, REGRESSIONS, trained
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import nest
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw206_over_regularised import OverRegularised
+
+GUESS = math.log(10)
+STUCK = np.full(20, 1.6)
+LOSS = {
+    "cross_entropy": {
+        "function": "cross_entropy", "reduction": "mean", "arguments": {"reduction": "mean"}, "classes": 10
+    }
+}  # fmt: skip
+GROUP = {"lr": 0.1, "weight_decay": 0.3, "decoupled_weight_decay": False}
+BOTH = {
+    "regularisation": {"dropout": [{"name": "drop", "p": 0.9}, {"name": "light", "p": 0.2}], "weight_decay": 0.3},
+    "optimizers": {"default": {"type": "SGD", "parameters": [0], "groups": [GROUP]}},
+}
+DONE = {"steps": 200, "finished": True}
+UNSEEN = [math.nan] * 5
+
+
+def part(before=1.6, control=1.6, without=1.0, error=0.02, before_error=0.03):
+    return [before, control, without, error, before_error]
+
+
+def record_of(training=None, validation=None, key="dropout", loss=STUCK, **facts):
+    made = fit_record(loss, training=loss, **{"run": DONE, "loss": LOSS, **BOTH, **facts})
+    if training is not False:
+        made.append("without_regulariser", key, 199, np.array([*(training or part()), *(validation or part())]))
+    return made
+
+
+def verdict(record, **thresholds):
+    return list(OverRegularised(**thresholds).check(record))
+
+
+def test_better_without_in_training_and_validation():
+    (found,) = verdict(record_of())
+    assert found.severity == Severity.WARNING
+    assert found.where == ("dropout",)
+    assert "without dropout bring the validation loss from 1.6 to 1, the same steps with it to 1.6" in found.summary
+    assert found.margin == pytest.approx(2.5 + (0.6 - 0.05 * GUESS) / 0.02, rel=0.01)
+    (remedy,) = found.remedies
+    assert (remedy.id, remedy.title) == ("less-dropout", "Lower dropout from p = 0.9 to p = 0.3")
+    assert "drop" in remedy.how
+    assert [e.value for e in found.evidence] == pytest.approx([1.0, 0.6, 1.0, 0.6])
+    assert found.evidence[1].threshold == pytest.approx(0.05 * GUESS)
+    assert found.evidence[0].step == 199
+
+
+def test_weight_decay_is_named_with_its_numbers():
+    (found,) = verdict(record_of(key="weight_decay"))
+    (remedy,) = found.remedies
+    assert (remedy.id, remedy.title) == ("weaker-regularisation", "Lower the weight decay from 0.3 to 0.0001")
+    assert "SGD" in remedy.how
+    assert found.where == ("weight_decay",)
+
+
+@pytest.mark.parametrize(
+    ("p", "decay", "decoupled", "titles"),
+    [
+        (0.2, 1e-5, False, ("p = 0.2 to p = 0.1", "from 1e-05 to 1e-06")),
+        (0.5, 0.5, True, ("p = 0.5 to p = 0.3", "from 0.5 to 0.01")),
+        (0.3, 0.01, True, ("p = 0.3 to p = 0.15", "from 0.01 to 0.001")),
+    ],
+)
+def test_what_is_proposed_is_always_less(p, decay, decoupled, titles):
+    group = {"lr": 0.1, "weight_decay": decay, "decoupled_weight_decay": decoupled}
+    facts = {
+        "regularisation": {"dropout": [{"name": "drop", "p": p}], "weight_decay": decay},
+        "optimizers": {"default": {"type": "AdamW", "parameters": [0], "groups": [{"lr": 0.1}, group]}},
+    }
+    (found,) = verdict(record_of(key="dropout+weight_decay", **facts))
+    assert all(title in remedy.title for title, remedy in zip(titles, found.remedies, strict=True))
+
+
+def test_one_alone_is_named_where_that_suffices_and_the_surer_one():
+    made = record_of(part(without=1.2), part(without=1.2), key="dropout")
+    made.append("without_regulariser", "weight_decay", 199, np.array(part(without=1.1) * 2))
+    made.append("without_regulariser", "dropout+weight_decay", 199, np.array(part(without=0.1) * 2))
+    (found,) = verdict(made)
+    assert found.where == ("weight_decay",)
+
+
+def test_both_are_named_where_neither_alone_helps():
+    made = record_of(part(without=1.59), part(without=1.59), key="dropout")
+    made.append("without_regulariser", "weight_decay", 199, np.array(part(without=1.58) * 2))
+    made.append("without_regulariser", "dropout+weight_decay", 199, np.array(part() * 2))
+    (found,) = verdict(made)
+    assert found.where == ("dropout", "weight_decay")
+    assert [r.id for r in found.remedies] == ["less-dropout", "weaker-regularisation"]
+    assert "without dropout and weight decay" in found.summary
+
+
+SILENT = {
+    "validation is no better": (part(without=0.3), part(without=1.6)),
+    "validation is worse": (part(without=0.3), part(without=2.0)),
+    "training is no better": (part(without=1.6), part(without=1.0)),
+    "too little": (part(without=1.5), part(without=1.5)),
+    "within the noise of validation": (part(), part(error=0.25)),
+    "within the noise of training": (part(error=0.25), part()),
+    "no better than the run's end": (part(control=2.2, before_error=0.01), part(control=2.2, without=1.55)),
+    "better anyway": (part(), part(control=1.29)),
+    "no error known": (part(), part(error=math.nan)),
+    "good already": (part(before=0.45, control=0.45, without=0.1), part(before=0.45, control=0.45, without=0.1)),
+    "nothing is finite": ([math.inf] * 5, [math.inf] * 5),
+}
+
+
+@pytest.mark.parametrize(("training", "validation"), SILENT.values(), ids=SILENT)
+def test_stays_silent(training, validation):
+    made = record_of(training, validation)
+    if math.isinf(training[0]):
+        with pytest.raises(NotChecked):
+            verdict(made)
+    else:
+        assert verdict(made) == []
+
+
+@pytest.mark.parametrize(
+    ("threshold", "mute", "loud"),
+    [("gain", 0.3, 0.2), ("errors", 31.0, 29.0), ("anyway", 0.0, 0.1), ("learned", 0.3, 0.31)],
+)
+def test_each_threshold_decides(threshold, mute, loud):
+    assert verdict(record_of(), **{threshold: mute}) == []
+    assert len(verdict(record_of(), **{threshold: loud})) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_loss_does_not_matter(scale):
+    free = {"function": "own", "reduction": "mean", "arguments": {}, "classes": None}
+
+    def made(scale):
+        falls = np.linspace(2.0, 1.6, 20)
+        record = fit_record(falls, training=falls, scale=scale, run=DONE, loss={"cross_entropy": free}, **BOTH)
+        record.append("without_regulariser", "dropout", 199, scale * np.array(part() * 2))
+        return record
+
+    (found,), (plain,) = verdict(made(scale)), verdict(made(1.0))
+    assert found.margin == pytest.approx(plain.margin, rel=1e-3)
+
+
+def test_without_validation_batches_the_gap_to_the_runs_own_validation_loss_decides():
+    (found,) = verdict(record_of(part(), UNSEEN))
+    assert found.severity == Severity.WARNING
+    assert "the training loss from" in found.summary
+    assert "no batch of it is held" in found.evidence[0].note
+    assert verdict(record_of(part(before=1.2, control=1.2, without=0.6), UNSEEN)) == [], (
+        "validation lies above training"
+    )
+    assert len(verdict(record_of(part(before=1.4, control=1.4, without=0.8), UNSEEN))) == 1
+
+
+def test_without_any_validation_it_is_a_remark():
+    made = record_of(part(), UNSEEN)
+    for quantity in ("val_loss", "val_sample_loss", "val_group_size"):
+        made._series.pop(quantity)
+    (found,) = verdict(made)
+    assert found.severity == Severity.INFO
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"run": {"steps": 200, "finished": False}}, "not ended"),
+        ({"switched_off": {"without_regulariser": "it holds a socket"}}, "it holds a socket"),
+        ({}, "the budget did not allow it"),
+    ],
+)
+def test_without_the_experiment_it_abstains(facts, reason):
+    with pytest.raises(NotChecked, match=reason):
+        verdict(record_of(False, **facts))
+
+
+def test_where_nothing_regularises_or_the_loss_is_low_there_is_nothing_to_check():
+    nothing = {"regularisation": {"dropout": [], "weight_decay": 0.0}}
+    assert verdict(record_of(False, **nothing)) == []
+    assert verdict(record_of(False, loss=np.full(20, 0.3))) == []
+
+
+def asked(made):
+    return [wish.kind for wish in OverRegularised().asks(made)]
+
+
+def test_it_asks_where_something_regularises_and_the_loss_is_not_low():
+    assert asked(record_of(False)) == ["without_regulariser"]
+    assert asked(record_of(False, loss=np.full(20, 0.4))) == []
+    assert asked(record_of(False, regularisation={"dropout": [], "weight_decay": 0.0})) == []
+    assert asked(RunRecord()) == []
+
+
+@pytest.mark.parametrize("code", ["TW203", "TW204", "TW205", "TW208"])
+def test_it_explains_what_comes_of_it(code):
+    (found,) = verdict(record_of())
+    effect = Diagnosis(code, "another", Severity.WARNING, "effect", onset_step=20, margin=5.0, confidence=0.99)
+    assert [d.code for d in nest([effect, found])[0].walk()] == ["TW206", code]
+
+
+@pytest.mark.parametrize("code", ["TW107", "TW601", "TW309"])
+def test_it_is_nested_under_what_leads_to_it(code):
+    (found,) = verdict(record_of())
+    cause = Diagnosis(code, "another", Severity.ERROR, "fault", onset_step=0, margin=5.0, confidence=0.99)
+    assert [d.code for d in nest([found, cause])[0].walk()] == [code, "TW206"]
+
+
+SMOTHERED = {
+    "nine in ten units of digits": ("digits", {"p": 0.9, "depth": 2}),
+    "eight in ten of few": ("digits", {"p": 0.8, "depth": 2, "width": 32}),
+    "decay of breast cancer": ("breast_cancer", {"decay": 0.3, "optimizer": "sgd", "epochs": 15}),
+    "decay of wine": ("wine", {"decay": 0.3, "optimizer": "sgd", "epochs": 40}),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("data", "how"), SMOTHERED.values(), ids=SMOTHERED)
+def test_real_trainings_that_are_smothered(data, how, seed):
+    report = trained(data, seed, **how)
+    found = next(d for d in report.findings() if d.code == "TW206")
+    assert found.where == (("dropout",) if "p" in how else ("weight_decay",))
+    assert report.findings()[0].code == "TW206"
+
+
+TABLES = (*CLASSES, *REGRESSIONS)
+SOUND = [
+    *((name, {"p": p, "depth": 2}) for name in TABLES for p in (0.2, 0.5)),
+    *((name, {"decay": decay, "optimizer": "sgd"}) for name in TABLES for decay in (1e-4, 1e-2)),
+]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("data", "how"), SOUND, ids=str)
+def test_real_trainings_that_are_regularised_well(data, how, seed):
+    codes = {d.code for d in trained(data, seed, **how).findings()}
+    assert not codes & {"TW204", "TW206"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning:lightning")
+@pytest.mark.parametrize(
+    ("p", "validate", "severity"), [(0.9, True, "WARNING"), (0.9, False, "INFO"), (0.2, True, None)]
+)
+def test_lightning_by_the_training_batches_alone(p, validate, severity, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    from trained import split
+
+    torch.manual_seed(0)
+    x, xv, y, yv = split("digits", 0)
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(p), nn.Linear(64, 64), nn.ReLU(),
+                                     nn.Dropout(p), nn.Linear(64, 10))  # fmt: skip
+
+        def training_step(self, batch, index):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def validation_step(self, batch, index):
+            self.log("loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=3e-3)
+
+    loaders = [torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pair), 32, shuffle=i == 0)
+               for i, pair in enumerate([(x, y), (xv, yv)])]  # fmt: skip
+    callback = trainwatch.TrainWatch(settings={"quiet": True, "strict": True})
+    trainer = lightning.Trainer(max_epochs=10, accelerator="cpu", logger=False, enable_checkpointing=False,
+                                enable_progress_bar=False, enable_model_summary=False, callbacks=[callback],
+                                default_root_dir=tmp_path)  # fmt: skip
+    trainer.fit(Module(), loaders[0], loaders[1] if validate else None)
+    found = verdict(callback._monitor.record)
+    assert [d.severity.name for d in found] == ([severity] if severity else [])

@@ -1,0 +1,62 @@
+"""Small real trainings of tables, judged at their end."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+import trainwatch
+from trainwatch.config import Settings
+
+CLASSES = {"digits": 12, "wine": 40, "breast_cancer": 15}  # epochs that suffice
+REGRESSIONS = {"diabetes": 20, "friedman": 25}
+OPTIMIZERS = {
+    "adam": lambda p, decay: torch.optim.Adam(p, lr=3e-3, weight_decay=decay),
+    "sgd": lambda p, decay: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=decay),
+}
+
+
+@cache
+def split(name, seed):
+    """Training and validation inputs, training and validation targets, standardised."""
+    if name == "friedman":
+        x, y = datasets.make_friedman1(600, noise=1.0, random_state=1)
+    elif name == "spirals":
+        draw = np.random.default_rng(0)
+        t, y = np.sqrt(draw.random(800)) * 3 * np.pi, draw.integers(0, 2, 800)
+        x = np.c_[np.cos(t + np.pi * y) * t, np.sin(t + np.pi * y) * t] + 0.3 * draw.standard_normal((800, 2))
+    else:
+        x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    if name in REGRESSIONS:
+        y = ((y - y.mean()) / y.std()).astype(np.float32)
+    x = ((x - x.mean(0)) / (x.std(0) + 1e-9)).astype(np.float32)
+    return tuple(torch.as_tensor(part) for part in train_test_split(x, y, random_state=seed))
+
+
+def trained(name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None):
+    """The report on a net of some hidden layers."""
+    x, xv, y, yv = split(name, seed)
+    regression = name in REGRESSIONS
+    torch.manual_seed(seed)
+    layers, wide = [], x.shape[1]
+    for _ in range(depth):
+        layers += [nn.Linear(wide, width), nn.ReLU(), nn.Dropout(p)]
+        wide = width
+    last = [nn.Linear(wide, 1), nn.Flatten(0)] if regression else [nn.Linear(wide, int(y.max()) + 1)]
+    model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression else nn.CrossEntropyLoss()
+    optim = OPTIMIZERS[optimizer](model.parameters(), decay)
+    watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True))
+    for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):
+        model.train()
+        for rows in torch.randperm(len(x)).split(32):
+            optim.zero_grad()
+            criterion(model(x[rows]), y[rows]).backward()
+            optim.step()
+        model.eval()
+        with torch.no_grad():
+            for rows in torch.arange(len(xv)).split(64):
+                criterion(model(xv[rows]), yv[rows])
+    return watch.finish()
