@@ -184,6 +184,8 @@ class HeldBatches:
         return None
 
     def _keep(self, batch: HeldBatch | HeldStep) -> None:
+        if not batch.samples:
+            return
         held = self._held[batch.kind]
         slots = max(1, min(SLOTS, self._most // max(1, batch.size)))
         if len(held) < slots:
