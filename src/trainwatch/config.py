@@ -18,7 +18,7 @@ else:
 
 ALL = ("TW",)
 PROBE_MODES = ("auto", "off", "all")
-PROBE_KINDS = ("activations", "step_line")
+PROBE_KINDS = ("activations", "backward_gain", "gates", "step_line")
 
 
 class SettingsError(ValueError):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from trainwatch.containment import Containment
-from trainwatch.probes import activations, step_line
+from trainwatch.probes import activations, backward_gain, gates, step_line
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.governor import Governor, Request
 from trainwatch.probes.isolation import CannotIsolate
 
-KINDS = (activations, step_line)
+KINDS = (activations, backward_gain, gates, step_line)
 PROBES: dict[str, Callable[[Bench], None]] = {probe.KIND: probe.measure for probe in KINDS}
 QUANTITIES: dict[str, tuple[str, ...]] = {probe.KIND: probe.QUANTITIES for probe in KINDS}  # that a probe writes
 
