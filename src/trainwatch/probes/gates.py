@@ -149,12 +149,13 @@ class Found:
 
     def cell(self, name: str, module: nn.Module, calls: Sequence[recurrent.Given]) -> None:
         """Take in the gates of a recurrent module, computed again from what its calls in a pass were given."""
+        steps = sum(seen.length for seen in calls)  # one call may go on where the last ended
         kind = "lstm" if isinstance(module, (nn.LSTM, nn.LSTMCell)) else "gru"
         for seen in calls:
             for gate, values in recurrent.run(module, seen)[1].items():
                 site = self._site(f"{name or 'model'}:{gate}", Gate(kind, name, gate.partition("_")[0]))
                 if isinstance(site, Gate):
-                    site.add(values, max(seen.length, len(calls)))
+                    site.add(values, steps)
 
     def _site(self, name: str, new: Gate | Rows) -> Gate | Rows | None:
         if name not in self.sites and len(self.sites) < MOST_SITES:
@@ -200,6 +201,8 @@ def _given_to_cells(model: nn.Module, found: Found) -> Iterator[dict[str, list[r
         calls = seen.setdefault(name, [])
         if len(calls) < recurrent.STEPS:
             calls.append(recurrent.given(module, args, kwargs))
+        else:
+            calls[-1].length += 1
 
     for name, module in model.named_modules():
         if not isinstance(module, recurrent.GATED):
