@@ -8,11 +8,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Begin with a bias of {value} in the {gate} gates of '{module}'",
         why="Their mean is {mean}: stuck gates have no slope to come back by. Begin where they have one: forget gates "
         "at 1, so that a cell remembers, all others at 0.",
-        how="# chunks of a bias: {order}; torch adds the two biases\n"
+        how="# chunks of a bias: {order}; the biases of a gate are added\n"
         "parameters = dict(model.named_parameters())\n"
         "with torch.no_grad():\n"
         "    for name in {names}:\n"
-        '        parameters[name][{start}:{end}] = {value} if "bias_ih" in name else 0.0',
+        "        parameters[name][{start}:{end}] = {each}",
         strength="strong",
         section="§12",
     ),

@@ -13,7 +13,8 @@ from trainwatch.symptoms.gradients import gain_of
 
 CHUNKS = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}  # of torch's biases
 GOOD = {"forget": 1.0}  # bias that a gate may begin with; the others at 0
-NORMALISED = {"Linear": "LayerNorm", "Conv1d": "InstanceNorm1d", "Conv2d": "InstanceNorm2d"}
+NORMALISED = {"Linear": "LayerNorm", "Embedding": "LayerNorm", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d"}
+LARGE = 1.5  # gain of weights that hold a gate at its ends by themselves
 
 
 def for_gate(record: RunRecord, gate: Gate, *, flat: bool) -> Iterator[Remedy]:
@@ -24,17 +25,20 @@ def for_gate(record: RunRecord, gate: Gate, *, flat: bool) -> Iterator[Remedy]:
         gate: Which one.
         flat: Its entries lie at either end, which is the doing of its weights rather than of its bias.
     """
-    if gate.recurrent and not flat:
-        yield from _bias(record, gate)
     layer = gate.module if gate.recurrent else gate.layer
     weights = _weights(record, layer)
-    if weights:
+    if gate.recurrent and not flat:
+        yield from _bias(record, gate)
+    if weights and (flat or not gate.recurrent or max(map(gain_of, weights)) > LARGE):
         yield _smaller(layer, weights, f"Of the entries of '{gate.site}' {gate.extreme:.0%} have next to no slope")
-    owner = weights[0] if weights else None
-    if owner is not None and not gate.recurrent and owner["module_type"] in NORMALISED:
-        width, norm = owner["shape"][0], NORMALISED[owner["module_type"]]
-        reason = f"It keeps what the gate is given near 0, where it has a slope; {gate.low:.0%} of it are near 0 now."
-        yield remedy("layer-norm", count=1, module=norm, layers=[(layer, width)], reason=reason)
+    before = _before(record, weights[0]) if weights and gate.recurrent and flat else weights[0] if weights else None
+    if before is not None and before["module_type"] in NORMALISED and (flat or not gate.recurrent):
+        width = before["shape"][1 if before["module_type"] == "Embedding" else 0]
+        reason = (
+            f"It keeps what the gate is given near 0, where the gate has a slope; {gate.extreme:.0%} have none now."
+        )
+        norm = NORMALISED[before["module_type"]]
+        yield remedy("layer-norm", count=1, module=norm, layers=[(before["module"], width)], reason=reason)
 
 
 def for_attention(record: RunRecord, attention: Attention) -> Iterator[Remedy]:
@@ -51,10 +55,17 @@ def _bias(record: RunRecord, gate: Gate) -> Iterator[Remedy]:
     names = [p["name"] for p in record.facts.get("parameters", ()) if p["module"] == gate.module]
     names = [n for n in names if n.rpartition(".")[2] in (f"bias_ih{gate.place}", f"bias_hh{gate.place}")]
     if names:
-        at = order.index(gate.function)
+        at, value = order.index(gate.function), GOOD.get(gate.function, 0.0)
         yield remedy("forget-gate-bias", gate=gate.function, module=gate.module or "model", names=names,
-                     value=GOOD.get(gate.function, 0.0), mean=f"{gate.mean:.2g}", order=", ".join(order),
+                     value=value, each=value / len(names), mean=f"{gate.mean:.2g}", order=", ".join(order),
                      start=at * gate.units, end=(at + 1) * gate.units)  # fmt: skip
+
+
+def _before(record: RunRecord, weight: dict[str, Any]) -> dict[str, Any] | None:
+    """The weight of the layer that a recurrent one is given the output of, as far as its width shows."""
+    earlier = [p for p in record.facts["parameters"] if len(p["shape"]) > 1 and -1 < p["order"] < weight["order"]]
+    last = max(earlier, key=lambda p: int(p["order"]), default=None)
+    return last if last is not None and weight["shape"][1] in last["shape"] else None
 
 
 def _weights(record: RunRecord, module: str) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ class StuckGates(Rule):
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     many: float = 0.7
-    flat: float = 0.7
+    flat: float = 0.6
     single: float = 0.9
     sharp: float = 0.95
     learned: float = 0.75
