@@ -193,11 +193,11 @@ def test_calls_of_a_cell_are_steps_of_one_sequence():
     assert made["cell:input"][5] == 24
     whole = seeded(nn.LSTM, 5, 7)
     assert [row[4] for row in made.values()] == pytest.approx([row[4] for row in rows(whole, draw(6, 4, 5)).values()])
-    slow = Stepped(with_bias(seeded(nn.LSTMCell, 5, 7), 0, -4.6, 4))
+    slow = Stepped(with_bias(seeded(nn.LSTMCell, 5, 7), 0, -5.3, 4))  # open by 0.005
     with torch.no_grad():
         slow.cell.weight_ih.zero_(), slow.cell.weight_hh.zero_()
     assert rows(slow, draw(6, 4, 5))["cell:input"][0] == 1.0
-    made = rows(slow, draw(150, 4, 5))["cell:input"]
+    made = rows(slow, draw(250, 4, 5))["cell:input"]
     assert (made[0], made[5]) == (0.0, 4 * recurrent.STEPS)
 
 
@@ -219,8 +219,8 @@ def test_shares_are_of_units_and_of_entries():
     values = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.01, 0.99, 0.5, 1.0]])
     gate.add(values)
     assert gate.row().tolist() == pytest.approx([0.25, 0.25, 3 / 8, 3 / 8, 0.5, 2, 4])
-    gate.add(torch.tensor([[0.5, 1.0, 0.5, 0.5]]))
-    assert gate.row().tolist() == pytest.approx([0.0, 0.25, 3 / 12, 4 / 12, 6.5 / 12, 3, 4])
+    gate.add(torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+    assert gate.row().tolist() == pytest.approx([0.0, 0.0, 3 / 12, 3 / 12, 6 / 12, 3, 4])
 
 
 @pytest.mark.parametrize(("value", "shut"), [(0.0199, 1.0), (0.0201, 0.0)])

@@ -25,9 +25,9 @@ class StuckGates(Rule):
     ## Symptom
     `many` of the units of a gate are stuck for all samples, positions and time steps that were looked at: input, forget
     or output gates of an LSTM near 0, update gates of a GRU near 1, factors of a product (squeeze-excite, GLU) near 0.
-    Or `flat` of the entries of each gate of a recurrent layer are near 0 or 1, `single` of a product whose gates are
-    not just open. Or `sharp` of the rows of an attention have their whole weight on one entry. And less than `learned`
-    of the loss of a constant guess is gone.
+    Or the rows of an attention have their whole weight on one entry, `sharp` of them. And less than `learned` of the
+    loss of a constant guess is gone. Or less than `little` is gone, and `flat` of the entries of each gate of a
+    recurrent layer are near 0 or 1, `single` of those of a product whose gates are not just open.
 
     ## Why it hurts
     A gate that is shut lets neither the signal nor its gradient through; a state that is only kept never takes in
@@ -45,8 +45,8 @@ class StuckGates(Rule):
     `forget-gate-bias`, `initialisation`, `layer-norm`; for attention `qk-norm`.
 
     ## Not a fault when
-    The net learns: forget gates near 1 are there to remember, sharp heads and open gates are common in trained nets. A
-    gate of a product that is always open leaves a plain layer behind, which learns as one.
+    The net learns: forget gates near 1 are there to remember; sharp heads, open gates and gates at either end are
+    common in trained nets. A gate of a product that is always open leaves a plain layer behind, which learns as one.
 
     ## Sources
     §12; Gers, Schmidhuber and Cummins, "Learning to forget" (2000); Jozefowicz, Zaremba and Sutskever, "An empirical
@@ -61,10 +61,11 @@ class StuckGates(Rule):
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     many: float = 0.7
-    flat: float = 0.6
+    flat: float = 0.7
     single: float = 0.9
     sharp: float = 0.95
     learned: float = 0.75
+    little: float = 0.4
     entries: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -93,7 +94,8 @@ class StuckGates(Rule):
         if course.gained >= self.learned:
             return
         sharp = [Stuck(a, SHARP, a.sharp, self.sharp, a.first, a.rows) for a in rows if a.sharp >= self.sharp]
-        for found in ([*self._stuck(judged), *self._flat(judged)], sharp):
+        flat = self._flat(judged) if course.gained < self.little else ()
+        for found in ([*self._stuck(judged), *flat], sharp):
             if found:
                 yield self._found(record, course, found)
 
@@ -121,17 +123,17 @@ class StuckGates(Rule):
         worst = max(found, key=lambda s: s.share)
         named = ", ".join(f"{s.share:.0%} of {s.what} '{s.place.site}' {s.how}" for s in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        place = worst.place
+        place, goal = worst.place, self.little if worst.how == FLAT else self.learned
         return self.diagnose(
             f"{named}{more}; the loss went {course.story}",
-            margin=min(worst.margin, (self.learned - course.gained) / course.gained_error, 1e3),
+            margin=min(worst.margin, (goal - course.gained) / course.gained_error, 1e3),
             where=tuple(dict.fromkeys(s.place.module or s.place.site for s in found)),
             onset_step=place.first_step if worst.first >= worst.limit else place.step,
             evidence=(
                 Evidence(f"share {worst.how}", worst.share, worst.limit, where=place.site, step=place.step,
                          note=place.note),
                 Evidence("at the first probe", worst.first, where=place.site, step=place.first_step),
-                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream),
+                Evidence("share of the loss that training removed", course.gained, goal, where=course.stream),
             ),
             remedies=tuple(worst.remedies(record)),
         )  # fmt: skip
