@@ -308,6 +308,8 @@ NO_GATES = {
     "a mask": lambda m, x: torch.tanh(m.a(x)) * (x[:, :1] > 0).float(),
     "whole numbers": lambda m, x: torch.tanh(m.a(x)) * (x[:, :1] > 0).long(),
     "tanh of a tanh-like content": lambda m, x: torch.tanh(m.a(x)) + torch.sigmoid(m.b(x)),
+    "a number from the data": lambda m, x: torch.sigmoid(m.a(x)) * x.mean(),
+    "changed in place": lambda m, x: m.a(x) * torch.sigmoid(m.b(x)).sub_(0.5),
     "changed since": lambda m, x: m.a(x) * (torch.sigmoid(m.b(x)) - 0.5),
 }
 
@@ -414,11 +416,11 @@ def test_masked_entries_do_not_count_and_rows_of_few_are_left_out():
         row[allowed:] = -torch.inf
     made = attended(logits)
     assert (made["rows"], made["flat"], made["sharp"]) == (2, 1.0, 0.0)
-    assert attended(torch.full((1, 2, 6), -torch.inf))["rows"] == 0
+    assert list(attended(torch.full((1, 2, 6), -torch.inf)).values()) == [0, 0, 0, 0, 0, 1]
     large = torch.zeros(1, 1, 6)
     large[..., 1:] = -1e4  # how some write a mask
     assert attended(large)["rows"] == 0
-    assert attended(torch.tensor([[[900.0, -900, 0, 0, 0]]]))["sharp"] == 1.0  # weights of 0 that no mask made
+    assert attended(torch.tensor([[[900.0, -900, -900, -900, 0]]]))["sharp"] == 1.0  # weights of 0 that no mask made
 
 
 def test_heads_are_told_apart():
