@@ -21,7 +21,24 @@ OPTIMIZERS = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
 }
+
+
+class Gated(nn.Module):
+    """A recurrent layer, attention, and a gate: what probes take apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.attention = nn.LSTM(2, 8, batch_first=True), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.gate, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.body(x.unflatten(1, (4, 2)))[0]
+        x = self.attention(x, x, x, need_weights=False)[0].mean(1)
+        return self.head(x * self.gate(x).sigmoid())
+
+
 NETS = {
+    "gated": Gated,
     "plain": lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3)),
     "dropout": lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.4), nn.Linear(16, 3)),
     "batch-norm": lambda: nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)),

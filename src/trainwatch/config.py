@@ -18,7 +18,16 @@ else:
 
 ALL = ("TW",)
 PROBE_MODES = ("auto", "off", "all")
-PROBE_KINDS = ("activations", "step_line", "train_eval", "one_batch", "without_regulariser", "reference")
+PROBE_KINDS = (
+    "activations",
+    "step_line",
+    "train_eval",
+    "one_batch",
+    "without_regulariser",
+    "reference",
+    "backward_gain",
+    "gates",
+)
 
 
 class SettingsError(ValueError):

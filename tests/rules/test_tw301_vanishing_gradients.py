@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from lively import adam, everything, fit, times
 from synthetic_gradients import chain, digits, make_record, mlp, parameter, train
 from torch import nn
 
 from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
 from trainwatch.record.series import Series
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw301_vanishing_gradients import VanishingGradients
@@ -238,6 +240,46 @@ def test_remedies_name_the_modules_and_carry_numbers():
     assert "'layers.0' to 'layers.12'" in remedies["residual"].title
 
 
+def parts(made, weight, between, *, step=20):
+    """With factors through weights and through what lies between, in three layers."""
+    names = ["layers.0", "layers.2", "layers.4"]
+    for name, row in zip(names, ((np.nan, between), (weight, between), (weight, np.nan)), strict=True):
+        made.append("backward_gain", name, step, np.array(row))
+    made.append("backward_gain", "layers.6", step, np.array([weight, np.nan]))
+    made.set_fact("backward_gain", {"modules": [*names, "layers.6"]})
+    return made
+
+
+def test_the_part_that_lets_less_through_is_mended_first():
+    (sigmoid,) = verdict(parts(record(7.0), 0.9, 0.21))
+    assert [r.id for r in sigmoid.remedies][:2] == ["relu-family", "batch-norm"]
+    (weights,) = verdict(parts(record(7.0), 0.21, 0.9))
+    assert [r.id for r in weights.remedies] == ["initialisation", "relu-family", "batch-norm", "residual",
+                                                "pretrain-finetune"]  # fmt: skip
+    (plain,) = verdict(record(7.0))
+    assert [r.id for r in plain.remedies] == [r.id for r in sigmoid.remedies]
+    assert (plain.margin, plain.summary, plain.where) == (weights.margin, weights.summary, weights.where)
+
+
+def test_the_two_parts_are_shown_where_they_were_measured():
+    (found,) = verdict(parts(record(7.0), 0.9, 0.21))
+    weight, between = found.evidence[3:]
+    assert (weight.name, weight.value, weight.step) == ("factor through a layer's weight", pytest.approx(0.9), 20)
+    assert (between.name, between.value) == ("factor through what lies between two layers", pytest.approx(0.21))
+    assert between.note == "geometric mean over 2 layers"
+    (plain,) = verdict(record(7.0))
+    assert len(plain.evidence) == 3
+
+
+def test_it_asks_for_the_parts_where_the_gradient_fades_and_little_is_learned():
+    (wish,) = VanishingGradients().asks(record(2.8))
+    assert (wish.kind, wish.where) == ("backward_gain", ())
+    assert wish.reason.endswith("a layer: through weights or activations?")
+    assert list(VanishingGradients().asks(record(1.5))) == []
+    assert list(VanishingGradients().asks(record(6.0, LEARNING))) == []
+    assert list(VanishingGradients().asks(RunRecord())) == []
+
+
 def test_squashing_after_the_last_layer_is_not_to_be_replaced():
     parameters, modules = chain(DEPTH, activation="ReLU")
     modules.append({"name": "head", "type": "Sigmoid", "order": 99})
@@ -255,6 +297,23 @@ def test_fires_on_a_deep_sigmoid_net(depth, optimizer):
     (found,) = verdict(train(model, optimizer(model.parameters()), *digits(), steps=150))
     assert found.margin > 10
     assert "0" in found.where
+
+
+@pytest.mark.parametrize(
+    ("make", "part", "first"),
+    [
+        (lambda: mlp(8, nn.Sigmoid), "what lies between", "relu-family"),
+        (lambda: times(mlp(8, nn.Tanh), 0.2), "weight", "initialisation"),
+    ],
+    ids=["sigmoids", "small weights"],
+)
+def test_a_real_run_says_which_part_is_small_and_begins_with_it(make, part, first):
+    report, _ = fit(make(), adam(1e-4))
+    found = everything(report)["TW301"]
+    weight, between = (e.value for e in found.evidence[3:])
+    assert (between < weight) == (part == "what lies between")
+    assert min(weight, between) < 0.3
+    assert found.remedies[0].id == first
 
 
 def test_the_proposed_initialisation_cures_it():

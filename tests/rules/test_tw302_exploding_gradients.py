@@ -125,6 +125,26 @@ def test_remedies_for_depth_come_first_where_it_was_there_before_any_update():
     assert "std=0.058" in found.remedies[0].how  # 1 / sqrt(3) at present, tenfold a layer
 
 
+@pytest.mark.parametrize(("weight", "between", "first"), [(3.0, 0.7, "initialisation"), (0.7, 3.0, "layer-norm")])
+def test_the_part_that_grows_more_is_mended_first_and_both_are_shown(weight, between, first):
+    made = record(7.0)
+    for name in "abc":
+        made.append("backward_gain", name, 20, np.array([weight, between]))
+    made.set_fact("backward_gain", {"modules": list("abc")})
+    (found,) = verdict(made)
+    assert found.remedies[0].id == first
+    assert {r.id for r in found.remedies} == {r.id for r in verdict(record(7.0))[0].remedies}
+    assert [e.value for e in found.evidence[2:]] == pytest.approx([weight, between])
+    assert len(verdict(record(7.0))[0].evidence) == 2
+
+
+def test_it_asks_for_the_parts_where_the_gradient_grows_and_nothing_is_learned():
+    (wish,) = ExplodingGradients().asks(record(2.3))
+    assert wish.kind == "backward_gain"
+    assert list(ExplodingGradients().asks(record(1.7))) == []
+    assert list(ExplodingGradients().asks(record(7.0, LEARNING))) == []
+
+
 @pytest.mark.parametrize(("ratio", "offered"), [(0.008, False), (0.5, True), (9.0, True), (11.0, False)])
 def test_a_lower_rate_is_offered_where_it_can_be_a_cure(ratio, offered):
     """By the length of the update before the burst over that of the weights, 96**-0.5 each."""

@@ -79,6 +79,21 @@ def test_silent(made):
     assert verdict(made) == []
 
 
+def test_gates_are_left_to_the_rule_on_them():
+    made = probed(
+        hidden(1.0, "sigmoid", module="act"), hidden(1.0, "sigmoid", module="cell"), hidden(1.0, module="cell")
+    )
+    assert len(verdict(made)) == 1
+    fact = {"module": "act", "kind": "product", "function": "sigmoid", "layer": "", "order": 0}
+    made.set_fact("gates", {
+        "act:sigmoid": fact | {"activations": ["act:sigmoid"]},
+        "cell:update_l0": {"module": "cell", "kind": "gru", "activations": [], "order": 1},
+    })  # fmt: skip
+    (found,) = verdict(made)
+    assert found.where == ("cell",)
+    assert found.evidence[0].where == "cell:tanh"
+
+
 def test_where_some_layers_have_samples_enough_those_are_judged():
     (found,) = verdict(probed(hidden(1.0, entries=49, module="few"), hidden(entries=50, module="many")))
     assert found.where == ("many",)

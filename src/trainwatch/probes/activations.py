@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.listening import Call, UnitAxis, named_calls, operation
 
 KIND = "activations"
 QUANTITIES = ("activity",)
@@ -22,8 +22,6 @@ FLAT = 0.05  # of its steepest slope: where a squashing function is flatter, it 
 # Functions that let nothing pass below a bound, and those that are flat at both ends.
 RECTIFYING = ("relu", "threshold", "hardtanh")
 SQUASHING = ("sigmoid", "tanh")
-OVER_CHANNELS = ("convolution", "_batch_norm")
-OVER_FEATURES = ("addmm", "mm", "bmm", "layer_norm", "linear")
 
 
 @dataclass
@@ -107,7 +105,7 @@ def activations(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Site]:
     """The activations of a model on some batches, by name, in order of execution."""
     sites: dict[str, Site] = {}
     for batch in batches:
-        with _named_calls(model) as path, _Listener(sites, path):
+        with named_calls(model) as path, _Listener(sites, path):
             predictions = batch.predict(model)
         for site in sites.values():
             site.is_output |= site.last is not None and _same(site.last, predictions)
@@ -118,56 +116,33 @@ def activations(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Site]:
 class _Listener(TorchDispatchMode):
     """Sees every activation function, whether called as a module, as a function or as a method."""
 
-    def __init__(self, sites: dict[str, Site], path: Sequence[str]) -> None:
+    def __init__(self, sites: dict[str, Site], path: Sequence[Call]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._sites, self._path = sites, path
         self._calls: dict[tuple[str, str], int] = {}
-        self._channels = False
+        self._axis = UnitAxis()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__.rstrip("_")
-        if any(part in name for part in OVER_CHANNELS):
-            self._channels = True
-        elif name in OVER_FEATURES or "layer_norm" in name:
-            self._channels = False
-        elif name in RECTIFYING + SQUASHING and (name != "hardtanh" or args[1:2] == (0,)):  # hardtanh as ReLU6 alone
+        name = operation(func)
+        self._axis.hear(name)
+        if name in RECTIFYING + SQUASHING and (name != "hardtanh" or args[1:2] == (0,)):  # hardtanh as ReLU6 alone
             self._note(name, output)
         return output
 
     def _note(self, function: str, output: Any) -> None:
         if not isinstance(output, torch.Tensor) or output.ndim < 2:
             return
-        module = self._path[-1] if self._path else ""
+        module = self._path[-1].name if self._path else ""
         count = self._calls[module, function] = self._calls.get((module, function), 0) + 1
         name = f"{module or 'model'}:{function}" + (f"#{count}" if count > 1 else "")
         if name not in self._sites:
             if len(self._sites) >= MOST_SITES:
                 return
             self._sites[name] = Site(module, function, len(self._sites))
-        axis = 1 if self._channels and output.ndim > 2 else -1
-        self._sites[name].add(output, axis)
-
-
-@contextmanager
-def _named_calls(model: nn.Module) -> Iterator[list[str]]:
-    """Names of the modules whose forward pass runs, the innermost last."""
-    path: list[str] = []
-    handles = []
-
-    def leave(*_: Any) -> None:
-        path.pop()
-
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
-        yield path
-    finally:
-        for handle in handles:
-            handle.remove()
+        self._sites[name].add(output, self._axis.of(output))
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from trainwatch.containment import Containment
-from trainwatch.probes import activations, evaluated, one_batch, reference, step_line, without_regulariser
+from trainwatch.probes import (
+    activations,
+    backward_gain,
+    evaluated,
+    gates,
+    one_batch,
+    reference,
+    step_line,
+    without_regulariser,
+)
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.governor import Governor, Request
 from trainwatch.probes.isolation import CannotIsolate
 
-KINDS = (activations, step_line, evaluated, one_batch, without_regulariser, reference)
+KINDS = (activations, step_line, evaluated, one_batch, without_regulariser, reference, backward_gain, gates)
 AT_END = tuple(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth
 PROBES: dict[str, Callable[[Bench], None]] = {probe.KIND: probe.measure for probe in KINDS}

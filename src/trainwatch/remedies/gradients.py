@@ -43,8 +43,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="layer-norm",
         title="Normalise after {count} layers with {module}",
-        why="It keeps the scale of activations, and so of gradients, from changing with depth or time; now "
-        "one layer multiplies the gradient by {factor}.",
+        why="{reason}",
         how=_NORMALISE,
         strength="strong",
         section="§9",
@@ -60,14 +59,14 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     ),
     RemedyEntry(
         id="initialisation",
-        title="Initialise the weights for depth: gain {gain} by fan-in",
-        why="One layer multiplies the gradient by {factor} from the first step on; it should leave its size as it is.",
+        title="Initialise the weights {purpose}: gain {gain} by fan-in",
+        why="{reason}",
         how="for name in {layers}:\n"
-        "    layer = model.get_submodule(name)\n"
-        "    fan_in = layer.weight[0].numel()\n"
-        "    nn.init.normal_(layer.weight, std={gain} / fan_in**0.5)\n"
-        "    if layer.bias is not None:\n"
-        "        nn.init.zeros_(layer.bias)",
+        "    for parameter in model.get_submodule(name).parameters(recurse=False):\n"
+        "        if parameter.ndim > 1:\n"
+        "            nn.init.normal_(parameter, std={gain} / parameter[0].numel() ** 0.5)\n"
+        "        else:\n"
+        "            nn.init.zeros_(parameter)",
         strength="strong",
         section="§9",
     ),

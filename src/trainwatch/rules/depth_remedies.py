@@ -9,15 +9,27 @@ from typing import Any
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.symptoms.backward_gain import backward_gain
 from trainwatch.symptoms.gradients import Signal, fan_in, weight_gain
 
 SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
 RECURRENT = ("RNN", "RNNCell")
+STEADY = "It keeps the scale of activations, and so of gradients, from changing with depth or time"
 NORMALISATION = {"Linear": "BatchNorm1d", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d", "Conv3d": "BatchNorm3d"}
 
 
 def stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
-    """For a gradient that fades from layer to layer; `starved` are the parameters that it hardly reaches."""
+    """For a gradient that fades from layer to layer; `starved` are the parameters that it hardly reaches.
+
+    What mends the activations comes first, unless it was measured that the weights let less through.
+    """
+    cures, parts = list(_stronger_signal(record, signal, starved)), record.memo(backward_gain)
+    if parts is not None and parts.weight < parts.between:
+        cures.sort(key=lambda cure: cure.id != "initialisation")
+    yield from cures
+
+
+def _stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
     chain = {p["module"]: p for p in signal.parameters[:-1]}
     factor, names = f"{signal.factor:.2g}", list(chain)
     modules = record.facts.get("modules", [])
@@ -35,11 +47,31 @@ def stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, A
         sizes = [(name, p["shape"][0]) for name, p in plain.items()]
         yield remedy("batch-norm", already_in_use=in_use, count=len(sizes), module=norm, layers=sizes, factor=factor)
         if (gain := weight_gain(record)) is not None:
-            yield remedy("initialisation", gain=f"{gain / signal.factor:.2g}", factor=factor, layers=list(plain))
+            yield initialise(list(plain), gain, signal.factor)
     ratio = f"{10 ** signal.decades[0]:.1g}"
     yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
     places = list(dict.fromkeys(p["module"] for p in starved))
     yield remedy("pretrain-finetune", count=len(places), layers=places)
+
+
+def even_signal(record: RunRecord, signal: Signal) -> Iterator[Remedy]:
+    """For a gradient that grows from layer to layer: first what mends the weights, unless the rest was found worse."""
+    chain = {p["module"]: p["shape"][0] for p in signal.parameters[:-1] if p["module_type"] == "Linear"}
+    gain, parts = weight_gain(record), record.memo(backward_gain)
+    if not chain or gain is None:
+        return
+    reason = f"{STEADY}; now one layer multiplies the gradient by {signal.factor:.2g}."
+    norm = remedy("layer-norm", count=len(chain), module="LayerNorm", layers=list(chain.items()), reason=reason)
+    cures = [initialise(list(chain), gain, signal.factor), norm]
+    yield from reversed(cures) if parts is not None and parts.between > parts.weight else cures
+
+
+def initialise(layers: list[str], gain: float, factor: float) -> Remedy:
+    """A fresh start for layers of a gain each of which changes the gradient by a factor."""
+    reason = (
+        f"One layer multiplies the gradient by {factor:.2g} from the first step on; it should leave its size as it is."
+    )
+    return remedy("initialisation", gain=f"{gain / factor:.2g}", reason=reason, layers=layers, purpose="for depth")
 
 
 def reinitialise(weight: dict[str, Any], variance: float) -> Remedy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.backward_parts import parts_shown, parts_wanted
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
 from trainwatch.symptoms.gradients import Signal, backward_signal, gain_of, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
@@ -35,7 +36,8 @@ class VanishingGradients(Rule):
     through its logarithm. Fires after `min_steps` where the line falls by `decades` at the first step, at the last,
     and in `sustained` of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of
     the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth. A fall
-    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
+    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. What weights
+    and what activations pass on is told by `backward_gain`, where a probe measured it. Through time
     the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
     step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit).
 
@@ -65,6 +67,10 @@ class VanishingGradients(Rule):
     slow: float = 0.4
     fading: float = 0.5
     min_steps: int = 50
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Which part of a layer's factor is its weight's."""
+        return parts_wanted(record, self.decades, self.slow)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the first layers with the last, and the loss with what no learning gives."""
@@ -106,6 +112,7 @@ class VanishingGradients(Rule):
                 Evidence("share of the loss learned", course.learned, limit, where=course.stream,
                          step=int(course.steps[-1]), note=goal),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
+                *parts_shown(record),
             ),
             remedies=tuple(stronger_signal(record, signal, starved)),
         )  # fmt: skip

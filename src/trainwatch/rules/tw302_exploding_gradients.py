@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule, always, not_later
-from trainwatch.rules.depth_remedies import gated_cells
+from trainwatch.rules.backward_parts import parts_shown, parts_wanted
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
+from trainwatch.rules.depth_remedies import even_signal, gated_cells
 from trainwatch.rules.step_remedies import UPDATE, clipping, shorter_step
 from trainwatch.symptoms.gradients import (
     Growth,
@@ -21,11 +21,10 @@ from trainwatch.symptoms.gradients import (
     gradients_of,
     growth_of,
     largest_update,
-    weight_gain,
 )
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305")
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306")
 GROWTH_ERROR = 0.3  # decades: scatter of single norms in sound runs
 
 
@@ -42,10 +41,11 @@ class ExplodingGradients(Rule):
 
     ## How it is measured
     RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
-    through its logarithm at the first step: `decades` up, for which no update can be blamed. Else the norm of all
-    gradients against its own past: `growth` times; absolute norms mean nothing, since they scale with loss, batch and
-    data. Fires only with harm, after `min_steps` or a loss that is not finite: at the end less than `learned` of the
-    loss of chance (else of the first loss) is gone, or `relapse` of the best gain is lost again.
+    through its logarithm at the first step: `decades` up, for which no update can be blamed; `backward_gain`, where a
+    probe measured it, tells what weights and what activations do. Else the norm of all gradients against its own past:
+    `growth` times; absolute norms mean nothing, since they scale with loss, batch and data. Fires only with harm, after
+    `min_steps` or a loss that is not finite: at the end less than `learned` of the loss of chance (else of the first
+    loss) is gone, or `relapse` of the best gain is lost again.
 
     ## Remedies
     `initialisation` where it was there from the start; `gradient-clipping`, `lower-learning-rate`, `lstm-gating`,
@@ -70,6 +70,10 @@ class ExplodingGradients(Rule):
     learned: float = 0.1
     relapse: float = 0.7
     min_steps: int = 30
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Which part of a layer's factor is its weight's."""
+        return parts_wanted(record, self.decades, self.learned)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look at the first backward pass, then at the norm's own history."""
@@ -103,8 +107,9 @@ class ExplodingGradients(Rule):
             evidence=(
                 Evidence("first layer over last", 10**decades, 10**self.decades, where=first, step=step, note=note),
                 Evidence("loss at the end", course.end, course.bound(self.learned), where=course.stream),
+                *parts_shown(record),
             ),
-            remedies=(*_for_depth(record, signal), *_for_steps(record, step)),
+            remedies=(*even_signal(record, signal), *_for_steps(record, step)),
         )
 
     def _grown(self, record: RunRecord, course: LossCourse, growth: Growth, harm: float) -> Diagnosis:
@@ -119,14 +124,6 @@ class ExplodingGradients(Rule):
             ),
             remedies=tuple(_for_steps(record, growth.step)),
         )
-
-
-def _for_depth(record: RunRecord, signal: Signal) -> Iterator[Remedy]:
-    chain = {p["module"]: p["shape"][0] for p in signal.parameters[:-1] if p["module_type"] == "Linear"}
-    factor = f"{signal.factor:.2g}"
-    if chain and (gain := weight_gain(record)) is not None:
-        yield remedy("initialisation", gain=f"{gain / signal.factor:.2g}", factor=factor, layers=list(chain))
-        yield remedy("layer-norm", count=len(chain), module="LayerNorm", layers=list(chain.items()), factor=factor)
 
 
 def _for_steps(record: RunRecord, step: int) -> Iterator[Remedy]:

@@ -15,6 +15,7 @@ from trainwatch.rules.base import Predicate, always
 from trainwatch.rules.depth_remedies import first_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
 from trainwatch.symptoms.activity import Activity
+from trainwatch.symptoms.gates import belongs_to_gate
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class SaturatedActivations(HiddenActivity):
     `relu-family`; `reinitialise` where it was saturated at the first probe. Inputs far from unit scale are TW107's.
 
     ## Not a fault when
-    The net learns all the same. Gates that open and close are saturated by design.
+    The net learns all the same. Gates that open and close are saturated by design; stuck ones are TW306's.
 
     ## Sources
     §9; Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010).
@@ -54,6 +55,7 @@ class SaturatedActivations(HiddenActivity):
         """Compare the share of flat values in each activation with the threshold."""
         course, judged = self.judged(record, squashing=True)
         flat = [a for a in judged if a.flat >= self.flat]
+        flat = [a for a in flat if not belongs_to_gate(record, a.site, a.module, a.function)]
         if not flat or course.gained >= self.learned:
             return
         worst = max(flat, key=lambda a: a.flat)

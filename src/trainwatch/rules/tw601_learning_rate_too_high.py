@@ -60,7 +60,9 @@ class LearningRateTooHigh(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
     explains: ClassVar[Any] = {
         **dict.fromkeys(("TW201", "TW202", "TW302", "TW303"), not_later),
-        **dict.fromkeys(("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW603", "TW604"), always),
+        **dict.fromkeys(
+            ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW603", "TW604"), always
+        ),
     }
 
     jump: float = 0.5

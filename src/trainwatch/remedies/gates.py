@@ -1,0 +1,31 @@
+"""Remedies for gates and attention (§12)."""
+
+from trainwatch.remedies.entry import RemedyEntry
+
+ENTRIES: tuple[RemedyEntry, ...] = (
+    RemedyEntry(
+        id="forget-gate-bias",
+        title="Begin with a bias of {value} in the {gate} gates of '{module}'",
+        why="Their mean is {mean}: stuck gates have no slope to come back by. Begin where they have one: forget gates "
+        "at 1, so that a cell remembers, all others at 0.",
+        how="# chunks of a bias: {order}; the biases of a gate are added\n"
+        "parameters = dict(model.named_parameters())\n"
+        "with torch.no_grad():\n"
+        "    for name in {names}:\n"
+        "        parameters[name][{start}:{end}] = {each}",
+        strength="strong",
+        section="§12",
+    ),
+    RemedyEntry(
+        id="qk-norm",
+        title="Normalise queries and keys in '{module}', and divide their product by the root of their width",
+        why="{share} of the rows have their whole weight on one entry, where a softmax passes no gradient back. With "
+        "queries and keys of unit scale the logits cannot run away.",
+        how="# before queries and keys, shape (batch, heads, length, width), are multiplied\n"
+        "query = nn.functional.layer_norm(query, query.shape[-1:])\n"
+        "key = nn.functional.layer_norm(key, key.shape[-1:])\n"
+        "out = nn.functional.scaled_dot_product_attention(query, key, value)  # which divides by the root",
+        strength="strong",
+        section="§12",
+    ),
+)
