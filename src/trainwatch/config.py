@@ -18,7 +18,7 @@ else:
 
 ALL = ("TW",)
 PROBE_MODES = ("auto", "off", "all")
-PROBE_KINDS = ("activations", "step_line")
+PROBE_KINDS = ("activations", "gradient_noise", "rank", "step_line")
 
 
 class SettingsError(ValueError):

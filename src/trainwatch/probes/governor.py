@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,10 +44,13 @@ class Governor:
         mode: ``auto`` (what the rules ask for, within the budget), ``off``, ``all`` (every kind each time, whatever it
             costs), or kind -> every how many optimiser steps.
         kinds: Kinds that can be run.
+        at_end: Those that say nothing before a run is over, and wait for it unless a mapping names them.
     """
 
-    def __init__(self, mode: str | Mapping[str, int], kinds: Iterable[str]) -> None:
-        self._mode = mode
+    def __init__(
+        self, mode: str | Mapping[str, int], kinds: Iterable[str], at_end: Collection[str] = frozenset()
+    ) -> None:
+        self._mode, self._at_end = mode, at_end
         self.accounts = {kind: Account() for kind in kinds}
 
     def due(self, requests: Iterable[Request], step: int, left: float) -> list[str]:
@@ -84,6 +87,8 @@ class Governor:
         if isinstance(self._mode, Mapping):
             every = self._mode.get(kind, 0)
             return every > 0 and step // every > max(account.step, 0) // every
+        if kind in self._at_end:
+            return False
         if self._mode != "auto":
             return self._mode == "all"
         return step >= (AGAIN * account.step if account.runs else FIRST)

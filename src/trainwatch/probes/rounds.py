@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from trainwatch.containment import Containment
-from trainwatch.probes import activations, step_line
+from trainwatch.probes import activations, gradient_noise, rank, step_line
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.governor import Governor, Request
 from trainwatch.probes.isolation import CannotIsolate
 
-KINDS = (activations, step_line)
+KINDS = (activations, gradient_noise, rank, step_line)
 PROBES: dict[str, Callable[[Bench], None]] = {probe.KIND: probe.measure for probe in KINDS}
 QUANTITIES: dict[str, tuple[str, ...]] = {probe.KIND: probe.QUANTITIES for probe in KINDS}  # that a probe writes
+AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 
 
 class Probes:
@@ -24,7 +25,7 @@ class Probes:
     """
 
     def __init__(self, mode: str | Mapping[str, int], containment: Containment) -> None:
-        self.governor = Governor(mode, PROBES)
+        self.governor = Governor(mode, PROBES, AT_END)
         self.refused: dict[str, str] = {}
         self._containment = containment
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
 from trainwatch.symptoms.gradients import Signal, backward_signal, gain_of, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
@@ -65,6 +65,14 @@ class VanishingGradients(Rule):
     slow: float = 0.4
     fading: float = 0.5
     min_steps: int = 50
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Tell signal from noise, the sooner the less the net has learned."""
+        course = record.memo(loss_course)
+        if course is not None and record.memo(backward_signal) is not None:
+            stuck = course.learned < self.slow
+            reason = "the loss is not low: does the gradient of the first layers carry a signal?" if stuck else ""
+            yield ProbeRequest("gradient_noise", (), reason, 0.9 if stuck else 0.1)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the first layers with the last, and the loss with what no learning gives."""
