@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -111,12 +112,15 @@ class Motion:
         if self._swapped:  # weights that come and go: views would keep alive what the user lets go
             self._views = []
 
-    def flush(self, reads: DeferredReads, deliver: Row, updates: int, *, last: bool = False) -> None:
+    def flush(
+        self, reads: DeferredReads, deliver: Row, guard: Callable[..., Any], updates: int, *, last: bool = False
+    ) -> None:
         """Send the snapshots on their way to the host.
 
         Args:
             reads: Brings them there.
             deliver: Takes the row once it is known; there is none where no stretch ended since the last flush.
+            guard: Calls a function with arguments, and contains its faults.
             updates: Taken so far.
             last: The run is over: look once more.
         """
@@ -137,7 +141,7 @@ class Motion:
                 if self._path.news:
                     deliver(*self._path.row())
 
-            reads.read(stacked, arrived)
+            reads.read(stacked, functools.partial(guard, arrived))
 
     def _look(self) -> list[list[torch.Tensor]]:
         """Views of the coordinates of each parameter."""

@@ -546,7 +546,8 @@ class RunCapture:
     def _flush_motion(self, last: bool) -> None:
         for key, motion in self._motions.items():
             put = functools.partial(self.record.append, "motion", key, provenance={"every": EVERY})
-            motion.flush(self.reads, put, self._commits[key], last=last)
+            guard = functools.partial(self.containment.run, "motion")  # values arrive among those of other parts
+            motion.flush(self.reads, put, guard, self._commits[key], last=last)
         reasons = [m.reason for m in self._motions.values() if m.reason]
         known = self.record.facts.get("switched_off", {})
         if reasons and "motion" not in known:
@@ -555,7 +556,7 @@ class RunCapture:
     @contained("motion")
     def _note_still(self) -> None:
         """Of the weights that ended where they began, note which look as they were drawn."""
-        parameters, names = self.record.facts["parameters"], []
+        parameters, names = self.record.facts.get("parameters", ()), []
         for key in self.record.keys("motion"):
             series = self.record.series("motion", key)
             assert series is not None
