@@ -36,6 +36,7 @@ class Path:
         self._at: Array = np.empty(0)  # the latest snapshot
         self._before: tuple[Array, Array] | None = None  # the latest stretch, and its length for each parameter
 
+    @np.errstate(invalid="ignore", over="ignore")  # weights may be anything
     def take(self, kind: str, updates: int, values: Array) -> None:
         """Take in a snapshot; they come in order.
 
@@ -61,6 +62,7 @@ class Path:
             before = moved, length
         self._at, self._before, self._updates = values, before, updates
 
+    @np.errstate(invalid="ignore", over="ignore")
     def row(self) -> tuple[int, Array]:
         """Updates taken, and for each parameter the four numbers of `motion`, shape (P, 4)."""
         distance = self._length(self._at - self._start)

@@ -78,7 +78,7 @@ class GradientSignal:
         step: Optimiser steps before it.
         batches: How many were compared.
         ratio: For each parameter of the facts, the norm of the mean gradient over what it would be, about, if batches
-            agreed on nothing; NaN where it has none.
+            agreed on nothing; infinite where they agree entirely, NaN where there is no gradient.
     """
 
     step: int
@@ -94,8 +94,9 @@ def gradient_signal(record: RunRecord) -> GradientSignal | None:
     batches = int(series.provenance["batches"])
     mean, spread = series.values[-1].astype(float).T
     noise = spread / np.sqrt(batches)
-    known = np.isfinite(mean) & np.isfinite(noise) & (noise > 0)
-    ratio = np.divide(mean, noise, out=np.full(len(mean), np.nan), where=known)
+    known = np.isfinite(mean) & np.isfinite(noise)
+    ratio = np.where(known & (mean > 0), np.inf, np.nan)
+    ratio = np.divide(mean, noise, out=ratio, where=known & (noise > 0))
     return GradientSignal(int(series.last_step), batches, ratio)
 
 
