@@ -53,9 +53,9 @@ def layer_motions(record: RunRecord) -> list[LayerMotion] | None:
     every = float(series.provenance.get("every", 1))
     if steps[-1] < record.steps - every:  # it could be followed no longer
         return None
-    update, distance, path, _ = rows[-1].astype(float).T
-    update = _usual(rows[:, :, 0])
-    straight = np.divide(distance, path, out=np.full(len(path), np.nan), where=path > 0)
+    update, (_, distance, path, _) = _usual(rows[:, :, 0]), rows[-1].astype(float).T
+    known = np.isfinite(path) & (path > 0)
+    straight = np.divide(distance, path, out=np.full(len(path), np.nan), where=known)
     straight = straight * np.sqrt(max(1.0, steps[-1] / every))
     norms = np.where(np.isfinite(gradients.norms), gradients.norms, 0.0)
     optimizer = gradients.optimizer
@@ -114,5 +114,5 @@ def weight_ranks(record: RunRecord) -> list[tuple[dict[str, Any], int, int]]:
 
 
 def _usual(rows: Array) -> Array:
-    """The median over the rows of each column, NaN left out; NaN where there is no number."""
+    """Median over the rows of each column, without what is no number; NaN where nothing is."""
     return np.array([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else np.nan for c in rows.astype(float).T])
