@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
+from trainwatch.rules.layer_signal import signal_evidence
 from trainwatch.symptoms.gradients import Signal, backward_signal, gain_of, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
@@ -28,7 +29,7 @@ class VanishingGradients(Rule):
 
     ## Why it hurts
     Layers near the output learn, the first stay where they began: a deep net is in effect a shallow one on random
-    features. An adaptive optimiser moves the first layers nonetheless, but by noise.
+    features. An adaptive optimiser moves the first layers nonetheless, without much use.
 
     ## How it is measured
     RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
@@ -38,6 +39,7 @@ class VanishingGradients(Rule):
     by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
     the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
     step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit).
+    `gradient_signal` of the held batches, where measured, is shown beside and decides nothing.
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
@@ -67,12 +69,10 @@ class VanishingGradients(Rule):
     min_steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Tell signal from noise, the sooner the less the net has learned."""
+        """Where the net has not learned: whether the gradient carries a signal."""
         course = record.memo(loss_course)
-        if course is not None and record.memo(backward_signal) is not None:
-            stuck = course.learned < self.slow
-            reason = "the loss is not low: does the gradient of the first layers carry a signal?" if stuck else ""
-            yield ProbeRequest("gradient_noise", (), reason, 0.9 if stuck else 0.1)
+        if course is not None and course.learned < self.slow and record.memo(backward_signal) is not None:
+            yield ProbeRequest("gradient_noise", (), "the loss is not low: does the gradient carry a signal?", 0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the first layers with the last, and the loss with what no learning gives."""
@@ -114,6 +114,7 @@ class VanishingGradients(Rule):
                 Evidence("share of the loss learned", course.learned, limit, where=course.stream,
                          step=int(course.steps[-1]), note=goal),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
+                *signal_evidence(record, signal.parameters[0], signal.parameters[-1]),
             ),
             remedies=tuple(stronger_signal(record, signal, starved)),
         )  # fmt: skip
