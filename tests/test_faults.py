@@ -13,7 +13,9 @@ from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.gradients import GradientRing
 from trainwatch.capture.held import HeldBatches
 from trainwatch.capture.losses import StepLosses
+from trainwatch.capture.motion import Motion
 from trainwatch.capture.passes import PassBook
+from trainwatch.capture.path import Path
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.capture.run_facts import RunFacts
@@ -77,6 +79,7 @@ PARTS = {
     ],
     "losses": [(StepLosses, "add"), (StepLosses, "backward"), (StepLosses, "commit"), (StepLosses, "flush")],
     "gradients": [(GradientRing, "measure"), (GradientRing, "commit"), (GradientRing, "flush")],
+    "motion": [(Motion, "begin"), (Motion, "stepped"), (Motion, "flush"), (Path, "take"), (Path, "row")],
     "classes": [(ClassCounter, "hold"), (ClassCounter, "flush")],
     "validation": [
         (ValidationWatch, "add"),

@@ -27,6 +27,8 @@ PROBE_KINDS = (
     "reference",
     "backward_gain",
     "gates",
+    "gradient_noise",
+    "rank",
 )
 
 

@@ -35,12 +35,13 @@ MEASURES = {
     "losses": ("train_loss",),
     "gradients": ("grad_norm",),
     "classes": ("train_classes",),
+    "motion": ("motion",),
     "validation": VALIDATION,
-    "steps": ("train_loss", "grad_norm", "train_classes"),
+    "steps": ("train_loss", "grad_norm", "train_classes", "motion"),
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
-    "reads": ("train_loss", "grad_norm", "train_classes", *RANGES, *VALIDATION),
+    "reads": ("train_loss", "grad_norm", "train_classes", "motion", *RANGES, *VALIDATION),
 }
 
 

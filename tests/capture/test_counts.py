@@ -65,14 +65,17 @@ def step(model, optimizer, parts=1, penalty=False):
     optimizer.step()
 
 
-def costs(make, watching, monkeypatch, **shape):
+PLAIN = 8  # steps from one look at the weights to the next
+
+
+def costs(make, watching, monkeypatch, *, before=21, steps=PLAIN, **shape):
     model = net()
     optimizer = OPTIMIZERS[make](model.parameters())
     watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True}) if watching else None
-    for _ in range(17):  # the first steps are not plain: wiring, fingerprints, ranges at steps 0, 1, 3, 7, 15
+    for _ in range(before):  # the first steps are not plain: wiring, fingerprints, ranges at steps 0, 1, 3, 7, 15
         step(model, optimizer, **shape)
     with counted(monkeypatch) as counter:
-        for _ in range(10):
+        for _ in range(steps):
             step(model, optimizer, **shape)
     if watch is not None:
         watch.finish()
@@ -85,7 +88,7 @@ def test_a_plain_step_gains_at_most_four_operations_and_no_read(make, shape, mon
     plain = costs(make, False, monkeypatch, **shape)
     watched = costs(make, True, monkeypatch, **shape)
     assert watched.reads == plain.reads
-    added = (len(watched.operations) - len(plain.operations)) / 10
+    added = (len(watched.operations) - len(plain.operations)) / PLAIN
     assert 2 <= added <= 4
 
 
@@ -93,7 +96,15 @@ def test_each_part_of_an_accumulated_step_gains_at_most_four_operations(monkeypa
     plain = costs("sgd", False, monkeypatch, parts=3)
     watched = costs("sgd", True, monkeypatch, parts=3)
     assert watched.reads == plain.reads
-    assert (len(watched.operations) - len(plain.operations)) / 30 <= 4
+    assert (len(watched.operations) - len(plain.operations)) / (3 * PLAIN) <= 4
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_a_step_after_which_weights_are_looked_at_gains_one_operation_more_and_no_read(make, monkeypatch):
+    usual = costs(make, True, monkeypatch, steps=2)
+    look = costs(make, True, monkeypatch, before=19, steps=2)
+    assert look.reads == usual.reads
+    assert sorted(look.operations) == sorted([*usual.operations, *2 * ["aten.cat.default"]])
 
 
 def test_a_flush_reads_few_values_whatever_the_number_of_steps(monkeypatch):

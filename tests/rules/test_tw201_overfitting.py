@@ -159,3 +159,20 @@ def test_remedies_have_the_numbers_of_the_run_and_those_in_use_come_last():
     (fresh,) = verdict(fit_record(curve()))
     assert fresh.remedies[0].id == "early-stopping"
     assert not any(r.already_in_use for r in fresh.remedies)
+
+
+def test_a_smaller_network_comes_with_the_rank_that_its_layers_use():
+    made = fit_record(curve())
+    assert [r.kind for r in Overfitting().asks(made)] == ["rank"]
+    assert list(Overfitting().asks(fit_record(curve(climb=0.0)))) == []
+
+    def advice():
+        (found,) = verdict(made)
+        return {r.id: r.how for r in found.remedies}["smaller-model"]
+
+    assert "effective rank: not measured" in advice()
+    weight = {"name": "a.weight", "module": "a", "kind": "weight", "shape": [32, 64], "numel": 2048, "trainable": True}
+    narrow = {"name": "b.weight", "module": "b", "kind": "weight", "shape": [8, 32], "numel": 256, "trainable": True}
+    made.set_fact("parameters", [narrow, weight | {"name": "a.bias", "kind": "bias"}, weight])
+    made.append("weight_rank", "end", 200, [[2.0, 4.0, 5.0], [np.nan] * 3, [3.0, 9.0, 11.0]])
+    assert "90 % of its weights' energy lies in 11 of 32 in 'a', 5 of 8 in 'b' directions" in advice()

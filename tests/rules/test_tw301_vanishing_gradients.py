@@ -338,3 +338,26 @@ HEALTHY = {
 def test_silent_on_a_net_that_learns(make):
     model = make()
     assert verdict(train(model, torch.optim.Adam(model.parameters(), 2e-3), *digits(), steps=250)) == []
+
+
+def test_signal_and_noise_are_shown_and_decide_nothing():
+    plain = verdict(record(6.0))[0]
+    made = record(6.0)
+    rows = np.tile([1e-6, 1e-6], (2 * DEPTH, 1))
+    rows[1], rows[-1] = (3e-6, 2e-6), (1e-2, 4e-2)  # of the first and the last bias
+    made.append("gradient_signal", "train", 100, rows, {"batches": 4})
+    (found,) = verdict(made)
+    assert found.evidence[:3] == plain.evidence
+    shown = found.evidence[3]
+    assert shown.value == pytest.approx(3.0)
+    assert (shown.where, shown.step) == ("layers.0", 100)
+    assert shown.note == "of 4 batches; 1 is pure noise; that of 'layers.14' has 0.5"
+    assert found.margin == plain.margin
+    learned = record(6.0, LEARNING)
+    learned.append("gradient_signal", "train", 100, rows, {"batches": 4})
+    assert verdict(learned) == []
+
+
+def test_it_asks_for_signal_and_noise_where_the_net_has_not_learned():
+    assert [r.kind for r in VanishingGradients().asks(record(6.0))] == ["gradient_noise"]
+    assert list(VanishingGradients().asks(record(6.0, LEARNING))) == []

@@ -12,9 +12,10 @@ from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
-from trainwatch.rules.tw602_learning_rate_too_low import LONG, RESTS, RISEN, STARTED, LearningRateTooLow
+from trainwatch.rules.tw602_learning_rate_too_low import LONG, RISEN, LearningRateTooLow
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.motion import reach_of
+from trainwatch.symptoms.plateau import RESTS, STARTED
 
 RULE = LearningRateTooLow()
 STEPS, DEPTH, CHANCE = 400, 3, 2.3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,14 +9,10 @@ import torch
 from torch import nn
 
 from trainwatch.capture import wiring
+from trainwatch.capture.freshness import JUDGED, can_be_judged, is_fresh
 
 MOST = 256  # parameters that are looked at closely
 PRINT = 16  # entries of a parameter by which a change is noticed
-JUDGED = 32  # parameters whose randomness is judged, so that the start does not take long
-LARGEST = 1_000_000  # entries of such a parameter
-SMALLEST = 32
-UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the same deviation
-UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from that of a uniform distribution
 
 
 class LeftOut:
@@ -35,9 +30,9 @@ class LeftOut:
         ids = {id(p) for p in known.values()}
         outside = {n: p for n, p in known.items() if id(p) not in trained or not p.requires_grad}
         self._outside = dict(list(outside.items())[:MOST])
-        judged = [n for n in self._outside if _can_be_judged(owners.get(n.rpartition(".")[0]), self._outside[n])]
+        judged = [n for n in self._outside if can_be_judged(owners.get(n.rpartition(".")[0]), self._outside[n])]
         self._fresh = dict.fromkeys(self._outside, False)
-        self._fresh.update((n, _is_fresh(owners[n.rpartition(".")[0]], self._outside[n])) for n in judged[:JUDGED])
+        self._fresh.update((n, is_fresh(owners[n.rpartition(".")[0]], self._outside[n])) for n in judged[:JUDGED])
         # What is fresh and changes is trained by other means, an average over another network for instance.
         self._prints = {n: (p._version, _print(p)) for n, p in self._outside.items() if self._fresh[n]}
         hidden = {n: p for n, p in _in_containers(owners) if id(p) not in ids and id(p) not in trained}
@@ -105,44 +100,3 @@ def _in_containers(owners: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Pa
 
 def _items(container: Any) -> Iterable[tuple[Any, Any]]:
     return container.items() if isinstance(container, dict) else enumerate(container)
-
-
-def _can_be_judged(module: nn.Module | None, parameter: torch.Tensor) -> bool:
-    layer = isinstance(module, wiring.MATRIX_OWNERS) and parameter.ndim > 1 and parameter.is_floating_point()
-    return layer and SMALLEST <= parameter.numel() <= LARGEST
-
-
-def _is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
-    """Whether a weight looks as it did when it was initialised: noise without structure.
-
-    Either it has the hard edges of a uniform distribution, which the first epoch of training blurs, or just fills the
-    range of torch's default one. Or its largest
-    singular value is that of a random matrix (Marchenko and Pastur, 1967: sd (sqrt(rows) + sqrt(columns))) and its
-    bias is still at zero or fills the range of torch's default initialisation.
-    """
-    weight = parameter.detach()
-    matrix = weight.reshape(len(weight), -1).float()
-    deviation = float(matrix.std())
-    largest = float(matrix.abs().max())
-    if deviation == 0 or largest / deviation < UNIFORM_EDGE * 3**0.5:
-        return deviation > 0
-    filled_by_default = 0.9 < largest * math.sqrt(matrix.shape[1]) < 1.0001
-    if filled_by_default and abs(deviation / largest * 3**0.5 - 1) < UNIFORM_SPREAD:
-        return True
-    bias = getattr(module, "bias", None)
-    if min(matrix.shape) < 16 or not isinstance(bias, torch.Tensor):
-        return False
-    filled = float(bias.detach().abs().max()) * math.sqrt(matrix.shape[1])
-    if filled != 0 and not 0.7 < filled < 1.0001:
-        return False
-    edge = deviation * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
-    return largest_singular_value(matrix - matrix.mean()) < 1.02 * edge
-
-
-def largest_singular_value(matrix: torch.Tensor, rounds: int = 12) -> float:
-    """Of a matrix (rows, columns), by power iteration: a lower bound, close where one value stands out."""
-    vector = torch.linspace(-1, 1, matrix.shape[1], device=matrix.device).cos()  # no draw from anyone's generator
-    for _ in range(rounds):
-        vector = matrix.T @ (matrix @ vector)
-        vector = vector / vector.norm().clamp(min=1e-30)
-    return float((matrix @ vector).norm())

@@ -15,12 +15,15 @@ from torch import nn
 from trainwatch.capture import interception, wiring
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.freshness import still_fresh
 from trainwatch.capture.gradients import GradientRing
 from trainwatch.capture.held import SLOTS, TRAIN_BATCH, VAL_BATCH, HeldBatches
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
+from trainwatch.capture.motion import Motion
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
+from trainwatch.capture.path import EVERY
 from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
@@ -31,6 +34,7 @@ from trainwatch.capture.wiring_watch import WiringWatch
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
 
+NEAR = 0.05  # of their length: weights that moved no further ended where they began
 OFF, TRAIN, VALIDATE = "off", "train", "validate"
 """Stages that a trainer may announce; without one, the events themselves must tell."""
 
@@ -77,6 +81,7 @@ class RunCapture:
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._rings: dict[str, GradientRing] = {}
+        self._motions: dict[str, Motion] = {}
         self._commits = dict.fromkeys(self.optimizers, 0)
         self._known_losses: set[str] = set()
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
@@ -100,6 +105,7 @@ class RunCapture:
         for key, optimizer in self.optimizers.items():
             columns = sorted({index[id(p)] for p in wiring.parameters_in(optimizer) if id(p) in index})
             self._rings[key] = GradientRing([parameters[i] for i in columns], flush_every)
+            self._follow(key, [parameters[i] for i in columns], columns)
             stepped = functools.partial(self._stepped, key)
             self._optimizer_hooks.append(optimizer.register_step_post_hook(lambda *_, stepped=stepped: stepped()))
         for model in self.models.values():
@@ -130,6 +136,12 @@ class RunCapture:
     def _note_wiring(self, index: Mapping[int, int]) -> None:
         self.facts.start(self.optimizers, index)
         self.wiring = WiringWatch(self.models, self.optimizers, self.record, self.reads)
+
+    @contained("motion")
+    def _follow(self, key: str, parameters: list[torch.Tensor], columns: list[int]) -> None:
+        kinds = [facts["kind"] for facts in self.record.facts.get("parameters", ())]
+        if kinds:
+            self._motions[key] = Motion(parameters, [kinds[i] == "embedding" for i in columns])
 
     @contained("wiring")
     def _note_order(self, root: torch.Tensor) -> None:
@@ -165,6 +177,12 @@ class RunCapture:
     @contained("wiring")
     def on_weights_loaded(self, *_: Any) -> None:
         self.facts.note_loading(self.step)
+        self._note_jump()
+
+    @contained("motion")
+    def _note_jump(self) -> None:
+        for key, motion in self._motions.items():
+            motion.loaded(self._commits[key])
 
     @contained("wiring")
     def on_clip(self, kind: str, limit: float) -> None:
@@ -344,8 +362,15 @@ class RunCapture:
         if self.step == 0 and self._orders_noted < len(self.models):  # several models: each has a first backward
             self._orders_noted += 1
             self._note_order(root)
+            self._begin_motion()
         self._watch_backward(False)
         self.losses.backward(self.scaling.unscaled(root))
+
+    @contained("motion")
+    def _begin_motion(self) -> None:
+        for key, motion in self._motions.items():
+            if not self._commits[key]:
+                motion.begin()
 
     @contained("gradients")
     def on_backward_end(self, root: torch.Tensor) -> None:
@@ -398,6 +423,8 @@ class RunCapture:
         self._watch_step(key, step)
         self._commit_losses(key, step)
         full = self._commit_gradients(key, step)
+        if Motion.due(step + 1):
+            self._look_at_weights(key, step + 1)
         if self.rates.changed(key):
             self._note_rates(key, step)
         if self._print_next and self._inputs is not None:
@@ -420,6 +447,11 @@ class RunCapture:
     @contained("gradients")
     def _commit_gradients(self, key: str, step: int) -> bool:
         return self._rings[key].commit(step)
+
+    @contained("motion")
+    def _look_at_weights(self, key: str, updates: int) -> None:
+        if key in self._motions:
+            self._motions[key].stepped(updates)
 
     @contained("classes")
     def _count_classes(self, entries: Sequence[Entry]) -> None:
@@ -471,7 +503,10 @@ class RunCapture:
         self._flush_classes()
         self._flush_rates()
         self._flush_ranges()
+        self._flush_motion(last)
         self._deliver(last)
+        if last:
+            self._note_still()
         self._flush_wiring(last)
         self._print_next = True
 
@@ -512,6 +547,30 @@ class RunCapture:
     @contained("ranges")
     def _flush_ranges(self) -> None:
         self.ranges.flush()
+
+    @contained("motion")
+    def _flush_motion(self, last: bool) -> None:
+        for key, motion in self._motions.items():
+            put = functools.partial(self.record.append, "motion", key, provenance={"every": EVERY})
+            guard = functools.partial(self.containment.run, "motion")  # values arrive among those of other parts
+            motion.flush(self.reads, put, guard, self._commits[key], last=last)
+        reasons = [m.reason for m in self._motions.values() if m.reason]
+        known = self.record.facts.get("switched_off", {})
+        if reasons and "motion" not in known:
+            self.record.set_fact("switched_off", {**known, "motion": reasons[0]})
+
+    @contained("motion")
+    def _note_still(self) -> None:
+        """Of the weights that ended where they began, note which look as they were drawn."""
+        parameters, names = self.record.facts.get("parameters", ()), []
+        for key in self.record.keys("motion"):
+            series = self.record.series("motion", key)
+            assert series is not None
+            columns = self.record.facts["optimizers"][key]["parameters"]
+            names += [parameters[i]["name"] for i, row in zip(columns, series.values[-1], strict=True) if row[1] < NEAR]
+        weights = [p["name"] for p in parameters if p["name"] in names and len(p["shape"]) > 1]
+        if weights:
+            self.record.set_fact("still", still_fresh(self.models, weights))
 
     @contained("reads")
     def _deliver(self, wait: bool) -> None:

@@ -10,7 +10,9 @@ from trainwatch.probes import (
     backward_gain,
     evaluated,
     gates,
+    gradient_noise,
     one_batch,
+    rank,
     reference,
     step_line,
     without_regulariser,
@@ -19,8 +21,19 @@ from trainwatch.probes.bench import Bench
 from trainwatch.probes.governor import Governor, Request
 from trainwatch.probes.isolation import CannotIsolate
 
-KINDS = (activations, step_line, evaluated, one_batch, without_regulariser, reference, backward_gain, gates)
-AT_END = tuple(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))
+KINDS = (
+    activations,
+    step_line,
+    evaluated,
+    one_batch,
+    without_regulariser,
+    reference,
+    backward_gain,
+    gates,
+    gradient_noise,
+    rank,
+)
+AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth
 PROBES: dict[str, Callable[[Bench], None]] = {probe.KIND: probe.measure for probe in KINDS}
 QUANTITIES: dict[str, tuple[str, ...]] = {probe.KIND: probe.QUANTITIES for probe in KINDS}  # that a probe writes

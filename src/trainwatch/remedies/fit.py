@@ -54,8 +54,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="smaller-model",
         title="Shrink the network",
         why="Its {parameters} trainable parameters make {ratio}.",
-        how="Halve the widest layers and compare the lowest validation losses. How far each layer can shrink (its "
-        "effective rank): not measured.",
+        how="Halve the widest layers and compare the lowest validation losses. How far each layer can shrink, by its "
+        "effective rank: {ranks}. (Weights at random need nearly all of theirs.)",
         strength="moderate",
         section="§2",
     ),

@@ -32,6 +32,25 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§9",
     ),
     RemedyEntry(
+        id="group-learning-rate",
+        title="Raise the learning rate of {layers} from {present} to {proposed}",
+        why="That is the rate at which '{fast}' moved; at theirs, they end where they were drawn.",
+        how="for i in {groups}:  # parameter groups; before the loop and before a schedule is made\n"
+        '    optimizer.param_groups[i]["lr"] = {proposed}  # was {present}',
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="adaptive-steps",
+        title="Use an optimiser whose steps do not shrink with the gradient",
+        why="An entry of {layers} gets {ratio} of the gradient of the other layers, and a plain step is as short; one "
+        "of Adam moves each weight by about the rate.",
+        how="optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)\n"
+        "# or find what makes '{first}' count so little: a factor on its output, a nearly closed gate",
+        strength="moderate",
+        section="§9",
+    ),
+    RemedyEntry(
         id="decay-learning-rate",
         title="Let the learning rate decay to zero by the end",
         why="Shorter and shorter steps come to rest in the minimum that steps of one length leap over.",

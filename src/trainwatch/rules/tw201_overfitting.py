@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, always
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
+from trainwatch.symptoms.useful_motion import weight_ranks
+
+SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,12 @@ class Overfitting(RisingValidation):
     name = "overfitting"
     section = "§2"
     explains: ClassVar[dict[str, Predicate]] = {"TW203": always}
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Where it overfits: how far its layers could shrink."""
+        with suppress(NotChecked):
+            if self.rise(record) is not None:
+                yield ProbeRequest("rank", (), "the net overfits: how far could its layers shrink?", 0.3)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         found = self.risen(record)
@@ -109,9 +119,21 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
             remedy("augment", samples=samples or "few"),
             stronger_regularisation(record),
             dropout,
-            remedy("smaller-model", parameters=parameters or "unknown number of", ratio=ratio),
+            remedy(
+                "smaller-model",
+                parameters=parameters or "unknown number of",
+                ratio=ratio,
+                ranks=_effective_ranks(record),
+            ),
             remedy("clean-data", training=found.training[1]),
             remedy("ensemble", best_step=found.rise.best_step),
             remedy("raise-learning-rate"),
         ]
     )
+
+
+def _effective_ranks(record: RunRecord) -> str:
+    """The widest layers with the share of their rank that carries most of their weight, in words."""
+    ranks = sorted(record.memo(weight_ranks), key=lambda found: -found[2])[:SHOWN]
+    named = ", ".join(f"{kept} of {whole} in '{p['module'] or 'model'}'" for p, kept, whole in ranks)
+    return f"90 % of its weights' energy lies in {named} directions" if ranks else "not measured"

@@ -13,11 +13,12 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.backward_parts import parts_shown, parts_wanted
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
+from trainwatch.rules.layer_signal import signal_evidence
 from trainwatch.symptoms.gradients import Signal, backward_signal, gain_of, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
 FADED = 2.0  # decades that a profile which was severe at first must still fall by, in the middle of the run
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW602")
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW307", "TW602")
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,17 @@ class VanishingGradients(Rule):
 
     ## Why it hurts
     Layers near the output learn, the first stay where they began: a deep net is in effect a shallow one on random
-    features. An adaptive optimiser moves the first layers nonetheless, but by noise.
+    features. An adaptive optimiser moves the first layers nonetheless, without much use.
 
     ## How it is measured
     RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
     through its logarithm. Fires after `min_steps` where the line falls by `decades` at the first step, at the last,
     and in `sustained` of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of
     the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth. A fall
-    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. What weights
-    and what activations pass on is told by `backward_gain`, where a probe measured it. Through time
+    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
     the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
-    step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit).
+    step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit). Probes tell
+    what weights and what activations pass on, and signal from noise in the first gradient; they decide nothing.
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
@@ -69,8 +70,11 @@ class VanishingGradients(Rule):
     min_steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Which part of a layer's factor is its weight's."""
-        return parts_wanted(record, self.decades, self.slow)
+        """Which part of a layer's factor is its weight's; where the net has not learned, whether there is a signal."""
+        yield from parts_wanted(record, self.decades, self.slow)
+        course = record.memo(loss_course)
+        if course is not None and course.learned < self.slow and record.memo(backward_signal) is not None:
+            yield ProbeRequest("gradient_noise", (), "the loss is not low: does the gradient carry a signal?", 0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the first layers with the last, and the loss with what no learning gives."""
@@ -113,6 +117,7 @@ class VanishingGradients(Rule):
                          step=int(course.steps[-1]), note=goal),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
                 *parts_shown(record),
+                *signal_evidence(record, signal.parameters[0], signal.parameters[-1]),
             ),
             remedies=tuple(stronger_signal(record, signal, starved)),
         )  # fmt: skip

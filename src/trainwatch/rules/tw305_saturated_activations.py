@@ -47,7 +47,9 @@ class SaturatedActivations(HiddenActivity):
     code: ClassVar[str] = "TW305"
     name: ClassVar[str] = "saturated-activations"
     section: ClassVar[str] = "§9"
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW301", "TW602"), always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(
+        ("TW204", "TW205", "TW208", "TW301", "TW307", "TW602"), always
+    )
 
     flat: float = 0.9
 

@@ -16,17 +16,15 @@ from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.gradients import learning_rates
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
-from trainwatch.symptoms.plateau import rate_is_steady, training_trend
+from trainwatch.symptoms.plateau import has_settled
 from trainwatch.symptoms.step_line import StepLine, step_line
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
-STARTED = 0.1  # share of the loss of a constant guess: less is no fall
 LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
 LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
 SURE = 2.0  # standard errors
-RESTS = 0.3  # of what was gained: a loss that would gain less in as many steps again has come to rest
 
 
 @dataclass(frozen=True)
@@ -95,18 +93,12 @@ class LearningRateTooLow(Rule):
             return
         if reach.total >= self.path or reach.total >= self.each * reach.steps:
             return
-        if course.gained >= self.learned or not np.isfinite(course.end) or self._settled(record, course):
+        if course.gained >= self.learned or not np.isfinite(course.end) or has_settled(record):
             return
         if line is not None and line.fall < SURE * line.error:
             return  # nothing that longer steps would gain
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
         yield self._found(course, reach, line, what, self.learned)
-
-    def _settled(self, record: RunRecord, course: LossCourse) -> bool:
-        """The loss fell and came to rest: steps were long enough for what there is to learn."""
-        trend, gained = record.memo(training_trend), course.gained
-        rest = trend is not None and trend.gains_less_than(RESTS * gained, of=abs(course.reference), steps=1.0)
-        return gained > STARTED and rest and rate_is_steady(record)
 
     def _found(self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float) -> Diagnosis:
         kind = "plain" if reach.optimizer in PLAIN else "adaptive"

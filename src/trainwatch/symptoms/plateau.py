@@ -16,6 +16,8 @@ POINTS = 32  # of a stretch; more are averaged
 SURE = 2.0  # standard errors of a bound
 STEADY = 1.5  # a rate that changes by more within the last stretch makes the loss fall, or stall, by itself
 NEAR = 0.2  # of what a constant guess costs: less than that below it is near
+STARTED = 0.1  # share of the loss of a constant guess: less is no fall
+RESTS = 0.3  # of what was gained: a loss that would gain less in as many steps again has come to rest
 BARELY = 0.02  # of its peak: a rate that is as good as none
 
 
@@ -166,6 +168,15 @@ def rate_is_steady(record: RunRecord) -> bool:
         if late.min() <= 0 or late.max() / late.min() > STEADY or late[-1] < BARELY * rates.max():
             return False
     return True
+
+
+def has_settled(record: RunRecord) -> bool:
+    """The training loss fell and came to rest under a steady rate: steps are long enough for what there is to learn."""
+    course, trend = record.memo(loss_course), record.memo(training_trend)
+    if course is None or trend is None or course.gained <= STARTED:
+        return False
+    rest = trend.gains_less_than(RESTS * course.gained, of=abs(course.reference), steps=1.0)
+    return rest and rate_is_steady(record)
 
 
 def constant_guess(record: RunRecord, stream: str) -> float | None:

@@ -1,0 +1,82 @@
+"""Whether a weight looks as it did when it was initialised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from trainwatch.capture import wiring
+
+SIDE = 1000  # rows and columns of one that are looked at
+JUDGED = 32  # parameters whose randomness is judged, so that the start does not take long
+LARGEST = 1_000_000  # entries of such a parameter
+SMALLEST = 32
+UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the same deviation
+UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from that of a uniform distribution
+NORMAL_SURE = 4.0  # standard errors that the deviation of a fresh embedding may be from 1
+
+
+def can_be_judged(module: nn.Module | None, parameter: torch.Tensor) -> bool:
+    """Whether `is_fresh` can tell: a weight of a layer, neither tiny nor huge."""
+    layer = isinstance(module, wiring.MATRIX_OWNERS) and parameter.ndim > 1 and parameter.is_floating_point()
+    return layer and SMALLEST <= parameter.numel() <= LARGEST
+
+
+def is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
+    """Whether a weight looks as it did when it was initialised: noise without structure.
+
+    Either it has the hard edges of a uniform distribution, which the first epoch of training blurs, or just fills the
+    range of torch's default one. Or its largest singular value is that of a random matrix (Marchenko and Pastur, 1967:
+    sd (sqrt(rows) + sqrt(columns))) and its bias is still at zero or fills the range of torch's default initialisation.
+    Of a large one a block is looked at. An embedding is drawn with deviation 1 by default.
+    """
+    weight = parameter.detach()
+    fan_in = weight.numel() // len(weight)
+    matrix = weight.reshape(len(weight), -1)[:SIDE, :SIDE].float()
+    if isinstance(module, nn.Embedding):
+        error = NORMAL_SURE / math.sqrt(matrix.numel())
+        return abs(float(matrix.std()) - 1) < error / math.sqrt(2) and abs(float(matrix.mean())) < error
+    deviation = float(matrix.std())
+    largest = float(matrix.abs().max())
+    if deviation == 0 or largest / deviation < UNIFORM_EDGE * 3**0.5:
+        return deviation > 0
+    filled_by_default = 0.9 < largest * math.sqrt(fan_in) < 1.0001
+    if filled_by_default and abs(deviation / largest * 3**0.5 - 1) < UNIFORM_SPREAD:
+        return True
+    bias = getattr(module, "bias", None)
+    if min(matrix.shape) < 16 or not isinstance(bias, torch.Tensor):
+        return False
+    filled = float(bias.detach().abs().max()) * math.sqrt(fan_in)
+    if filled != 0 and not 0.7 < filled < 1.0001:
+        return False
+    edge = deviation * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
+    return largest_singular_value(matrix - matrix.mean()) < 1.02 * edge
+
+
+def still_fresh(models: wiring.Models, names: Sequence[str]) -> dict[str, bool]:
+    """For some weights that ended where they began, whether they began fresh, as far as that can be told.
+
+    Args:
+        models: The models watched.
+        names: Of their parameters; the first `JUDGED` are looked at.
+    """
+    owners, known = wiring.named_modules(models), wiring.parameters_of(models)
+    kinds = (*wiring.MATRIX_OWNERS, nn.Embedding)
+    judged = [(owners.get(name.rpartition(".")[0]), name) for name in names if name in known][:JUDGED]
+    return {
+        name: is_fresh(owner, known[name])
+        for owner, name in judged
+        if isinstance(owner, kinds) and known[name].ndim > 1 and known[name].numel() >= SMALLEST
+    }
+
+
+def largest_singular_value(matrix: torch.Tensor, rounds: int = 12) -> float:
+    """Of a matrix (rows, columns), by power iteration: a lower bound, close where one value stands out."""
+    vector = torch.linspace(-1, 1, matrix.shape[1], device=matrix.device).cos()  # no draw from anyone's generator
+    for _ in range(rounds):
+        vector = matrix.T @ (matrix @ vector)
+        vector = vector / vector.norm().clamp(min=1e-30)
+    return float((matrix @ vector).norm())
