@@ -39,7 +39,7 @@ class VanishingGradients(Rule):
     the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth. A fall
     by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
     the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
-    step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit). Probes tell
+    step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit). Probes say
     what weights and what activations pass on, and signal from noise in the first gradient; they decide nothing.
 
     ## Remedies
