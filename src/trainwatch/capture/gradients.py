@@ -44,6 +44,11 @@ class GradientRing:
                 part.measure(row, scale)
             self._measured = True
 
+    def finite(self) -> bool:
+        """Whether the norms measured last are finite. Waits for devices other than the CPU."""
+        row = len(self._steps)
+        return not self._measured or all(part.finite(row) for part in self._parts)
+
     def commit(self, step: int) -> bool:
         """Keep the measured row as that of this step.
 
@@ -97,6 +102,7 @@ class _DevicePart:
     def _renew(self) -> None:
         self._ring = torch.full((self.rows, len(self.columns)), ABSENT, device=self.device)
         self._row = self._ring.unbind(0)  # views made once: a row costs no operation when it is written
+        self._host: NDArray[Any] | None = None  # the same memory, where the host can read it
 
     def measure(self, row: int, scale: torch.Tensor | None) -> None:
         gradients = [p.grad for p in self.parameters]
@@ -115,6 +121,13 @@ class _DevicePart:
             found = iter(norms)
             norms = [self._absent if g is None or g.is_sparse else next(found) for g in gradients]
         torch.stack(list(norms), out=self._row[row])
+
+    def finite(self, row: int) -> bool:
+        if self.device.type != "cpu":
+            return bool(self._row[row].isfinite().all())
+        if self._host is None:
+            self._host = self._ring.numpy()
+        return bool(np.isfinite(self._host[row]).all())
 
     def take(self, n: int, keep_next: bool) -> torch.Tensor:
         filled, row = self._ring, self._row

@@ -13,13 +13,15 @@ import torch
 from torch import nn
 
 from trainwatch.capture import interception, wiring
+from trainwatch.capture.batches import TRAIN_BATCH, VAL_BATCH, loss_in
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.gradients import GradientRing
-from trainwatch.capture.held import SLOTS, TRAIN_BATCH, VAL_BATCH, HeldBatches
+from trainwatch.capture.held import SLOTS, HeldBatches
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
+from trainwatch.capture.nonfinite import FirstNonFinite, Suspect
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
 from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
@@ -55,6 +57,8 @@ class RunCapture:
         flush_every: int,
         held_bytes: int,
         on_step: Callable[[bool], None],
+        nonfinite: str = "off",
+        on_nonfinite: Callable[[Suspect], None] = lambda _: None,
         train_eval_loader: Any = None,
         primary_validation: str | None = None,
         criterion: Any = None,
@@ -74,6 +78,7 @@ class RunCapture:
         self.wiring: WiringWatch | None = None
         self.ranges = Ranges(self.reads, record.append)
         self.held = HeldBatches(held_bytes)
+        self.nonfinite = FirstNonFinite(nonfinite, self.models, on_nonfinite)
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._rings: dict[str, GradientRing] = {}
@@ -118,6 +123,7 @@ class RunCapture:
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
         self._inputs = self._given = None
+        self.nonfinite.drop()
 
     def epochs_seen(self) -> int:
         """Epochs, by the training loader, else by the passes over the primary validation stream."""
@@ -195,8 +201,14 @@ class RunCapture:
 
     # ------------------------------------------------------------------ forward and losses
 
-    def on_forward_start(self, *_: Any) -> None:
+    def on_forward_start(self, _: nn.Module, inputs: Any) -> None:
         self._inside = []
+        if self.nonfinite.keeps:
+            self._follow_start(inputs)
+
+    @contained("first non-finite")
+    def _follow_start(self, inputs: Any) -> None:
+        self.nonfinite.begins(inputs)
 
     @contained("validation")
     def on_forward_end(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
@@ -206,6 +218,7 @@ class RunCapture:
         self.validation.forwards += 1
         kind = self._held_kind()
         self._given = (kind, inputs, named, output) if kind is not None else None
+        call_of_model = inputs, named
         inputs = inputs or named
         if torch.is_grad_enabled():
             self._forwarded = True
@@ -216,9 +229,15 @@ class RunCapture:
                 self._measure_validation_inputs(inputs)
         for call in inside:
             self._view(call)
-        loss = _loss_in(output)
+        if self.nonfinite.keeps:
+            self._follow_call(module, *call_of_model, output)
+        loss = loss_in(output)
         if loss is not None and not self._seen(loss):
             self._take(LossCall("model", loss), within=True)
+
+    @contained("first non-finite")
+    def _follow_call(self, model: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+        self.nonfinite.called(model, inputs, named, output, self.step)
 
     def _held_kind(self) -> str | None:
         """The kind that the batch of the forward pass that just ended is to be held as; None for most."""
@@ -236,12 +255,19 @@ class RunCapture:
     def note_batch(self, batch: Any, index: int) -> None:
         """What a trainer is about to give to ``training_step``. Kept until the next batch."""
         self._inputs = batch
+        if self.nonfinite.keeps:
+            self._follow_batch(batch, index)
         if self.held.wants_training():
             self._hold_step(batch, index)
 
     @contained("held batches")
     def _hold_step(self, batch: Any, index: int) -> None:
         self.held.offer_step(self.step, batch, index)
+
+    @contained("first non-finite")
+    def _follow_batch(self, batch: Any, index: int) -> None:
+        (model,) = self.models.values()
+        self.nonfinite.given(model, batch, index, self.step)
 
     @contained("validation")
     def note_validation_batch(self, batch: Any) -> None:
@@ -256,7 +282,7 @@ class RunCapture:
     def on_criterion_end(self, module: nn.Module, inputs: Any, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and not self._seen(output):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
-            self._take(LossCall(type(module).__name__, output, predictions, target))
+            self._take(LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs))
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
@@ -283,6 +309,8 @@ class RunCapture:
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
+        if self.nonfinite.keeps:
+            self._follow_loss(call, entry.value)
         if not self.step & (self.step + 1):
             self._measure_ranges(call)
         if call.name not in self._known_losses:
@@ -292,6 +320,10 @@ class RunCapture:
         if self.stage is None and evaluating and not self._trains_in_eval_mode:
             entry.viewed = True
             self._view(call)
+
+    @contained("first non-finite")
+    def _follow_loss(self, call: LossCall, value: torch.Tensor) -> None:
+        self.nonfinite.loss(call, value, self.step)
 
     @contained("ranges")
     def _measure_ranges(self, call: LossCall) -> None:
@@ -334,6 +366,7 @@ class RunCapture:
     @contained("losses")
     def on_scale(self, scaler: Any, unscaled: Any, scaled: Any) -> None:
         self.scaling.note(scaler, unscaled, scaled)
+        self.nonfinite.scaled()
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
@@ -343,7 +376,13 @@ class RunCapture:
             self._orders_noted += 1
             self._note_order(root)
         self._watch_backward(False)
-        self.losses.backward(self.scaling.unscaled(root))
+        foreign = self.losses.backward(self.scaling.unscaled(root))
+        if foreign is not None and self.nonfinite.looks:
+            self._follow_root(foreign)
+
+    @contained("first non-finite")
+    def _follow_root(self, root: torch.Tensor) -> None:
+        self.nonfinite.root(root, self.step)
 
     @contained("gradients")
     def on_backward_end(self, root: torch.Tensor) -> None:
@@ -353,8 +392,14 @@ class RunCapture:
         self._watch_backward(True)
         for ring in self._rings.values():
             ring.measure(self.scaling.scale)
+        if self.nonfinite.looks and self.scaling.scale is None:
+            self._follow_gradient()
         if not self.validation.idle:
             self._training_resumes()
+
+    @contained("first non-finite")
+    def _follow_gradient(self) -> None:
+        self.nonfinite.gradient(self._rings.values(), self.step)
 
     def _concerns_us(self) -> bool:
         """The backward pass may have reached a watched parameter: a watched model was called, or cannot be seen."""
@@ -370,15 +415,20 @@ class RunCapture:
     @contained("losses")
     def on_scaler_update(self, scaler: Any) -> None:
         """If gradients were ready and no step was taken, the scaler skipped it: nothing is wrong with that."""
+        self.scaling.updated(skipped=self._backpropagated)
         if self._backpropagated:
-            self.scaling.skipped += 1
             self.losses.discard_step()
             for ring in self._rings.values():
                 ring.discard()
             self._backpropagated = False
-        facts = {"used": True, "skipped_steps": self.scaling.skipped}
+            self._follow_skip(scaler)
+        facts = {"used": True, "skipped_steps": self.scaling.skipped, "in_a_row": self.scaling.in_a_row}
         if self.record.facts.get("scaler") != facts:
             self.record.set_fact("scaler", facts)
+
+    @contained("first non-finite")
+    def _follow_skip(self, scaler: Any) -> None:
+        self.nonfinite.skipped(self.scaling.in_a_row, scaler, self.step)
 
     def _stepped(self, key: str) -> None:
         if self.stage != OFF:
@@ -391,6 +441,8 @@ class RunCapture:
         self._commits[key] += 1
         self._forwarded = self._backpropagated = False
         self._given = None
+        if self.nonfinite.keeps:
+            self.nonfinite.drop()
         if self._loader is not None:
             self._note_train_loader()
         self._watch_step(key, step)
@@ -510,11 +562,3 @@ class RunCapture:
     @contained("reads")
     def _deliver(self, wait: bool) -> None:
         self.reads.deliver(wait)
-
-
-def _loss_in(output: Any) -> torch.Tensor | None:
-    """The loss in what a model returned: ``.loss``, ``["loss"]``, or the output itself if it is a single number."""
-    loss = output if isinstance(output, torch.Tensor) else getattr(output, "loss", None)
-    if loss is None and isinstance(output, Mapping):
-        loss = output.get("loss")
-    return loss if isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.is_floating_point() else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.calls import named_calls
 
 KIND = "activations"
 QUANTITIES = ("activity",)
@@ -107,7 +107,7 @@ def activations(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Site]:
     """The activations of a model on some batches, by name, in order of execution."""
     sites: dict[str, Site] = {}
     for batch in batches:
-        with _named_calls(model) as path, _Listener(sites, path):
+        with named_calls(model) as calls, _Listener(sites, calls.path):
             predictions = batch.predict(model)
         for site in sites.values():
             site.is_output |= site.last is not None and _same(site.last, predictions)
@@ -149,25 +149,6 @@ class _Listener(TorchDispatchMode):
             self._sites[name] = Site(module, function, len(self._sites))
         axis = 1 if self._channels and output.ndim > 2 else -1
         self._sites[name].add(output, axis)
-
-
-@contextmanager
-def _named_calls(model: nn.Module) -> Iterator[list[str]]:
-    """Names of the modules whose forward pass runs, the innermost last."""
-    path: list[str] = []
-    handles = []
-
-    def leave(*_: Any) -> None:
-        path.pop()
-
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
-        yield path
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
