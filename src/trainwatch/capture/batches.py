@@ -25,6 +25,7 @@ TARGETS = ("target", "targets", "label", "labels", "y")  # names under which bat
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
 
+Path = Callable[[Any], torch.Tensor]  # from the model's output to predictions
 Parts = Sequence[tuple[tuple[Any, ...], "weakref.ref[torch.Tensor]"]]
 
 
@@ -102,7 +103,7 @@ class HeldBatch(HeldForward):
     target: torch.Tensor | None = field(repr=False)
     positional: tuple[Any, ...] = field(repr=False)
     keywords: dict[str, Any] = field(repr=False)
-    predictions: Callable[[Any], torch.Tensor] = field(repr=False)
+    predictions: Path = field(repr=False)
 
     def predict(self, model: nn.Module) -> torch.Tensor:
         """What the loss is given, with its graph."""
@@ -131,7 +132,7 @@ class HeldCriterion(HeldForward):
 
     criterion: nn.Module = field(repr=False)
     further: tuple[Any, ...] = field(repr=False)
-    predictions: Callable[[Any], torch.Tensor] = field(repr=False)
+    predictions: Path = field(repr=False)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield from super().tensors()
@@ -183,18 +184,20 @@ class HeldStep(Held):
         return found
 
 
+def path_to(call: LossCall, parts: Parts) -> Path | None:
+    """How the predictions of a functional loss follow from a model's output; None where it is not known."""
+    return _path(parts, call.input) if call.known else None
+
+
 def held_batch(
-    kind: str, step: int, args: tuple[Any, ...], kwargs: dict[str, Any], parts: Parts, call: LossCall
-) -> HeldBatch | None:
-    """A call of the model and of a loss, to be computed again; None where the one does not follow from the other."""
-    found = _path(parts, call.input) if call.known else None
-    if found is None:
-        return None
+    kind: str, step: int, args: tuple[Any, ...], kwargs: dict[str, Any], call: LossCall, predictions: Path
+) -> HeldBatch:
+    """A call of the model and of a functional loss, to be computed again."""
     keywords = {k: v for k, v in (call.keywords or {}).items() if k not in ("input", "target")}
     size, versions = _measured((args, kwargs, call.target, call.positional, keywords))
     return HeldBatch(
         kind, step, samples_in(call), size, versions, args, kwargs,
-        call.name, call.target, call.positional, keywords, found,
+        call.name, call.target, call.positional, keywords, predictions,
     )  # fmt: skip
 
 
@@ -236,7 +239,7 @@ def parts_of(output: Any) -> Parts:
     return [(keys, weakref.ref(tensor)) for keys, tensor in _leaves(output, DEEP)]
 
 
-def _path(parts: Parts, wanted: torch.Tensor | None) -> Callable[[Any], torch.Tensor] | None:
+def _path(parts: Parts, wanted: torch.Tensor | None) -> Path | None:
     """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape."""
     for keys, reference in parts if wanted is not None else ():
         tensor = reference()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,7 +128,8 @@ class _DevicePart:
             return bool(self._row[row].isfinite().all())
         if self._host is None:
             self._host = self._ring.numpy()
-        return bool(np.isfinite(self._host[row]).all())
+        norms = self._host[row]
+        return math.isfinite(norms.dot(norms)) or bool(np.isfinite(norms).all())
 
     def take(self, n: int, keep_next: bool) -> torch.Tensor:
         filled, row = self._ring, self._row

@@ -13,6 +13,7 @@ from trainwatch.capture.batches import (
     held_batch,
     held_step,
     parts_of,
+    path_to,
 )
 from trainwatch.capture.interception import LossCall
 
@@ -48,9 +49,9 @@ class HeldBatches:
         self, kind: str, step: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, call: LossCall
     ) -> None:
         """Hold a batch, if its loss can be computed again."""
-        batch = held_batch(kind, step, args, kwargs, parts_of(output), call)
-        if batch is not None:
-            self._keep(batch)
+        path = path_to(call, parts_of(output))
+        if path is not None:
+            self._keep(held_batch(kind, step, args, kwargs, call, path))
             return
         self._refused += 1
         if not any(self._held.values()):

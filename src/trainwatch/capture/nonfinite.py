@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import ctypes
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,12 +21,20 @@ from trainwatch.capture.batches import (
     held_forward,
     held_step,
     parts_of,
+    path_to,
 )
 from trainwatch.capture.gradients import GradientRing
 from trainwatch.capture.interception import LossCall
 
 PERSISTENT = 5  # steps in a row that a gradient scaler skipped, after which the overflow is more than its search
 Batch: TypeAlias = HeldForward | HeldStep
+# A floating number is not finite where all bits of its exponent are set.
+EXPONENTS: dict[torch.dtype, tuple[Any, int]] = {
+    torch.float64: (ctypes.c_uint64, 0x7FF << 52),
+    torch.float32: (ctypes.c_uint32, 0xFF << 23),
+    torch.float16: (ctypes.c_uint16, 0x1F << 10),
+    torch.bfloat16: (ctypes.c_uint16, 0xFF << 7),
+}
 NO_CALL = "no call of the whole model was seen before it"
 
 
@@ -39,7 +48,7 @@ class Suspect:
         model: The model that was called last; None where none was.
         name: Its name where several are watched, else empty.
         batches: What it was called with; several where several losses were computed from it.
-        reason: Why there is no batch, or what of the step is not among them.
+        reason: Why there is no batch, or no loss in it; empty where all can be run again.
         autocast: Lower precision that the forward pass ran in, if any.
         scale: Scalar that a gradient scaler multiplied the loss by, if one did.
     """
@@ -75,7 +84,6 @@ class FirstNonFinite:
         self._names = {id(model): name if len(models) > 1 else "" for name, model in models.items()}
         self._report = report
         self._autocast: torch.dtype | None = None
-        self._before: list[tuple[torch.Tensor, int]] = []
         self._within = self._bad_within = False  # a call of a model; a bad loss was seen there
         self.drop()
 
@@ -83,7 +91,8 @@ class FirstNonFinite:
         """Forget the batch: the optimiser has stepped."""
         self._model: nn.Module | None = None
         self._call: tuple[tuple[Any, ...], dict[str, Any], Parts] | None = None
-        self._batches: list[Batch] = []
+        self._batches: list[Callable[[], Batch | None]] = []
+        self._before: Sequence[tuple[torch.Tensor, int]] = ()  # what was given, and its versions then
         self._trainer, self._reason = False, NO_CALL
 
     # ------------------------------------------------------------------ what is trained on
@@ -91,20 +100,18 @@ class FirstNonFinite:
     def begins(self, inputs: tuple[Any, ...]) -> None:
         """A model is about to be called."""
         self._within, self._bad_within = True, False
-        self._before = [(t, t._version) for t in inputs if isinstance(t, torch.Tensor) and not t.is_inference()]
+        if torch.is_grad_enabled() and not self._trainer:
+            self._before = [(t, t._version) for t in inputs if isinstance(t, torch.Tensor) and not t.is_inference()]
 
     def called(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, step: int) -> None:
         """A model was called."""
         self._within = False
-        changed = any(t._version != version for t, version in self._before)
-        self._before = []
         if not torch.is_grad_enabled():
             return
         self._note_precision()
         if not self._trainer:
-            self._model, self._batches = model, []
-            self._call = None if changed else (args, kwargs, parts_of(output))
-            self._reason = "the model changes its input in place" if changed else ""
+            self._model, self._batches, self._reason = model, [], ""
+            self._call = args, kwargs, parts_of(output)
         if self._bad_within:
             self._tell("loss", step)
 
@@ -112,37 +119,33 @@ class FirstNonFinite:
         """A trainer is about to give a batch to the model's ``training_step``."""
         held = held_step(step, batch, index)
         self._model, self._call, self._trainer = model, None, True
-        self._batches = [] if held is None else [held]
-        self._reason = "there is no tensor in the batch" if held is None else ""
+        self._batches, self._reason = [lambda: held], "there is no tensor in the batch"
 
-    def loss(self, call: LossCall, value: torch.Tensor, step: int) -> None:
-        """A loss was computed with gradients; `value` is it, detached."""
+    def loss(self, call: LossCall, bare: LossCall, step: int) -> None:
+        """A loss was computed with gradients; `bare` is the call without its graph."""
         self._note_precision()
-        again = self._again(call, step)
-        if self.looks and not value.ndim and not finite(value):
+        again = self._again(call, bare, step)
+        if self.looks and not bare.output.ndim and not finite(bare.output):
             if self._within and not self._trainer:
                 self._bad_within = True  # the call goes on; its arguments are known at its end
             else:
                 self._tell("loss", step, again)
 
-    def _again(self, call: LossCall, step: int) -> list[Batch]:
+    def _again(self, call: LossCall, bare: LossCall, step: int) -> list[Callable[[], Batch | None]]:
         """The batch with this loss of it, kept beside those with the others."""
-        if self._trainer:
+        if self._trainer or self._call is None or self._within:
             return self._batches
-        if self._call is None or self._within:
-            return []
         args, kwargs, parts = self._call
-        if call.module is None:
-            found: Batch | None = held_batch(TRAIN_BATCH, step, args, kwargs, parts, call)
-        else:
-            found = held_criterion(step, args, kwargs, parts, call.module, call.given)
-            if found is not None:
-                self._batches.clear()  # losses that the criterion computed on its way
-        if found is None:
-            self._reason = f"it is not known how the predictions of '{call.name}' follow from the model's output"
-            return []
-        self._batches.append(found)
-        return [found]
+        if call.module is not None:
+            held = held_criterion(step, args, kwargs, parts, call.module, call.given)
+            if held is not None:
+                self._batches = [lambda: held]  # in place of losses that the criterion computed on its way
+                return self._batches
+        elif (path := path_to(call, parts)) is not None:
+            self._batches.append(partial(held_batch, TRAIN_BATCH, step, args, kwargs, bare, path))
+            return self._batches[-1:]
+        self._reason = f"it is not known how the predictions of '{call.name}' follow from the model's output"
+        return []
 
     def _note_precision(self) -> None:
         lower = torch.is_autocast_enabled(self._device)
@@ -170,16 +173,23 @@ class FirstNonFinite:
             self._tell("gradient", step, scale=scaler._scale / scaler.get_backoff_factor())
 
     def _tell(
-        self, seen: str, step: int, batches: list[Batch] | None = None, scale: torch.Tensor | None = None
+        self,
+        seen: str,
+        step: int,
+        makers: list[Callable[[], Batch | None]] | None = None,
+        *,
+        scale: torch.Tensor | None = None,
     ) -> None:
-        again: tuple[Batch, ...] = tuple(self._batches if batches is None else batches)
-        reason = self._reason
-        if not again and self._call is not None:
+        batches = [batch for make in (self._batches if makers is None else makers) if (batch := make()) is not None]
+        reason = "" if batches else self._reason
+        if not batches and self._call is not None:
             alone = held_forward(step, *self._call[:2])
-            again = () if alone is None else (alone,)
+            batches = [] if alone is None else [alone]
             reason = reason or "the loss is computed from the model's output by code that cannot be run again"
+        if any(t._version != version for t, version in self._before):
+            batches, reason = [], "the model's input was changed in place before it could be run again"
         name = self._names.get(id(self._model), "")
-        suspect = Suspect(step, seen, self._model, name, again, reason, self._autocast, scale)
+        suspect = Suspect(step, seen, self._model, name, tuple(batches), reason, self._autocast, scale)
         self.looks = self.keeps = False
         self._off = True
         self.drop()
@@ -188,6 +198,7 @@ class FirstNonFinite:
 
 def finite(value: torch.Tensor) -> bool:
     """Whether all of a detached tensor is finite. Waits for the device, where it is not the CPU."""
-    if value.device.type == "cpu" and value.dtype != torch.bfloat16:
-        return bool(np.isfinite(value.numpy()).all())  # dispatches nothing
-    return bool(torch.isfinite(value).all())
+    if value.ndim or value.device.type != "cpu" or value.dtype not in EXPONENTS:
+        return bool(value.isfinite().all())
+    bits, mask = EXPONENTS[value.dtype]
+    return bits.from_address(value.data_ptr()).value & mask != mask  # straight from memory: dispatches nothing

@@ -310,7 +310,7 @@ class RunCapture:
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
         if self.nonfinite.keeps:
-            self._follow_loss(call, entry.value)
+            self._follow_loss(call, entry.call)
         if not self.step & (self.step + 1):
             self._measure_ranges(call)
         if call.name not in self._known_losses:
@@ -322,8 +322,8 @@ class RunCapture:
             self._view(call)
 
     @contained("first non-finite")
-    def _follow_loss(self, call: LossCall, value: torch.Tensor) -> None:
-        self.nonfinite.loss(call, value, self.step)
+    def _follow_loss(self, call: LossCall, bare: LossCall) -> None:
+        self.nonfinite.loss(call, bare, self.step)
 
     @contained("ranges")
     def _measure_ranges(self, call: LossCall) -> None:

@@ -121,7 +121,7 @@ def _replay(suspect: Suspect, batch: Batch, most_bytes: int) -> dict[str, Any]:
             return _found(suspect, origin, batch, model)
         if not complete:
             return {"phase": NOT_REPLAYED, "reason": suspect.reason or "no loss came out that could be backpropagated"}
-        return {"phase": NOT_REPRODUCED, "reason": _why_not(model)}
+        return {"phase": NOT_REPRODUCED, "reason": _why_not(model, suspect)}
 
 
 def _run(suspect: Suspect, batch: Batch, model: nn.Module, tracer: Tracer) -> tuple[Origin | None, bool]:
@@ -171,8 +171,8 @@ def _samples(origin: Origin, samples: int, weights: set[tuple[int, ...]]) -> lis
     """Samples of the batch whose rows are not finite, as far as the result has a row, or several, for each."""
     if origin.rows is None or origin.phase == PARAMETER or len(origin.rows) % samples:
         return []
-    if origin.shape in weights or origin.shape[::-1] in weights:  # the gradient of a weight
-        return []
+    if origin.phase == BACKWARD and (origin.shape in weights or origin.shape[::-1] in weights):
+        return []  # the gradient of a weight, or as good as
     each = origin.rows.reshape(samples, -1).any(1)
     return [int(i) for i in each.nonzero()]
 
@@ -181,7 +181,11 @@ def _number(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _why_not(model: nn.Module) -> str:
+def _why_not(model: nn.Module, suspect: Suspect) -> str:
+    gradients = [p.grad.detach() for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    if suspect.scale is None and not all(bool(torch.linalg.vector_norm(g).isfinite()) for g in gradients):
+        peak = max(float(g.abs().max()) for g in gradients)
+        return f"each entry of the gradient is finite, up to {peak:.2g}, and only the gradient's norm is not"
     random = any(m.training and type(m).__name__.endswith("Dropout") for m in model.modules())
     return "run again, the batch came out finite" + (
         "; dropout drew other masks than it did in the step itself" if random else ""
