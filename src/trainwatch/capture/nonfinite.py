@@ -201,4 +201,4 @@ def finite(value: torch.Tensor) -> bool:
     if value.ndim or value.device.type != "cpu" or value.dtype not in EXPONENTS:
         return bool(value.isfinite().all())
     bits, mask = EXPONENTS[value.dtype]
-    return bits.from_address(value.data_ptr()).value & mask != mask  # straight from memory: dispatches nothing
+    return bool(bits.from_address(value.data_ptr()).value & mask != mask)  # straight from memory: dispatches nothing

@@ -377,7 +377,7 @@ class RunCapture:
             self._note_order(root)
         self._watch_backward(False)
         foreign = self.losses.backward(self.scaling.unscaled(root))
-        if foreign is not None and self.nonfinite.looks:
+        if foreign is not None and self.nonfinite.looks and self.scaling.scale is None:  # its overflow is the scaler's
             self._follow_root(foreign)
 
     @contained("first non-finite")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
 from trainwatch.probes.calls import named_calls
@@ -186,7 +187,7 @@ def _why_not(model: nn.Module, suspect: Suspect) -> str:
     if suspect.scale is None and not all(bool(torch.linalg.vector_norm(g).isfinite()) for g in gradients):
         peak = max(float(g.abs().max()) for g in gradients)
         return f"each entry of the gradient is finite, up to {peak:.2g}, and only the gradient's norm is not"
-    random = any(m.training and type(m).__name__.endswith("Dropout") for m in model.modules())
+    random = any(m.training and isinstance(m, _DropoutNd) for m in model.modules())
     return "run again, the batch came out finite" + (
         "; dropout drew other masks than it did in the step itself" if random else ""
     )
