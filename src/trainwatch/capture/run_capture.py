@@ -21,7 +21,7 @@ from trainwatch.capture.held import SLOTS, HeldBatches
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
-from trainwatch.capture.nonfinite import FirstNonFinite, Suspect
+from trainwatch.capture.nonfinite import FirstNonFinite, Suspect, finite
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
 from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
@@ -479,7 +479,9 @@ class RunCapture:
 
     @contained("validation")
     def _take_late(self, entries: list[Entry]) -> None:
-        self.validation.add_late(entries)
+        """Losses with gradients that were not backpropagated: validation, or bad batches that the loop skipped."""
+        if not all(e.value.device.type == "cpu" and not finite(e.value) for e in entries):
+            self.validation.add_late(entries)
 
     @contained("validation")
     def _fingerprint(self) -> None:
@@ -527,7 +529,7 @@ class RunCapture:
 
     @contained("validation")
     def _end_validation(self) -> None:
-        self.validation.add_late([e for e in self.losses.pending if not e.reached])
+        self._take_late([e for e in self.losses.pending if not e.reached])
         self.validation.close()
 
     @contained("gradients")

@@ -16,12 +16,13 @@ from trainwatch.symptoms.gradients import gradients_of, learning_rate
 from trainwatch.symptoms.losses import NotFinite, not_finite
 from trainwatch.symptoms.nonfinite_source import Source, source_of
 
-SCALER = "scaler"
+SCALER, SKIPPED = "scaler", "skipped"
 KINDS = {
     "train_loss": "training loss",
     "grad_norm": "gradient",
     "val_loss": "validation loss",
     SCALER: "scaled gradient",
+    SKIPPED: "loss of a batch that was not trained on",
 }
 
 
@@ -48,7 +49,8 @@ class NonFinite(Rule):
     where it began after the first update and large numbers may have made it.
 
     ## Not a fault when
-    A gradient scaler (mixed precision) is at work: it provokes an overflow now and then and skips that step.
+    A gradient scaler (mixed precision) is at work: it provokes an overflow now and then and skips that step. A loop
+    that does not train on such a batch: only the source of the first one is told, as a remark.
 
     ## Sources
     §9; Micikevicius et al. 2018, "Mixed Precision Training".
@@ -66,6 +68,7 @@ class NonFinite(Rule):
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Report the first value that is not finite, whatever it is."""
         found = sorted(self._found(record), key=lambda f: f[2].step)
+        found = [f for f in found if f[0] != SKIPPED] or found  # a row tells more
         if not found:
             return
         quantity, key, first = found[0]
@@ -74,20 +77,19 @@ class NonFinite(Rule):
         source = source_of(record, first.step, first.until + turns)
         known = source if source is not None and source.found else None
         where = _where(record, quantity, key, first)
-        some = f"the {KINDS[quantity]} of '{where[0]}'" + (f" and {len(where) - 1} more" if len(where) > 1 else "")
-        if quantity == SCALER:
-            some = "the scaled gradient"
+        some = f"the {KINDS[quantity]}" + (f" of '{where[0]}'" if where[0] else "")
+        some += f" and {len(where) - 1} more" if len(where) > 1 else ""
         named = known.module or known.module_type if known is not None else ""
         yield self.diagnose(
-            f"At step {known.step if known else first.step} {some} is not finite, {_course(quantity, first)}"
+            f"At step {known.step if known else first.step} {some} is not finite{_course(quantity, first)}"
             + (at_source.story(known) if known is not None else ""),
             margin=inf,
-            severity=Severity.ERROR if first.trailing > 0 else Severity.WARNING,
-            where=(named,) if named else where,
+            severity=Severity.ERROR if first.trailing else Severity.WARNING if quantity != SKIPPED else Severity.INFO,
+            where=(named,) if named else tuple(filter(None, where)),
             onset_step=known.step if known is not None else first.step,
             evidence=(
                 *(Evidence(f"first {KINDS[q]} that is not finite", where=k, step=f.step, note=_note(f, q))
-                  for q, k, f in found),
+                  for q, k, f in found if q != SKIPPED),
                 *(at_source.evidence(source) if source is not None else ()),
             ),
             remedies=tuple(_remedies(record, quantity, where[0], first, known)),
@@ -107,14 +109,17 @@ class NonFinite(Rule):
                     yield quantity, key, first
         if skipped >= self.patience:  # no row was kept of them: they are no steps
             yield SCALER, "", NotFinite(record.steps, record.steps, (), 0, 1.0, skipped)
+        elif (source := source_of(record, 0, record.steps)) and source.found and source.seen == "loss":
+            yield SKIPPED, "", NotFinite(source.step, source.step, (), 0, 0.0, 0)
 
 
 def _course(quantity: str, first: NotFinite) -> str:
     if quantity == SCALER:
-        return f"and the gradient scaler has skipped the last {first.trailing} steps"
+        return f", and the gradient scaler has skipped the last {first.trailing} steps"
     if first.trailing:
-        return f"and so are {first.share:.0%} of the later values, the last one included"
-    return f"but later values are finite again ({first.share:.0%} of them are not)"
+        return f", and so are {first.share:.0%} of the later values, the last one included"
+    finite = f", but later values are finite again ({first.share:.0%} of them are not)"
+    return finite if quantity != SKIPPED else ""
 
 
 def _where(record: RunRecord, quantity: str, key: str, first: NotFinite) -> tuple[str, ...]:
@@ -126,8 +131,6 @@ def _where(record: RunRecord, quantity: str, key: str, first: NotFinite) -> tupl
 
 
 def _note(first: NotFinite, quantity: str) -> str:
-    if quantity == SCALER:
-        return f"{first.trailing} steps skipped in a row, up to the last one"
     rows = f"{first.share:.0%} of the values from there on"
     return f"{len(first.columns)} of {first.present} parameters; {rows}" if quantity == "grad_norm" else rows
 

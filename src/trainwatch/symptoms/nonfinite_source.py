@@ -35,6 +35,7 @@ class Source:
 
     Attributes:
         step: Step at which it was made.
+        seen: ``loss`` or ``gradient``: where it was seen.
         phase: ``forward`` or ``backward``, ``input``, ``target`` or ``parameter`` where it was there before the step,
             ``not reproduced`` or ``not replayed``.
         module: Name of the module that made it, or of the tensor that held it; empty where it is the model or the loss.
@@ -48,6 +49,7 @@ class Source:
     """
 
     step: int
+    seen: str
     phase: str
     module: str
     module_type: str
@@ -75,5 +77,16 @@ def source_of(record: RunRecord, first: int, last: int) -> Source | None:
     if not first <= fact.get("step", -1) <= last:
         return None
     operands = (Operand(o["name"], o["min"], o["max"], o["nonfinite"], o["dtype"]) for o in fact["inputs"])
-    same = ("step", "phase", "module", "module_type", "operation", "dtype", "samples_bad", "samples_total", "reason")
+    same = (
+        "step",
+        "seen",
+        "phase",
+        "module",
+        "module_type",
+        "operation",
+        "dtype",
+        "samples_bad",
+        "samples_total",
+        "reason",
+    )
     return Source(**{k: fact[k] for k in same}, operands=tuple(operands), samples=tuple(fact["samples"]))
