@@ -358,6 +358,33 @@ def test_a_function_of_the_users_own_is_named():
     assert (fact["phase"], fact["module"], fact["operation"]) == ("backward", "1.1", "Cube")
 
 
+def test_memory_that_nothing_was_written_to_is_no_source():
+    """With deterministic algorithms it is filled with NaN; here half of it stays so, and is not used."""
+
+    def padded(z):
+        room = torch.empty(2 * N, 3)
+        room[:N] = z
+        return room[:N].relu().log()
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        fact = fact_of(net(padded), [data()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (fact["phase"], fact["operation"]) == ("forward", "log")
+
+
+def test_what_is_mended_in_place_is_no_source():
+    def mended(z):
+        z = z.relu().log()
+        z = z.clone()
+        z[z == -INF] = -9.0
+        return z * torch.exp(1e3 * z.exp())
+
+    fact = fact_of(net(mended), [data()])
+    assert (fact["phase"], fact["operation"]) == ("forward", "exp")
+
+
 # ---------------------------------------------------------------------- once, and without a trace
 
 
@@ -447,6 +474,17 @@ def test_what_depends_on_chance_may_not_come_again_and_that_is_said():
     assert "other masks" in fact["reason"]
 
 
+def test_a_loop_that_stops_at_a_loss_that_is_not_finite_gets_its_source():
+    model = net(lambda z: z.relu().log())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = data()
+    with pytest.raises(ValueError, match="NaN"), trainwatch.watch(model, optimizer, settings=SETTINGS) as watch:
+        if not torch.isfinite(F.cross_entropy(model(x), y)):
+            raise ValueError("NaN")
+    (found,) = [d for d in watch.report.diagnoses if d.code == "TW303"]
+    assert (found.severity, found.where) == ("error", ("1.1",))
+
+
 def test_a_norm_that_overflows_while_each_entry_is_finite():
     fact = fact_of(net(lambda z: 1e25 * z), [data()])
     assert fact["phase"] == "not reproduced"
@@ -516,8 +554,9 @@ def test_a_loss_that_is_not_finite_is_looked_at_whatever_the_scaler_does():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning:lightning")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("own_loss", [False, True])
-def test_a_lightning_module_runs_its_training_step_again(own_loss, tmp_path):
+def test_a_lightning_module_runs_its_training_step_again(own_loss, precision, tmp_path):
     lightning = pytest.importorskip("lightning")
 
     class Module(lightning.LightningModule):
@@ -528,7 +567,9 @@ def test_a_lightning_module_runs_its_training_step_again(own_loss, tmp_path):
         def training_step(self, batch, index):
             x, y = batch
             given = self.net(x)
-            loss = Criterion()(given.mul(0).add(1), y) if own_loss and index == 2 else F.cross_entropy(given, y)
+            if own_loss:
+                return (given.mul(0) if index == 2 else given.exp()).log().mean()
+            loss = F.cross_entropy(given, y)
             self.log("loss", loss)
             return loss
 
@@ -544,6 +585,7 @@ def test_a_lightning_module_runs_its_training_step_again(own_loss, tmp_path):
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[callback], default_root_dir=tmp_path,
+        precision=precision,
     )  # fmt: skip
     trainer.fit(Module(), loader)
     fact = callback.record.facts["nonfinite"]
@@ -551,5 +593,6 @@ def test_a_lightning_module_runs_its_training_step_again(own_loss, tmp_path):
     assert fact["step"] == 2
     if own_loss:
         assert (fact["phase"], fact["operation"], fact["module_type"]) == ("forward", "log", "")
+        assert fact["dtype"] == ("bfloat16" if precision == "bf16-mixed" else "float32")
     else:
         assert (fact["phase"], fact["module"], fact["samples"]) == ("input", "batch[0]", [5])

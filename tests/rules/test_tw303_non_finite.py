@@ -246,6 +246,16 @@ def test_a_batch_that_was_not_trained_on_is_a_remark():
     assert verdict(made) == []
 
 
+@pytest.mark.parametrize("step", [STEPS, STEPS - 1])
+def test_a_batch_upon_which_the_run_ended_is_an_error(step):
+    made = record()
+    made.set_fact("nonfinite", {**FOUND, "step": step})
+    made.set_fact("run", {**made.facts.get("run", {}), "steps": STEPS, "ended_by": "ValueError: NaN"})
+    (found,) = verdict(made)
+    assert found.severity == (Severity.ERROR if step == STEPS else Severity.INFO)
+    assert ("there the run ended" in found.summary) == (step == STEPS)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sample_that_is_not_finite_among_real_digits_is_named(seed):
     x, y = digits()

@@ -69,6 +69,7 @@ class FirstNonFinite:
     Attributes:
         keeps: The batch of the coming step is followed.
         looks: Losses and gradients are read at once. On the CPU nobody waits for that.
+        trainers_precision: Lower precision that a trainer runs ``training_step`` in, if any.
 
     Args:
         mode: ``auto`` (look where nobody waits for it, else believe a gradient scaler), ``immediate`` or ``off``.
@@ -83,6 +84,7 @@ class FirstNonFinite:
         self._device = next(iter(devices), "cpu")
         self._names = {id(model): name if len(models) > 1 else "" for name, model in models.items()}
         self._report = report
+        self.trainers_precision: torch.dtype | None = None
         self._autocast: torch.dtype | None = None
         self._within = self._bad_within = False  # a call of a model; a bad loss was seen there
         self.drop()
@@ -118,7 +120,7 @@ class FirstNonFinite:
     def given(self, model: nn.Module, batch: Any, index: int, step: int) -> None:
         """A trainer is about to give a batch to the model's ``training_step``."""
         held = held_step(step, batch, index)
-        self._model, self._call, self._trainer = model, None, True
+        self._model, self._call, self._trainer, self._autocast = model, None, True, self.trainers_precision
         self._batches, self._reason = [lambda: held], "there is no tensor in the batch"
 
     def loss(self, call: LossCall, bare: LossCall, step: int) -> None:

@@ -65,7 +65,7 @@ def evidence(source: Source) -> Iterator[Evidence]:
         yield Evidence("not finite when the step began", where=where, step=source.step)
 
 
-def remedies(source: Source) -> Iterator[Remedy]:
+def specific(source: Source) -> Remedy:
     """What stops this very source."""
     kind = _kind(source)
     title, code = SOURCES[kind]
@@ -84,7 +84,7 @@ def remedies(source: Source) -> Iterator[Remedy]:
         "high": _number(operand.high if operand else None),
     }
     reason = story(source).removeprefix("; ")
-    yield remedy(
+    return remedy(
         "find-non-finite-source",
         title=title.format(**numbers),
         reason=f"Run again on a copy, the batch of step {source.step} showed it: {reason}.",

@@ -40,9 +40,8 @@ class NonFinite(Rule):
     ## How it is measured
     The first row of any loss or gradient norm that is not finite: its step, the parameters, and whether any later row
     is finite again. It is a fact, not a statistic. An error where the last row is not finite either, else a warning.
-    With a gradient scaler only `patience` such rows, or skipped steps, in a row, up to the last one, count. Where the
-    batch of that step could be run again at once, on a copy (`Settings(nonfinite=...)`), the first module and operation
-    that made such a value, what it was given, and the samples concerned are named.
+    With a gradient scaler only `patience` such rows, or skipped steps, up to the last one, count. Where the batch could
+    be run again at once, on a copy (`Settings(nonfinite=...)`), module, operation, its inputs and samples are named.
 
     ## Remedies
     `find-non-finite-source`, for the very operation where it is known; `lower-learning-rate` and `gradient-clipping`
@@ -72,34 +71,33 @@ class NonFinite(Rule):
         if not found:
             return
         quantity, key, first = found[0]
-        # Optimisers that step in turn count for themselves; the batch was run again at the step of the run.
-        turns = max(0, len(record.facts.get("optimizers", ())) - 1)
+        turns = max(0, len(record.facts.get("optimizers", ())) - 1)  # optimisers that step in turn count for themselves
         source = source_of(record, first.step, first.until + turns)
-        known = source if source is not None and source.found else None
+        known = source if source and source.found else None
         where = _where(record, quantity, key, first)
         some = f"the {KINDS[quantity]}" + (f" of '{where[0]}'" if where[0] else "")
         some += f" and {len(where) - 1} more" if len(where) > 1 else ""
-        named = known.module or known.module_type if known is not None else ""
+        named = known and (known.module or known.module_type)
         yield self.diagnose(
             f"At step {known.step if known else first.step} {some} is not finite{_course(quantity, first)}"
-            + (at_source.story(known) if known is not None else ""),
+            + (at_source.story(known) if known else ""),
             margin=inf,
             severity=Severity.ERROR if first.trailing else Severity.WARNING if quantity != SKIPPED else Severity.INFO,
             where=(named,) if named else tuple(filter(None, where)),
-            onset_step=known.step if known is not None else first.step,
+            onset_step=known.step if known else first.step,
             evidence=(
                 *(Evidence(f"first {KINDS[q]} that is not finite", where=k, step=f.step, note=_note(f, q))
                   for q, k, f in found if q != SKIPPED),
-                *(at_source.evidence(source) if source is not None else ()),
+                *(at_source.evidence(source) if source else ()),
             ),
             remedies=tuple(_remedies(record, quantity, where[0], first, known)),
         )  # fmt: skip
 
     def _found(self, record: RunRecord) -> Iterator[tuple[str, str, NotFinite]]:
         """(quantity, key, where it first was not finite); at one step the loss comes before its gradient."""
-        scaler = record.facts.get("scaler") or {}
+        scaler, source = record.facts.get("scaler", {}), source_of(record, 0, record.steps)
         skipped = scaler.get("in_a_row", 0)
-        if not skipped and not any(record.has(quantity) for quantity in KINDS):
+        if not skipped and source is None and not any(record.has(quantity) for quantity in KINDS):
             raise NotChecked("neither a loss nor a gradient was seen")
         for quantity in KINDS:
             for key in record.keys(quantity):
@@ -109,17 +107,19 @@ class NonFinite(Rule):
                     yield quantity, key, first
         if skipped >= self.patience:  # no row was kept of them: they are no steps
             yield SCALER, "", NotFinite(record.steps, record.steps, (), 0, 1.0, skipped)
-        elif (source := source_of(record, 0, record.steps)) and source.found and source.seen == "loss":
-            yield SKIPPED, "", NotFinite(source.step, source.step, (), 0, 0.0, 0)
+        elif source is not None and source.found and source.seen == "loss":
+            ended = bool(record.facts.get("run", {}).get("ended_by")) and source.step == record.steps
+            yield SKIPPED, "", NotFinite(source.step, source.step, (), 0, 0.0, int(ended))
 
 
 def _course(quantity: str, first: NotFinite) -> str:
     if quantity == SCALER:
         return f", and the gradient scaler has skipped the last {first.trailing} steps"
+    if quantity == SKIPPED:
+        return ", and there the run ended" if first.trailing else ""
     if first.trailing:
         return f", and so are {first.share:.0%} of the later values, the last one included"
-    finite = f", but later values are finite again ({first.share:.0%} of them are not)"
-    return finite if quantity != SKIPPED else ""
+    return f", but later values are finite again ({first.share:.0%} of them are not)"
 
 
 def _where(record: RunRecord, quantity: str, key: str, first: NotFinite) -> tuple[str, ...]:
@@ -131,13 +131,13 @@ def _where(record: RunRecord, quantity: str, key: str, first: NotFinite) -> tupl
 
 
 def _note(first: NotFinite, quantity: str) -> str:
-    rows = f"{first.share:.0%} of the values from there on"
-    return f"{len(first.columns)} of {first.present} parameters; {rows}" if quantity == "grad_norm" else rows
+    columns = f"{len(first.columns)} of {first.present} parameters; " if quantity == "grad_norm" else ""
+    return f"{columns}{first.share:.0%} of the values from there on"
 
 
 def _remedies(record: RunRecord, quantity: str, place: str, first: NotFinite, known: Source | None) -> Iterator[Remedy]:
-    specific = [] if known is None else [*at_source.remedies(known)]
-    yield from specific
+    if known is not None:
+        yield at_source.specific(known)
     gradients = record.memo(gradients_of)
     typical = gradients.typical_before(first.step) if gradients is not None else None
     if gradients is not None and typical is not None and (known is None or at_source.overflowed(known)):
@@ -146,5 +146,5 @@ def _remedies(record: RunRecord, quantity: str, place: str, first: NotFinite, kn
         yield lower_rate(gradients.optimizer["type"], present, present / 10, reason)
         reason = f"Nine in ten gradient norms before step {first.step} were below it, and stay as they are."
         yield clipping(record, typical, reason)
-    if not specific:
+    if known is None:
         yield at_source.unknown(first.step, place, backward=quantity in ("grad_norm", SCALER))
