@@ -457,8 +457,22 @@ def test_copies_are_bounded_by_the_memory_for_probes():
     x[0] = NAN
     fact = fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=100)
     assert "probe_memory allows" in fact["reason"]
-    fact = fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=2 * (x.numel() * 4 + y.numel() * 8 + 2 * 15 * 4))
-    assert fact["phase"] == "input"
+    room = 2 * (x.numel() * 4 + y.numel() * 8 + 15 * 4)  # for the batch and the model
+    assert fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=room)["phase"] == "input"
+    assert "probe_memory allows" in fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=room - 2)["reason"]
+    root = nn.Sequential(nn.Linear(4, 3), Does(BACKWARD["sqrt"]))  # a gradient takes as much as the model again
+    assert "probe_memory allows" in fact_of(copy.deepcopy(root), [data()], probe_memory=room)["reason"]
+    assert fact_of(root, [data()], probe_memory=room + 2 * 15 * 4)["phase"] == "backward"
+
+
+def test_one_of_several_processes_runs_nothing_alone(monkeypatch):
+    """A collective operation in the model would wait for the others for ever."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    x, y = data()
+    x[0] = NAN
+    fact = fact_of(nn.Linear(4, 3), [(x, y)])
+    assert (fact["phase"], "several processes" in fact["reason"]) == ("not replayed", True)
 
 
 def test_what_depends_on_chance_may_not_come_again_and_that_is_said():

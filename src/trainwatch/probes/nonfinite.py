@@ -18,6 +18,7 @@ from trainwatch.probes.origins import BACKWARD, FORWARD, PARAMETER, Origin, Trac
 from trainwatch.probes.trainer_proxy import detach_trainer
 
 SHOWN = 16  # indices of samples that are named
+GRADIENT = "gradient"  # what a suspect was seen by
 NOT_REPRODUCED, NOT_REPLAYED = "not reproduced", "not replayed"
 
 
@@ -73,7 +74,7 @@ def investigate(suspect: Suspect, most_bytes: int) -> dict[str, Any]:
 
     Args:
         suspect: The step.
-        most_bytes: Most memory that copies of batch and model may take, with a gradient of the model's size.
+        most_bytes: Most memory that copies of batch and model may take, with the gradient where that is what is run.
     """
     fact = {
         "step": suspect.step, "seen": suspect.seen, "phase": NOT_REPLAYED, "module": "", "module_type": "",
@@ -95,13 +96,19 @@ def investigate(suspect: Suspect, most_bytes: int) -> dict[str, Any]:
 
 def _replay(suspect: Suspect, batch: Batch, most_bytes: int) -> dict[str, Any]:
     assert suspect.model is not None
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
+        raise CannotIsolate("several processes train together: one that runs a batch alone may wait for the others")
     if not batch.intact:
         raise CannotIsolate("the batch was changed in place before it could be run again")
     if batch.size > most_bytes:
         raise CannotIsolate(f"a copy of the batch takes {batch.size / 2**20:.0f} MiB, more than probe_memory allows")
     device = next(suspect.model.parameters()).device
     with untouched(device), ExitStack() as stack:
-        model = twin(suspect.model, most_bytes - batch.size, further=1)
+        model = twin(suspect.model, most_bytes - batch.size, further=int(suspect.seen == GRADIENT))
         detach_trainer(model, getattr(suspect.model, "_trainer", None))
         batch = batch.copied()
         stack.enter_context(torch.autograd.set_detect_anomaly(False))  # it would stop where we want to see more
@@ -113,33 +120,37 @@ def _replay(suspect: Suspect, batch: Batch, most_bytes: int) -> dict[str, Any]:
         tracer = Tracer(calls, given)
         try:
             with tracer:
-                origin, complete = _run(suspect, batch, model, tracer)
+                origin = _run(suspect, batch, model, tracer)
         except CannotIsolate:
             raise
         except Exception as error:  # the user's code, or a device out of memory
             raise CannotIsolate(f"run again, the batch raised {type(error).__name__}: {error}") from error
         if origin is not None:
             return _found(suspect, origin, batch, model)
-        if not complete:
-            return {"phase": NOT_REPLAYED, "reason": suspect.reason or "no loss came out that could be backpropagated"}
+        if suspect.reason:
+            return {"phase": NOT_REPLAYED, "reason": suspect.reason}
         return {"phase": NOT_REPRODUCED, "reason": _why_not(model, suspect)}
 
 
-def _run(suspect: Suspect, batch: Batch, model: nn.Module, tracer: Tracer) -> tuple[Origin | None, bool]:
-    """Forward and, if that is finite, backward: where it went wrong, and whether all of the step was run."""
+def _run(suspect: Suspect, batch: Batch, model: nn.Module, tracer: Tracer) -> Origin | None:
+    """Forward and, where the gradient was what went wrong, backward: what made the first value that is not finite."""
     device = next(model.parameters()).device
     lower = {"dtype": suspect.autocast} if suspect.autocast is not None else {"enabled": False}
     with torch.autocast(device.type, **lower):
         result = batch.loss(model)
-    tensors = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    origins = [o for t in tensors if (o := tracer.origin(t)) is not None]
-    if not origins and isinstance(result, torch.Tensor) and result.requires_grad and not suspect.reason:
-        loss = result.mean()
-        (loss if suspect.scale is None else loss * suspect.scale).backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
-        origins = [o for g in gradients if (o := tracer.origin(g)) is not None]
-        return min(origins, key=lambda o: o.order, default=None), True
-    return min(origins, key=lambda o: o.order, default=None), False
+    found = _first(tracer, [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)])
+    if found is not None or suspect.reason or suspect.seen != GRADIENT:
+        return found
+    if not isinstance(result, torch.Tensor) or not result.requires_grad:
+        raise CannotIsolate("no loss came out that could be backpropagated")
+    loss = result.mean()
+    (loss if suspect.scale is None else loss * suspect.scale).backward()
+    return _first(tracer, [p.grad for p in model.parameters() if p.grad is not None and not p.grad.is_sparse])
+
+
+def _first(tracer: Tracer, tensors: list[torch.Tensor]) -> Origin | None:
+    origins = [o for t in tensors if t.is_floating_point() and (o := tracer.origin(t)) is not None]
+    return min(origins, key=lambda o: o.order, default=None)
 
 
 def _found(suspect: Suspect, origin: Origin, batch: Batch, model: nn.Module) -> dict[str, Any]:
