@@ -60,6 +60,7 @@ def test_unknown_names_are_refused_with_the_nearest_match():
         "did you mean 'activations'": {"settings": {"probes": {"activation": 10}}},
         "must run every so many steps": {"settings": {"probes": {"activations": 0}}},
         "must be a number of bytes": {"settings": {"probe_memory": -1}},
+        "nonfinite must be one of auto, immediate, off": {"settings": {"nonfinite": "now"}},
         "did you mean 'non-finite'": {"stop_on": ["nonfinite"]},
         "task must be one of": {"task": "clustering"},
     }.items():

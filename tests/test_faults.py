@@ -14,6 +14,7 @@ from trainwatch.capture.gradients import GradientRing
 from trainwatch.capture.held import HeldBatches
 from trainwatch.capture.losses import StepLosses
 from trainwatch.capture.motion import Motion
+from trainwatch.capture.nonfinite import FirstNonFinite
 from trainwatch.capture.passes import PassBook
 from trainwatch.capture.path import Path
 from trainwatch.capture.rates import Rates
@@ -88,6 +89,7 @@ PARTS = {
         (PassBook, "close"),
     ],
     "held batches": [(HeldBatches, "offer")],
+    "first non-finite": [(FirstNonFinite, name) for name in ("begins", "called", "loss", "gradient")],
     "probes": [(Governor, "last")],
     "probe activations": [(Bench, "batches"), (Bench, "model")],
     "rates": [(Rates, "note"), (Rates, "flush")],

@@ -18,6 +18,7 @@ else:
 
 ALL = ("TW",)
 PROBE_MODES = ("auto", "off", "all")
+NONFINITE_MODES = ("auto", "immediate", "off")
 PROBE_KINDS = (
     "activations",
     "step_line",
@@ -44,6 +45,9 @@ class Settings:
         overhead: Share of the run's time that trainwatch may take, in (0, 1); there is a floor of 100 us a step.
         probes: ``"auto"``, ``"off"``, ``"all"``, or kind -> every how many steps.
         probe_memory: Bytes that a probe's copy of the model and the held batches may take, on the model's device.
+        nonfinite: When losses and gradients are looked at to run the first batch that makes one NaN or infinite again
+            and name the operation: ``"auto"`` at every step on the CPU, on other devices after steps that a gradient
+            scaler skips in a row; ``"immediate"`` at every step, which waits for the device; ``"off"`` never.
         flush_every: Optimiser steps between two reads of the device and writes of the record.
         strict: Raise trainwatch's own faults instead of containing them. For tests.
         select: Codes or prefixes of codes of the rules to run, such as ``"TW3"``.
@@ -58,6 +62,7 @@ class Settings:
     overhead: float = 0.02
     probes: str | Mapping[str, int] = "auto"
     probe_memory: int = 256 << 20
+    nonfinite: str = "auto"
     flush_every: int = 50
     strict: bool = False
     select: tuple[str, ...] = ALL
@@ -81,6 +86,8 @@ class Settings:
                 raise SettingsError(f"probe {kind!r} must run every so many steps, at least 1, got {every!r}")
         if not isinstance(self.probes, (str, Mapping)):
             raise SettingsError(f"probes must be a string or a mapping of kind -> steps, got {self.probes!r}")
+        if self.nonfinite not in NONFINITE_MODES:
+            raise SettingsError(f"nonfinite must be one of {', '.join(NONFINITE_MODES)}, got {self.nonfinite!r}")
         for name in ("strict", "quiet"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} must be True or False, got {getattr(self, name)!r}")

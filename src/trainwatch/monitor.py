@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture.interception import unheard
+from trainwatch.capture.nonfinite import Suspect
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.config import Settings
 from trainwatch.containment import Containment, contained
@@ -19,6 +20,7 @@ from trainwatch.diagnosis import Diagnosis
 from trainwatch.engine import fault_of, judge
 from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
+from trainwatch.probes import nonfinite
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.record import RunRecord, SegmentWriter
@@ -88,6 +90,7 @@ class Monitor:
         self._framework = framework
         self._looks = self._looks_put_off = self._flushed_passes = 0
         self._look_seconds = 0.0
+        self._news = False  # something was found that is not worth waiting with
         self._outlets = Outlets(directory, writer, quiet=settings.quiet)
         self._live = LiveFindings(self.record, on_finding, stop_on, self._outlets.say)
         self._note_run(finished=False)
@@ -103,6 +106,8 @@ class Monitor:
             flush_every=settings.flush_every,
             held_bytes=settings.probe_memory // 4,
             on_step=self._stepped,
+            nonfinite=settings.nonfinite,
+            on_nonfinite=self._investigate,
             train_eval_loader=train_eval_loader,
             primary_validation=primary_validation,
             criterion=criterion,
@@ -126,6 +131,7 @@ class Monitor:
             return
         if (
             full
+            or self._news
             or self.capture.book.finished != self._flushed_passes
             or self._clock() - self._last_flush > FLUSH_SECONDS
         ):
@@ -133,9 +139,16 @@ class Monitor:
         if self.should_stop and self.stop_by_raising:
             raise StopTraining("trainwatch: a finding named in stop_on was made; see the report")
 
+    @contained("probe nonfinite")
+    def _investigate(self, suspect: Suspect) -> None:
+        """Run a step that went wrong again, now that batch and weights are still what they were."""
+        with unheard():
+            self.record.set_fact("nonfinite", nonfinite.investigate(suspect, self.settings.probe_memory // 2))
+        self._news = True
+
     def flush(self) -> None:
         """Read what was measured, write it, and judge it if the budget allows."""
-        self._last_flush = self._clock()
+        self._last_flush, self._news = self._clock(), False
         self._flushed_passes = self.capture.book.finished
         self.capture.flush()
         self._show_curves()

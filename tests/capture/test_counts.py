@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import trainwatch
+from trainwatch.capture.nonfinite import FirstNonFinite, finite
 
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
 X, Y = torch.randn(16, 8), torch.randint(0, 3, (16,))
@@ -68,10 +69,12 @@ def step(model, optimizer, parts=1, penalty=False):
 PLAIN = 8  # steps from one look at the weights to the next
 
 
-def costs(make, watching, monkeypatch, *, before=21, steps=PLAIN, **shape):
+def costs(make, nonfinite, monkeypatch, *, before=21, steps=PLAIN, **shape):
+    """Some steps, plain ones by default; `nonfinite` is the setting of a watch, None for no watch."""
     model = net()
     optimizer = OPTIMIZERS[make](model.parameters())
-    watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True}) if watching else None
+    settings = {"quiet": True, "strict": True, "nonfinite": nonfinite}
+    watch = trainwatch.watch(model, optimizer, settings=settings) if nonfinite else None
     for _ in range(before):  # the first steps are not plain: wiring, fingerprints, ranges at steps 0, 1, 3, 7, 15
         step(model, optimizer, **shape)
     with counted(monkeypatch) as counter:
@@ -85,33 +88,61 @@ def costs(make, watching, monkeypatch, *, before=21, steps=PLAIN, **shape):
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @pytest.mark.parametrize("shape", [{}, {"penalty": True}], ids=["plain", "two-losses"])
 def test_a_plain_step_gains_at_most_four_operations_and_no_read(make, shape, monkeypatch):
-    plain = costs(make, False, monkeypatch, **shape)
-    watched = costs(make, True, monkeypatch, **shape)
+    plain = costs(make, None, monkeypatch, **shape)
+    watched = costs(make, "off", monkeypatch, **shape)
     assert watched.reads == plain.reads
     added = (len(watched.operations) - len(plain.operations)) / PLAIN
     assert 2 <= added <= 4
 
 
 def test_each_part_of_an_accumulated_step_gains_at_most_four_operations(monkeypatch):
-    plain = costs("sgd", False, monkeypatch, parts=3)
-    watched = costs("sgd", True, monkeypatch, parts=3)
+    plain = costs("sgd", None, monkeypatch, parts=3)
+    watched = costs("sgd", "off", monkeypatch, parts=3)
     assert watched.reads == plain.reads
     assert (len(watched.operations) - len(plain.operations)) / (3 * PLAIN) <= 4
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_a_step_after_which_weights_are_looked_at_gains_one_operation_more_and_no_read(make, monkeypatch):
-    usual = costs(make, True, monkeypatch, steps=2)
-    look = costs(make, True, monkeypatch, before=19, steps=2)
+    usual = costs(make, "off", monkeypatch, steps=2)
+    look = costs(make, "off", monkeypatch, before=19, steps=2)
     assert look.reads == usual.reads
     assert sorted(look.operations) == sorted([*usual.operations, *2 * ["aten.cat.default"]])
+
+
+@pytest.mark.parametrize("shape", [{}, {"penalty": True}, {"parts": 3}], ids=["plain", "two-losses", "parts"])
+def test_looking_at_losses_and_gradients_on_the_cpu_dispatches_nothing(shape, monkeypatch):
+    """Losses are read straight from memory, where nobody waits for them; the norms lie in an array already."""
+    blind = costs("sgd", "off", monkeypatch, **shape)
+    looking = costs("sgd", "auto", monkeypatch, **shape)
+    assert looking.operations == blind.operations
+    assert looking.reads == blind.reads
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_finite_is_told_from_the_bits(dtype):
+    values = [0.0, -0.0, 1.0, -3e4, torch.finfo(dtype).max, torch.finfo(dtype).tiny]
+    assert all(finite(torch.tensor(value, dtype=dtype)) for value in values)
+    assert not any(finite(torch.tensor(float(value), dtype=dtype)) for value in ("nan", "inf", "-inf"))
+    assert finite(torch.ones(3, dtype=dtype))
+    assert not finite(torch.tensor([1.0, float("nan")], dtype=dtype))
+
+
+def test_on_a_device_nothing_is_looked_at_unless_told():
+    on_device = {"default": nn.Linear(2, 2, device="meta")}
+    look = {mode: FirstNonFinite(mode, on_device, print) for mode in ("auto", "immediate", "off")}
+    assert {mode: one.looks for mode, one in look.items()} == {"auto": False, "immediate": True, "off": False}
+    for one in look.values():
+        one.scaled()
+    assert {mode: one.keeps for mode, one in look.items()} == {"auto": True, "immediate": True, "off": False}
+    assert not look["auto"].looks
 
 
 def test_a_flush_reads_few_values_whatever_the_number_of_steps(monkeypatch):
     def reads(flush_every):
         model = net()
         optimizer = OPTIMIZERS["sgd"](model.parameters())
-        settings = {"quiet": True, "strict": True, "flush_every": flush_every}
+        settings = {"quiet": True, "strict": True, "flush_every": flush_every, "nonfinite": "off"}
         watch = trainwatch.watch(model, optimizer, settings=settings)
         with counted(monkeypatch) as counter:
             for _ in range(40):

@@ -272,7 +272,7 @@ def test_a_scaler_is_taken_off_and_its_skips_are_no_steps():
         scaler.update()
     check(watch, kept, factor=0.5)
     assert losses(watch, "root") == pytest.approx([v / 2 for v in kept.losses], rel=1e-5)
-    assert watch.record.facts["scaler"] == {"used": True, "skipped_steps": 1}
+    assert watch.record.facts["scaler"] == {"used": True, "skipped_steps": 1, "in_a_row": 0}
 
 
 def test_a_gan_has_a_stream_and_norms_for_each_optimizer():

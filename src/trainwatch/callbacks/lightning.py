@@ -35,6 +35,8 @@ else:
                 "trainwatch.TrainWatch needs Lightning: pip install 'trainwatch-doctor[lightning]'"
             ) from None
 
+LOWER = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}  # precisions that run under autocast
+
 
 class TrainWatch(Callback):
     """Watches `Trainer.fit`. Keywords are those of `trainwatch.watch`.
@@ -120,6 +122,7 @@ class TrainWatch(Callback):
             accumulation=trainer.accumulate_grad_batches,
             clipping={f"max_{trainer.gradient_clip_algorithm or 'norm'}": float(clip)} if clip else None,
         )
+        capture.nonfinite.trainers_precision = LOWER.get(str(trainer.precision))
         loader = trainer.train_dataloader
         if isinstance(loader, torch.utils.data.DataLoader):
             capture.note_loader(loader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,11 @@ class GradientRing:
             for part in self._parts:
                 part.measure(row, scale)
             self._measured = True
+
+    def finite(self) -> bool:
+        """Whether the norms measured last are finite. Waits for devices other than the CPU."""
+        row = len(self._steps)
+        return not self._measured or all(part.finite(row) for part in self._parts)
 
     def commit(self, step: int) -> bool:
         """Keep the measured row as that of this step.
@@ -107,6 +113,7 @@ class _DevicePart:
         self._ring = torch.full((self.rows, len(self.columns)), ABSENT, device=self.device)
         self._row = self._ring.unbind(0)  # views made once: a row costs no operation when it is written
         self.time = DeviceTime(self.device)  # of the first row, for all
+        self._host: NDArray[Any] | None = None  # the same memory, where the host can read it
 
     def measure(self, row: int, scale: torch.Tensor | None) -> None:
         if row:
@@ -132,6 +139,14 @@ class _DevicePart:
             found = iter(norms)
             norms = [self._absent if g is None or g.is_sparse else next(found) for g in gradients]
         torch.stack(list(norms), out=self._row[row])
+
+    def finite(self, row: int) -> bool:
+        if self.device.type != "cpu":
+            return bool(self._row[row].isfinite().all())
+        if self._host is None:
+            self._host = self._ring.numpy()
+        norms = self._host[row]
+        return math.isfinite(norms.dot(norms)) or bool(np.isfinite(norms).all())
 
     def take(self, n: int, keep_next: bool) -> torch.Tensor:
         filled, row = self._ring, self._row

@@ -1,129 +1,24 @@
-"""A few batches of training and of validation, kept for probes: what the model was given and how its loss follows."""
+"""A few batches of training and of validation, kept for probes."""
 
 from __future__ import annotations
 
-import inspect
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
+from trainwatch.capture.batches import (
+    TRAIN_BATCH,
+    VAL_BATCH,
+    HeldBatch,
+    HeldStep,
+    held_batch,
+    held_step,
+    parts_of,
+    path_to,
+)
+from trainwatch.capture.interception import LossCall
 
-from trainwatch.capture.interception import ORIGINAL, LossCall
-from trainwatch.capture.samples import bare, leaves, losses_per_sample, samples_in
-
-TRAIN_BATCH, VAL_BATCH = "train", "val"
 SLOTS = 16  # batches of each kind, fewer where they are large
 MOST_REFUSED = 8  # batches whose loss cannot be computed again, after which no more are looked at
-DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
-
-
-@dataclass(frozen=True)
-class Held:
-    """A batch that is kept by reference, not copied: `intact` tells whether its tensors are still what they were.
-
-    Attributes:
-        kind: ``train`` or ``val``.
-        step: Optimiser steps taken when it was seen.
-        samples: Samples in it.
-        size: Bytes that it keeps alive.
-        versions: Its tensors, with the version that each had.
-    """
-
-    kind: str
-    step: int
-    samples: int
-    size: int
-    versions: tuple[tuple[torch.Tensor, int], ...] = field(repr=False)
-
-    @property
-    def intact(self) -> bool:
-        """No tensor of it was changed in place since."""
-        return all(_version(tensor) == version for tensor, version in self.versions)
-
-
-@dataclass(frozen=True)
-class HeldBatch(Held):
-    """A batch that a loss can be computed on again.
-
-    Attributes:
-        args, kwargs: Of the model's call.
-        function: The functional loss; `target`, `positional` and `keywords` are its further arguments.
-        predictions: From the model's output to the predictions that the loss was given.
-    """
-
-    args: tuple[Any, ...] = field(repr=False)
-    kwargs: dict[str, Any] = field(repr=False)
-    function: str
-    target: torch.Tensor | None = field(repr=False)
-    positional: tuple[Any, ...] = field(repr=False)
-    keywords: dict[str, Any] = field(repr=False)
-    predictions: Callable[[Any], torch.Tensor] = field(repr=False)
-
-    def predict(self, model: nn.Module) -> torch.Tensor:
-        """What the loss is given, with its graph."""
-        args, kwargs = _fresh((self.args, self.kwargs))
-        return self.predictions(model(*args, **kwargs))
-
-    def loss(self, model: nn.Module) -> torch.Tensor:
-        """The loss of the batch under a model that takes what the watched one takes, with its graph."""
-        return self.losses_of(self.predict(model))[0]
-
-    def losses(self, model: nn.Module) -> torch.Tensor:
-        """Loss of each sample, shape (samples,), their mean that of the batch; that alone where there are no parts."""
-        whole, each = self.losses_of(self.predict(model))
-        return whole.reshape(-1) if each is None else each
-
-    def losses_of(self, predictions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The loss of predictions that the model might have made, and its parts, shape (samples,), where it has any."""
-        target, positional, keywords = _fresh((self.target, self.positional, self.keywords))
-        whole = ORIGINAL[self.function](predictions, target, *positional, **keywords)
-        if target is None or not target.ndim or not predictions.ndim:
-            return whole, None
-        call = LossCall(self.function, whole, predictions, target, positional, keywords, known=True)
-        each = losses_per_sample(call, predictions.detach(), target)
-        if each is None:
-            return whole, None
-        scale = whole.detach().mean() / each.nanmean()  # of a sum, or of weights that add up to something else
-        return whole, torch.where(scale.isfinite(), each * scale, each)
-
-
-@dataclass(frozen=True)
-class HeldStep(Held):
-    """A batch of a trainer, on which the model's own ``training_step`` computes the loss.
-
-    Attributes:
-        batch, index: What ``training_step`` is given.
-    """
-
-    batch: Any = field(repr=False)
-    index: int
-
-    def predict(self, model: nn.Module) -> torch.Tensor:
-        """The loss itself: what it was given cannot be seen."""
-        return self.loss(model)
-
-    def losses(self, model: nn.Module) -> torch.Tensor:
-        """The loss of the batch, shape (1,): those of its samples cannot be seen."""
-        return self.loss(model).reshape(-1)
-
-    def loss(self, model: nn.Module) -> torch.Tensor:
-        """The loss of the batch under a copy of the module, with its graph.
-
-        Raises:
-            ValueError: ``training_step`` returned no loss.
-        """
-        step: Any = model.training_step
-        alone = len(inspect.signature(step).parameters) == 1
-        batch = _fresh(self.batch)
-        found = step(batch) if alone else step(batch, self.index)
-        found = found.get("loss") if isinstance(found, Mapping) else found
-        if not isinstance(found, torch.Tensor):
-            raise ValueError("training_step returned no loss")
-        return found
 
 
 class HeldBatches:
@@ -155,36 +50,25 @@ class HeldBatches:
         self, kind: str, step: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, call: LossCall
     ) -> None:
         """Hold a batch, if its loss can be computed again."""
-        found = _path(output, call)
-        if found is None:
-            self._refused += 1
-            if not any(self._held.values()):
-                self.reason = f"it is not known how the predictions of '{call.name}' follow from the model's output"
+        path = path_to(call, parts_of(output))
+        if path is not None:
+            self._keep(held_batch(kind, step, args, kwargs, call, path))
             return
-        keywords = {k: v for k, v in (call.keywords or {}).items() if k not in ("input", "target")}
-        kept = self._measured((args, kwargs, call.target, call.positional, keywords))
-        if kept is not None:
-            size, versions = kept
-            further = (call.name, call.target, call.positional, keywords)
-            self._keep(HeldBatch(kind, step, samples_in(call), size, versions, args, kwargs, *further, found))
+        self._refused += 1
+        if not any(self._held.values()):
+            self.reason = f"it is not known how the predictions of '{call.name}' follow from the model's output"
 
     def offer_step(self, step: int, batch: Any, index: int) -> None:
         """Hold a batch that a trainer is about to give to ``training_step``."""
-        kept, first = self._measured(batch), bare(batch)
-        if kept is not None and first is not None:
-            self._keep(HeldStep(TRAIN_BATCH, step, len(first), *kept, _fresh(batch), index))
-
-    def _measured(self, value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]] | None:
-        """Bytes of all tensors in a batch, and their versions; None where they take too much."""
-        tensors = [tensor for _, tensor in leaves(value)]
-        size = sum(t.numel() * t.element_size() for t in tensors)
-        if size <= self._most:
-            return size, tuple((t, _version(t)) for t in tensors)
-        self.reason = f"a batch takes {size / 2**20:.0f} MiB, more than probe_memory leaves for it"
-        return None
+        held = held_step(step, batch, index)
+        if held is not None:
+            self._keep(held)
 
     def _keep(self, batch: HeldBatch | HeldStep) -> None:
         if not batch.samples:
+            return
+        if batch.size > self._most:
+            self.reason = f"a batch takes {batch.size / 2**20:.0f} MiB, more than probe_memory leaves for it"
             return
         held = self._held[batch.kind]
         slots = max(1, min(SLOTS, self._most // max(1, batch.size)))
@@ -208,37 +92,3 @@ class HeldBatches:
             n, passed = n + 1, passed + 1
             left *= 1 - slots / n
         return passed - 1
-
-
-def _path(output: Any, call: LossCall) -> Callable[[Any], torch.Tensor] | None:
-    """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape."""
-    wanted = call.input
-    if wanted is None or not call.known:
-        return None
-    for keys, tensor in leaves(output, DEEP):
-        if tensor is wanted:
-            return partial(_at, keys=keys)
-        alike = tensor.data_ptr() == wanted.data_ptr() and tensor.numel() == wanted.numel()
-        if alike and tensor.dtype == wanted.dtype and tensor.is_contiguous() and wanted.is_contiguous():
-            return partial(_at, keys=keys, shape=(-1, *wanted.shape[1:]) if wanted.ndim else ())
-    return None
-
-
-def _at(output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> torch.Tensor:
-    for key in keys:
-        output = output[key]
-    found: torch.Tensor = output
-    return found if shape is None else found.reshape(shape)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _fresh(value: Any) -> Any:
-    """The same tensors in containers of their own; copies of those that were made in inference mode."""
-    if isinstance(value, torch.Tensor):
-        return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value
-    if type(value) is dict:
-        return {k: _fresh(v) for k, v in value.items()}
-    return type(value)(_fresh(v) for v in value) if type(value) in (tuple, list) else value

@@ -70,6 +70,7 @@ class LossCall:
         positional, keywords: The further arguments, as they were passed.
         known: The name is one of torch's own functional losses, so that `ORIGINAL` can evaluate it per sample.
         meaning: The functional loss whose predictions and targets look like these, where `name` is another.
+        module, given: The user's criterion, where one computed it, and all that it was given.
     """
 
     name: str
@@ -80,6 +81,8 @@ class LossCall:
     keywords: dict[str, Any] | None = None
     known: bool = False
     meaning: str = ""
+    module: Any = None
+    given: tuple[Any, ...] = ()
 
     @property
     def sort(self) -> str:

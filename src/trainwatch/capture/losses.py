@@ -93,17 +93,22 @@ class StepLosses:
 
         output.register_hook(reached)
 
-    def backward(self, root: torch.Tensor) -> None:
-        """Note what is about to be backpropagated (with the scale of AMP taken off)."""
+    def backward(self, root: torch.Tensor) -> torch.Tensor | None:
+        """Note what is about to be backpropagated (with the scale of AMP taken off).
+
+        Returns:
+            It, detached, where it is none of the losses seen.
+        """
         for entry in self.pending:
             if entry.output() is root:
                 entry.reached = entry.root = True
-                return
+                return None
         if self._calm >= CALM:  # no hook was set this time: everything pending is taken to be part of it
             for entry in self.pending:
                 entry.reached = True
         self._calm = 0
         self._roots.append(root.detach())
+        return self._roots[-1]
 
     def commit(self, step: int, prefix: str, scale: torch.Tensor | None) -> tuple[list[Entry], list[Entry]]:
         """Give what was backpropagated to an optimiser step.

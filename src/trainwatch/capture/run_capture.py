@@ -13,15 +13,17 @@ import torch
 from torch import nn
 
 from trainwatch.capture import interception, wiring
+from trainwatch.capture.batches import TRAIN_BATCH, VAL_BATCH, loss_in
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.freshness import still_fresh
 from trainwatch.capture.gradients import GradientRing
-from trainwatch.capture.held import SLOTS, TRAIN_BATCH, VAL_BATCH, HeldBatches
+from trainwatch.capture.held import SLOTS, HeldBatches
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
 from trainwatch.capture.motion import Motion
+from trainwatch.capture.nonfinite import FirstNonFinite, Suspect, finite
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
 from trainwatch.capture.path import EVERY
 from trainwatch.capture.ranges import Ranges
@@ -59,6 +61,8 @@ class RunCapture:
         flush_every: int,
         held_bytes: int,
         on_step: Callable[[bool], None],
+        nonfinite: str = "off",
+        on_nonfinite: Callable[[Suspect], None] = lambda _: None,
         train_eval_loader: Any = None,
         primary_validation: str | None = None,
         criterion: Any = None,
@@ -78,6 +82,7 @@ class RunCapture:
         self.wiring: WiringWatch | None = None
         self.ranges = Ranges(self.reads, record.append)
         self.held = HeldBatches(held_bytes)
+        self.nonfinite = FirstNonFinite(nonfinite, self.models, on_nonfinite)
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._rings: dict[str, GradientRing] = {}
@@ -124,6 +129,7 @@ class RunCapture:
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
         self._inputs = self._given = None
+        self.nonfinite.drop()
 
     def epochs_seen(self) -> int:
         """Epochs, by the training loader, else by the passes over the primary validation stream."""
@@ -213,8 +219,14 @@ class RunCapture:
 
     # ------------------------------------------------------------------ forward and losses
 
-    def on_forward_start(self, *_: Any) -> None:
+    def on_forward_start(self, _: nn.Module, inputs: Any) -> None:
         self._inside = []
+        if self.nonfinite.keeps:
+            self._follow_start(inputs)
+
+    @contained("first non-finite")
+    def _follow_start(self, inputs: Any) -> None:
+        self.nonfinite.begins(inputs)
 
     @contained("validation")
     def on_forward_end(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
@@ -224,6 +236,7 @@ class RunCapture:
         self.validation.forwards += 1
         kind = self._held_kind()
         self._given = (kind, inputs, named, output) if kind is not None else None
+        call_of_model = inputs, named
         inputs = inputs or named
         if torch.is_grad_enabled():
             self._forwarded = True
@@ -234,9 +247,15 @@ class RunCapture:
                 self._measure_validation_inputs(inputs)
         for call in inside:
             self._view(call)
-        loss = _loss_in(output)
+        if self.nonfinite.keeps:
+            self._follow_call(module, *call_of_model, output)
+        loss = loss_in(output)
         if loss is not None and not self._seen(loss):
             self._take(LossCall("model", loss), within=True)
+
+    @contained("first non-finite")
+    def _follow_call(self, model: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+        self.nonfinite.called(model, inputs, named, output, self.step)
 
     def _held_kind(self) -> str | None:
         """The kind that the batch of the forward pass that just ended is to be held as; None for most."""
@@ -256,12 +275,19 @@ class RunCapture:
     def note_batch(self, batch: Any, index: int) -> None:
         """What a trainer is about to give to ``training_step``. Kept until the next batch."""
         self._inputs = batch
+        if self.nonfinite.keeps:
+            self._follow_batch(batch, index)
         if self.held.wants_training():
             self._hold_step(batch, index)
 
     @contained("held batches")
     def _hold_step(self, batch: Any, index: int) -> None:
         self.held.offer_step(self.step, batch, index)
+
+    @contained("first non-finite")
+    def _follow_batch(self, batch: Any, index: int) -> None:
+        (model,) = self.models.values()
+        self.nonfinite.given(model, batch, index, self.step)
 
     @contained("validation")
     def note_validation_batch(self, batch: Any) -> None:
@@ -276,7 +302,7 @@ class RunCapture:
     def on_criterion_end(self, module: nn.Module, inputs: Any, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and not self._seen(output):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
-            self._take(LossCall(type(module).__name__, output, predictions, target))
+            self._take(LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs))
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
@@ -303,6 +329,8 @@ class RunCapture:
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
+        if self.nonfinite.keeps:
+            self._follow_loss(call, entry.call)
         if not self.step & (self.step + 1):
             self._measure_ranges(call)
         if call.name not in self._known_losses:
@@ -312,6 +340,10 @@ class RunCapture:
         if self.stage is None and evaluating and not self._trains_in_eval_mode:
             entry.viewed = True
             self._view(call)
+
+    @contained("first non-finite")
+    def _follow_loss(self, call: LossCall, bare: LossCall) -> None:
+        self.nonfinite.loss(call, bare, self.step)
 
     @contained("ranges")
     def _measure_ranges(self, call: LossCall) -> None:
@@ -354,6 +386,7 @@ class RunCapture:
     @contained("losses")
     def on_scale(self, scaler: Any, unscaled: Any, scaled: Any) -> None:
         self.scaling.note(scaler, unscaled, scaled)
+        self.nonfinite.scaled()
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
@@ -364,7 +397,13 @@ class RunCapture:
             self._note_order(root)
             self._begin_motion()
         self._watch_backward(False)
-        self.losses.backward(self.scaling.unscaled(root))
+        foreign = self.losses.backward(self.scaling.unscaled(root))
+        if foreign is not None and self.nonfinite.looks and self.scaling.scale is None:  # its overflow is the scaler's
+            self._follow_root(foreign)
+
+    @contained("first non-finite")
+    def _follow_root(self, root: torch.Tensor) -> None:
+        self.nonfinite.root(root, self.step)
 
     @contained("motion")
     def _begin_motion(self) -> None:
@@ -380,8 +419,14 @@ class RunCapture:
         self._watch_backward(True)
         for ring in self._rings.values():
             ring.measure(self.scaling.scale)
+        if self.nonfinite.looks and self.scaling.scale is None:
+            self._follow_gradient()
         if not self.validation.idle:
             self._training_resumes()
+
+    @contained("first non-finite")
+    def _follow_gradient(self) -> None:
+        self.nonfinite.gradient(self._rings.values(), self.step)
 
     def _concerns_us(self) -> bool:
         """The backward pass may have reached a watched parameter: a watched model was called, or cannot be seen."""
@@ -397,15 +442,20 @@ class RunCapture:
     @contained("losses")
     def on_scaler_update(self, scaler: Any) -> None:
         """If gradients were ready and no step was taken, the scaler skipped it: nothing is wrong with that."""
+        self.scaling.updated(skipped=self._backpropagated)
         if self._backpropagated:
-            self.scaling.skipped += 1
             self.losses.discard_step()
             for ring in self._rings.values():
                 ring.discard()
             self._backpropagated = False
-        facts = {"used": True, "skipped_steps": self.scaling.skipped}
+            self._follow_skip(scaler)
+        facts = {"used": True, "skipped_steps": self.scaling.skipped, "in_a_row": self.scaling.in_a_row}
         if self.record.facts.get("scaler") != facts:
             self.record.set_fact("scaler", facts)
+
+    @contained("first non-finite")
+    def _follow_skip(self, scaler: Any) -> None:
+        self.nonfinite.skipped(self.scaling.in_a_row, scaler, self.step)
 
     def _stepped(self, key: str) -> None:
         if self.stage != OFF:
@@ -418,6 +468,8 @@ class RunCapture:
         self._commits[key] += 1
         self._forwarded = self._backpropagated = False
         self._given = None
+        if self.nonfinite.keeps:
+            self.nonfinite.drop()
         if self._loader is not None:
             self._note_train_loader()
         self._watch_step(key, step)
@@ -461,7 +513,9 @@ class RunCapture:
 
     @contained("validation")
     def _take_late(self, entries: list[Entry]) -> None:
-        self.validation.add_late(entries)
+        """Losses with gradients that were not backpropagated: validation, or bad batches that the loop skipped."""
+        if not all(e.value.device.type == "cpu" and not finite(e.value) for e in entries):
+            self.validation.add_late(entries)
 
     @contained("validation")
     def _fingerprint(self) -> None:
@@ -512,7 +566,7 @@ class RunCapture:
 
     @contained("validation")
     def _end_validation(self) -> None:
-        self.validation.add_late([e for e in self.losses.pending if not e.reached])
+        self._take_late([e for e in self.losses.pending if not e.reached])
         self.validation.close()
 
     @contained("gradients")
@@ -575,11 +629,3 @@ class RunCapture:
     @contained("reads")
     def _deliver(self, wait: bool) -> None:
         self.reads.deliver(wait)
-
-
-def _loss_in(output: Any) -> torch.Tensor | None:
-    """The loss in what a model returned: ``.loss``, ``["loss"]``, or the output itself if it is a single number."""
-    loss = output if isinstance(output, torch.Tensor) else getattr(output, "loss", None)
-    if loss is None and isinstance(output, Mapping):
-        loss = output.get("loss")
-    return loss if isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.is_floating_point() else None

@@ -105,7 +105,7 @@ def activations(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Site]:
     """The activations of a model on some batches, by name, in order of execution."""
     sites: dict[str, Site] = {}
     for batch in batches:
-        with named_calls(model) as path, _Listener(sites, path):
+        with named_calls(model) as calls, _Listener(sites, calls.path):
             predictions = batch.predict(model)
         for site in sites.values():
             site.is_output |= site.last is not None and _same(site.last, predictions)

@@ -171,8 +171,8 @@ def gates(model: nn.Module, batches: Sequence[Batch]) -> Found:
         with (
             _step_by_step(),
             _given_to_cells(model, found) as cells,
-            named_calls(model) as path,
-            ProductListener(path, constants, found),
+            named_calls(model) as running,
+            ProductListener(running.path, constants, found),
         ):
             batch.predict(model)
         for name, calls in cells.items():

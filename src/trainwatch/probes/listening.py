@@ -48,23 +48,49 @@ class UnitAxis:
         return 1 if self._channels and output.ndim > 2 else -1
 
 
+@dataclass
+class Calls:
+    """The module calls of a forward pass.
+
+    Attributes:
+        path: Those that run, the innermost last.
+        spans: First and last but one sequence number of the graph nodes that each call made, and the module's name;
+            inner calls come before the outer ones.
+    """
+
+    path: list[Call] = field(default_factory=list)
+    spans: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def owner(self, number: int) -> str | None:
+        """Name of the innermost module whose call made the graph node of this number; None where none did."""
+        return next((name for first, end, name in self.spans if first <= number < end), None)
+
+
+def next_node() -> int:
+    """Sequence number of the graph node that is made next in this thread."""
+    number: int = torch._C._autograd._get_sequence_nr()
+    return number
+
+
 @contextmanager
-def named_calls(model: nn.Module) -> Iterator[list[Call]]:
-    """The calls of modules whose forward pass runs, the innermost last."""
-    path: list[Call] = []
+def named_calls(model: nn.Module) -> Iterator[Calls]:
+    """Follow the calls of a model's modules."""
+    calls = Calls()
+    begun: list[int] = []
     handles = []
 
     def enter(name: str, module: nn.Module) -> None:
-        path.append(Call(name, module))
+        calls.path.append(Call(name, module))
+        begun.append(next_node())
 
-    def leave(*_: Any) -> None:
-        path.pop()
+    def leave() -> None:
+        calls.spans.append((begun.pop(), next_node(), calls.path.pop().name))
 
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda m, _, name=name: enter(name, m)))
-        handles.append(module.register_forward_hook(leave, always_call=True))
+        handles.append(module.register_forward_hook(lambda *_: leave(), always_call=True))
     try:
-        yield path
+        yield calls
     finally:
         for handle in handles:
             handle.remove()

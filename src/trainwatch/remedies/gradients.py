@@ -100,13 +100,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     ),
     RemedyEntry(
         id="find-non-finite-source",
-        title="Find the operation that makes the first value that is not finite",
+        title="{title}",  # by the kind of source, see trainwatch.remedies.nonfinite
         why="{reason}",
-        how="with torch.autograd.detect_anomaly():  # slow: only round step {step}\n"
-        "    loss = criterion(model(inputs), targets)\n"
-        "    loss.backward()\n"
-        "# usual sources: log(0), sqrt at 0, division by a norm or count of 0, exp of a large number, NaN in the data\n"
-        "assert torch.isfinite(inputs).all() and torch.isfinite(targets.float()).all()",
+        how="{code}",
         strength="strong",
         section="§9",
     ),

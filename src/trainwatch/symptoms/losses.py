@@ -175,7 +175,8 @@ class NotFinite:
     """Where a series first held a value that is not finite.
 
     Attributes:
-        step: Optimiser step of that row.
+        step: Optimiser step of that row; of a window of old rows, its first one.
+        until: Last step of that window.
         columns: Columns of the row that are not finite; ``(0,)`` for a scalar.
         present: Columns of the row that have a value at all.
         share: Share of the rows from there on that hold such a value.
@@ -183,6 +184,7 @@ class NotFinite:
     """
 
     step: int
+    until: int
     columns: tuple[int, ...]
     present: int
     share: float
@@ -198,8 +200,10 @@ def not_finite(series: Series) -> NotFinite | None:
     bad = np.asarray(np.isinf(table).any(axis=1))
     at = int(bad.argmax())
     good = np.flatnonzero(~bad)
+    old = at < len(series.windows["first"])
     return NotFinite(
-        step=int(series.windows["first"][at]) if at < len(series.windows["first"]) else int(steps[at]),
+        step=int(series.windows["first"][at] if old else steps[at]),
+        until=int(series.windows["last"][at] if old else steps[at]),
         columns=tuple(int(i) for i in np.flatnonzero(np.isinf(table[at]))),
         present=int((~np.isnan(table[at])).sum()),
         share=float(bad[at:].mean()),

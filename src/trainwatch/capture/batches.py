@@ -1,0 +1,311 @@
+"""Batches that can be run again: what the model was given and how its loss follows. By reference, not copied."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from trainwatch.capture.interception import ORIGINAL, LossCall
+from trainwatch.capture.samples import bare, leaves, losses_per_sample, samples_in
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+TRAIN_BATCH, VAL_BATCH = "train", "val"
+TARGETS = ("target", "targets", "label", "labels", "y")  # names under which batches hold what is to be predicted
+DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
+
+
+Path = Callable[[Any], torch.Tensor]  # from the model's output to predictions
+Parts = Sequence[tuple[tuple[Any, ...], "weakref.ref[torch.Tensor]"]]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A batch that is kept by reference, not copied: `intact` tells whether its tensors are still what they were.
+
+    Attributes:
+        kind: ``train`` or ``val``.
+        step: Optimiser steps taken when it was seen.
+        samples: Samples in it.
+        size: Bytes that it keeps alive.
+        versions: Its tensors, with the version that each had.
+    """
+
+    kind: str
+    step: int
+    samples: int
+    size: int
+    versions: tuple[tuple[torch.Tensor, int], ...] = field(repr=False)
+
+    @property
+    def intact(self) -> bool:
+        """No tensor of it was changed in place since."""
+        return all(_version(tensor) == version for tensor, version in self.versions)
+
+    def copied(self) -> Self:
+        """The same batch in tensors of its own, which a model may change in place."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("versions", "predictions")}
+        return replace(self, versions=(), **{name: _fresh(part, clone=True) for name, part in parts.items()})
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        """What it is made of: ``input`` or ``target``, a name within the batch, and the tensor."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class HeldForward(Held):
+    """A call of the model alone: how a loss follows from what it returns is not known.
+
+    Attributes:
+        args, kwargs: Of the model's call.
+    """
+
+    args: tuple[Any, ...] = field(repr=False)
+    kwargs: dict[str, Any] = field(repr=False)
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        for keys, tensor in leaves((*self.args, self.kwargs)):
+            names = keys[1:] if keys[0] == len(self.args) else keys
+            yield _role(names), _name("input", names if len(self.args) + len(self.kwargs) > 1 else ()), tensor
+
+    def forward(self, model: nn.Module) -> Any:
+        """What the model returns."""
+        args, kwargs = _fresh((self.args, self.kwargs))
+        return model(*args, **kwargs)
+
+    def loss(self, model: nn.Module) -> Any:
+        """The loss, where the model returns one, else all that it returns."""
+        output = self.forward(model)
+        found = loss_in(output)
+        return output if found is None else found
+
+
+@dataclass(frozen=True)
+class HeldBatch(HeldForward):
+    """A batch that a loss can be computed on again.
+
+    Attributes:
+        function: The functional loss; `target`, `positional` and `keywords` are its further arguments.
+        predictions: From the model's output to the predictions that the loss was given.
+    """
+
+    function: str
+    target: torch.Tensor | None = field(repr=False)
+    positional: tuple[Any, ...] = field(repr=False)
+    keywords: dict[str, Any] = field(repr=False)
+    predictions: Path = field(repr=False)
+
+    def predict(self, model: nn.Module) -> torch.Tensor:
+        """What the loss is given, with its graph."""
+        return self.predictions(self.forward(model))
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        yield from super().tensors()
+        if self.target is not None:
+            yield "target", "target", self.target
+
+    def loss(self, model: nn.Module) -> torch.Tensor:
+        """The loss of the batch under a model that takes what the watched one takes, with its graph."""
+        return self.losses_of(self.predict(model))[0]
+
+    def losses(self, model: nn.Module) -> torch.Tensor:
+        """Loss of each sample, shape (samples,), their mean that of the batch; that alone where there are no parts."""
+        whole, each = self.losses_of(self.predict(model))
+        return whole.reshape(-1) if each is None else each
+
+    def losses_of(self, predictions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The loss of predictions that the model might have made, and its parts, shape (samples,), where it has any."""
+        target, positional, keywords = _fresh((self.target, self.positional, self.keywords))
+        whole = ORIGINAL[self.function](predictions, target, *positional, **keywords)
+        if target is None or not target.ndim or not predictions.ndim:
+            return whole, None
+        call = LossCall(self.function, whole, predictions, target, positional, keywords, known=True)
+        each = losses_per_sample(call, predictions.detach(), target)
+        if each is None:
+            return whole, None
+        scale = whole.detach().mean() / each.nanmean()  # of a sum, or of weights that add up to something else
+        return whole, torch.where(scale.isfinite(), each * scale, each)
+
+
+@dataclass(frozen=True)
+class HeldCriterion(HeldForward):
+    """A batch whose loss a module of the user's own computes.
+
+    Attributes:
+        criterion: The module; `further` are its arguments after the predictions.
+        predictions: From the model's output to what the criterion is given first.
+    """
+
+    criterion: nn.Module = field(repr=False)
+    further: tuple[Any, ...] = field(repr=False)
+    predictions: Path = field(repr=False)
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        yield from super().tensors()
+        for keys, tensor in leaves(self.further):
+            yield "target", _name("target", keys if len(self.further) > 1 else keys[1:]), tensor
+
+    def loss(self, model: nn.Module) -> torch.Tensor:
+        """The loss, from a copy of the criterion."""
+        found: torch.Tensor = copy.deepcopy(self.criterion).forward(
+            self.predictions(self.forward(model)), *_fresh(self.further)
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class HeldStep(Held):
+    """A batch of a trainer, on which the model's own ``training_step`` computes the loss.
+
+    Attributes:
+        batch, index: What ``training_step`` is given.
+    """
+
+    batch: Any = field(repr=False)
+    index: int
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        pair = isinstance(self.batch, (tuple, list)) and len(self.batch) == 2
+        for keys, tensor in leaves(self.batch):
+            target = _role(keys) == "target" or (pair and keys[0] == 1)
+            yield "target" if target else "input", _name("batch", keys), tensor
+
+    def predict(self, model: nn.Module) -> torch.Tensor:
+        """The loss itself: what it was given cannot be seen."""
+        return self.loss(model)
+
+    def losses(self, model: nn.Module) -> torch.Tensor:
+        """The loss of the batch, shape (1,): those of its samples cannot be seen."""
+        return self.loss(model).reshape(-1)
+
+    def loss(self, model: nn.Module) -> torch.Tensor:
+        """The loss of the batch under a copy of the module, with its graph.
+
+        Raises:
+            ValueError: ``training_step`` returned no loss.
+        """
+        step: Any = model.training_step
+        alone = len(inspect.signature(step).parameters) == 1
+        batch = _fresh(self.batch)
+        found = step(batch) if alone else step(batch, self.index)
+        found = found.get("loss") if isinstance(found, Mapping) else found
+        if not isinstance(found, torch.Tensor):
+            raise ValueError("training_step returned no loss")
+        return found
+
+
+def path_to(call: LossCall, parts: Parts) -> Path | None:
+    """How the predictions of a functional loss follow from a model's output; None where it is not known."""
+    return _path(parts, call.input) if call.known else None
+
+
+def held_batch(
+    kind: str, step: int, args: tuple[Any, ...], kwargs: dict[str, Any], call: LossCall, predictions: Path
+) -> HeldBatch:
+    """A call of the model and of a functional loss, to be computed again."""
+    keywords = {k: v for k, v in (call.keywords or {}).items() if k not in ("input", "target")}
+    size, versions = _measured((args, kwargs, call.target, call.positional, keywords))
+    return HeldBatch(
+        kind, step, samples_in(call), size, versions, args, kwargs,
+        call.name, call.target, call.positional, keywords, predictions,
+    )  # fmt: skip
+
+
+def held_criterion(
+    step: int, args: tuple[Any, ...], kwargs: dict[str, Any], parts: Parts, criterion: nn.Module, given: tuple[Any, ...]
+) -> HeldCriterion | None:
+    """A call of the model and of the user's criterion; None where the one does not follow from the other."""
+    further = given[1:]
+    found = _path(parts, given[0]) if given and isinstance(given[0], torch.Tensor) else None
+    if found is None or any(t.requires_grad and not t.is_leaf for _, t in leaves(further)):
+        return None
+    kept, first = _measured((args, kwargs, further)), bare((further, args, kwargs))
+    return HeldCriterion(
+        TRAIN_BATCH, step, 1 if first is None else len(first), *kept, args, kwargs, criterion, further, found
+    )
+
+
+def held_forward(step: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HeldForward | None:
+    """A call of the model alone; None where it is given no tensor."""
+    first = bare((args, kwargs))
+    kept = _measured((args, kwargs))
+    return None if first is None else HeldForward(TRAIN_BATCH, step, len(first), *kept, args, kwargs)
+
+
+def held_step(step: int, batch: Any, index: int) -> HeldStep | None:
+    """What a trainer is about to give to ``training_step``; None where there is no tensor in it."""
+    first = bare(batch)
+    return None if first is None else HeldStep(TRAIN_BATCH, step, len(first), *_measured(batch), _fresh(batch), index)
+
+
+def _measured(value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]]:
+    """Bytes of all tensors in a batch, and their versions."""
+    tensors = [tensor for _, tensor in leaves(value)]
+    return sum(t.numel() * t.element_size() for t in tensors), tuple((t, _version(t)) for t in tensors)
+
+
+def parts_of(output: Any) -> Parts:
+    """The tensors in a model's output and the keys that lead to them. It keeps none of them alive."""
+    return [(keys, weakref.ref(tensor)) for keys, tensor in leaves(output, DEEP)]
+
+
+def _path(parts: Parts, wanted: torch.Tensor | None) -> Path | None:
+    """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape."""
+    for keys, reference in parts if wanted is not None else ():
+        tensor = reference()
+        if tensor is None or wanted is None:
+            continue
+        if tensor is wanted:
+            return partial(_at, keys=keys)
+        alike = tensor.data_ptr() == wanted.data_ptr() and tensor.numel() == wanted.numel()
+        if alike and tensor.dtype == wanted.dtype and tensor.is_contiguous() and wanted.is_contiguous():
+            return partial(_at, keys=keys, shape=(-1, *wanted.shape[1:]) if wanted.ndim else ())
+    return None
+
+
+def _at(output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> torch.Tensor:
+    for key in keys:
+        output = output[key]
+    found: torch.Tensor = output
+    return found if shape is None else found.reshape(shape)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def loss_in(output: Any) -> torch.Tensor | None:
+    """The loss in what a model returned: ``.loss``, ``["loss"]``, or the output itself if it is a single number."""
+    loss = output if isinstance(output, torch.Tensor) else getattr(output, "loss", None)
+    if loss is None and isinstance(output, Mapping):
+        loss = output.get("loss")
+    return loss if isinstance(loss, torch.Tensor) and loss.ndim == 0 and loss.is_floating_point() else None
+
+
+def _role(keys: tuple[Any, ...]) -> str:
+    """What a tensor of a batch is for, as far as the names that lead to it tell."""
+    return "target" if any(str(key) in TARGETS for key in keys) else "input"
+
+
+def _name(base: str, keys: tuple[Any, ...]) -> str:
+    return base + "".join(f"[{key!r}]" for key in keys)
+
+
+def _fresh(value: Any, *, clone: bool = False) -> Any:
+    """The same tensors in containers of their own; copies of those made in inference mode, or of all."""
+    if isinstance(value, torch.Tensor):
+        if clone:
+            return value.detach().clone().requires_grad_(value.requires_grad)
+        return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value
+    if type(value) is dict:
+        return {k: _fresh(v, clone=clone) for k, v in value.items()}
+    return type(value)(_fresh(v, clone=clone) for v in value) if type(value) in (tuple, list) else value
