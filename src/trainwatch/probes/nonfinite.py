@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
-from trainwatch.probes.listening import named_calls
 from trainwatch.probes.isolation import CannotIsolate, twin, untouched
+from trainwatch.probes.listening import named_calls
 from trainwatch.probes.origins import BACKWARD, FORWARD, PARAMETER, Origin, Tracer
 from trainwatch.probes.trainer_proxy import detach_trainer
 
