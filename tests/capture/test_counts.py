@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import trainwatch
+from trainwatch.capture.gradients import GradientRing
 from trainwatch.capture.nonfinite import FirstNonFinite, finite
 
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__")
@@ -126,6 +127,19 @@ def test_what_is_finite_is_told_from_the_bits(dtype):
     assert not any(finite(torch.tensor(float(value), dtype=dtype)) for value in ("nan", "inf", "-inf"))
     assert finite(torch.ones(3, dtype=dtype))
     assert not finite(torch.tensor([1.0, float("nan")], dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"), [(1e20, True), (float("inf"), False), (float("nan"), False), (None, True)]
+)
+def test_norms_are_finite_however_large_or_absent(entry, expected):
+    parameters = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    ring = GradientRing(parameters, 3)
+    assert ring.finite()  # nothing was measured
+    parameters[0].grad = torch.ones(1)
+    parameters[1].grad = None if entry is None else torch.full((1,), entry)
+    ring.measure()
+    assert ring.finite() == expected
 
 
 def test_on_a_device_nothing_is_looked_at_unless_told():

@@ -708,3 +708,32 @@ def test_parameters_stand_in_order_of_execution():
     watch.finish()
     order = {p["name"]: p["order"] for p in watch.record.facts["parameters"]}
     assert order["body.weight"] < order["head.weight"]
+
+
+def test_bad_batches_that_the_loop_skips_are_no_validation_pass():
+    model = net()
+    optimizer = sgd(model)
+    watch = start(model, optimizer)
+    for i, (x, y) in enumerate(batches()):
+        loss = F.cross_entropy(model(x * float("nan") if i == 1 else x), y)
+        if not torch.isfinite(loss):
+            continue
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    watch.finish()
+    assert not watch.record.has("val_loss")
+
+
+def test_validation_with_gradients_keeps_its_bad_batches():
+    model = net()
+    optimizer = sgd(model)
+    watch = start(model, optimizer)
+    for x, y in batches():
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    for i, (x, y) in enumerate(batches()):
+        F.cross_entropy(model(x * float("nan") if i == 1 else x), y)
+    watch.finish()
+    assert np.isinf(watch.record.series("val_loss", "val").values).tolist() == [True]

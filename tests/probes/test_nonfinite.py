@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import trainwatch
+from trainwatch.capture import interception
 
 SETTINGS = {"quiet": True, "strict": True, "probes": "off", "flush_every": 2}
 N = 8
@@ -329,14 +330,15 @@ def test_of_several_losses_the_bad_one_is_run_again():
     assert (fact["phase"], fact["operation"]) == ("backward", "sqrt")
 
 
-def test_checkpointed_modules_keep_their_names():
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_modules_keep_their_names(reentrant):
     class Thrifty(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = net(lambda z: (z * (z > 0)).sqrt())
+            self.first, self.inner = nn.Linear(4, 4), net(lambda z: (z * (z > 0)).sqrt())
 
         def forward(self, x):
-            return checkpoint(self.inner, x, use_reentrant=False)
+            return checkpoint(self.inner, self.first(x), use_reentrant=reentrant)
 
     fact = fact_of(Thrifty(), [data()])
     assert (fact["phase"], fact["module"], fact["operation"]) == ("backward", "inner.1.1", "sqrt")
@@ -359,19 +361,70 @@ def test_a_function_of_the_users_own_is_named():
 
 
 def test_memory_that_nothing_was_written_to_is_no_source():
-    """With deterministic algorithms it is filled with NaN; here half of it stays so, and is not used."""
-
-    def padded(z):
-        room = torch.empty(2 * N, 3)
-        room[:N] = z
-        return room[:N].relu().log()
-
+    """With deterministic algorithms it is filled with NaN, until something is written over it."""
     torch.use_deterministic_algorithms(True)
     try:
-        fact = fact_of(net(padded), [data()])
+        fact = fact_of(net(lambda z: torch.empty(N, 3).copy_(z.sub(9).log())), [data()])
     finally:
         torch.use_deterministic_algorithms(False)
     assert (fact["phase"], fact["operation"]) == ("forward", "log")
+
+
+def test_what_an_operation_only_writes_to_is_no_source():
+    def written(z):
+        room = torch.full_like(z, NAN)
+        torch.log(z.detach().sub(9), out=room)
+        return z + room
+
+    assert fact_of(net(written), [data()])["operation"] == "log"
+
+
+def test_a_part_that_is_mended_in_place_leaves_the_rest():
+    def half_mended(z):
+        z = z.relu().log().clone()
+        z[0] = 0.0
+        return z.sum(1, keepdim=True) + z
+
+    assert fact_of(net(half_mended), [data()])["operation"] == "log"
+
+
+def test_what_an_operation_in_place_was_given_is_told_as_it_was_before():
+    def inflated(z):
+        with torch.no_grad():
+            return z + (100 + z.detach()).exp_()
+
+    fact = fact_of(net(lambda z: z + inflated(z)), [data()])
+    assert fact["operation"] == "exp"
+    assert 88 < operand(fact, "input")["min"] <= operand(fact, "input")["max"] < 120
+    assert operand(fact, "input")["nonfinite"] == 0
+
+
+def test_a_constant_that_is_not_finite_is_meant_and_what_makes_nan_of_it_is_the_source():
+    fact = fact_of(net(lambda z: z.masked_fill(z > 0, INF) * 0.0), [data()])
+    assert fact["operation"] == "mul"
+    fact = fact_of(net(lambda z: z.masked_fill(z > 0, NAN) * 2.0), [data()])
+    assert fact["operation"] == "masked_fill"
+
+
+def test_of_two_sources_the_first_in_time_is_named():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = net(BACKWARD["sqrt"]), net(BACKWARD["sqrt"])
+
+        def forward(self, x):
+            return self.a(x) + self.b(x)
+
+    assert fact_of(Two(), [data()])["module"] == "b.1.1"  # the backward pass goes from the end
+
+
+def test_rows_that_are_no_samples_are_not_taken_for_them():
+    fact = fact_of(net(lambda z: z + z.relu().sum(0).mul(0).log()), [data()])
+    assert (fact["operation"], fact["samples"], fact["samples_bad"]) == ("log", [], 0)
+    model = nn.Linear(4, N, bias=False)  # its gradient has as many rows as the batch has samples
+    nn.init.constant_(model.weight, 1e-38)
+    fact = fact_of(model, [(torch.full((N, 4), 1e38), torch.full((N, N), 1e3))], F.mse_loss)
+    assert (fact["phase"], fact["samples"]) == ("backward", [])
 
 
 def test_what_is_mended_in_place_is_no_source():
@@ -438,6 +491,52 @@ def test_a_model_that_changes_its_input_leaves_the_users_batch_alone():
     assert torch.equal(x[1:], 2 * kept[1:])
 
 
+def test_a_batch_given_by_keyword_is_not_changed_a_second_time_either():
+    class Doubling(nn.Linear):
+        def forward(self, *, x):
+            return super().forward(x.mul_(2.0))
+
+    model = Doubling(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS)
+    x, y = data()
+    kept = x.clone()
+    x[0] = NAN
+    F.cross_entropy(model(x=x), y).backward()
+    watch.finish()
+    assert watch.record.facts["nonfinite"]["samples"] == [0]
+    assert torch.equal(x[1:], 2 * kept[1:])
+
+
+def test_what_is_run_again_is_heard_by_nobody():
+    class Ear:
+        def __init__(self):
+            self.heard = []
+
+        def __getattr__(self, name):
+            return lambda *_: self.heard.append(name)
+
+    ear = Ear()
+    interception.subscribe(ear)
+    try:
+        assert fact_of(net(BACKWARD["sqrt"]), [data()])["phase"] == "backward"
+    finally:
+        interception.unsubscribe(ear)
+    assert ear.heard == ["on_loss", "on_backward_start", "on_backward_end"]
+
+
+def test_a_run_may_stop_at_once():
+    model = net(lambda z: z.relu().log())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings = SETTINGS | {"flush_every": 50}
+    with trainwatch.watch(model, optimizer, settings=settings, stop_on=("TW303",)) as watch:
+        for i in range(9):
+            x, y = data(i)
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    assert watch.record.facts["run"]["steps"] == 1
+
+
 def test_what_cannot_be_copied_is_said():
     class Uncopyable(nn.Linear):
         def __deepcopy__(self, memo):
@@ -456,7 +555,7 @@ def test_copies_are_bounded_by_the_memory_for_probes():
     x, y = data()
     x[0] = NAN
     fact = fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=100)
-    assert "probe_memory allows" in fact["reason"]
+    assert "a copy of the batch takes" in fact["reason"]
     room = 2 * (x.numel() * 4 + y.numel() * 8 + 15 * 4)  # for the batch and the model
     assert fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=room)["phase"] == "input"
     assert "probe_memory allows" in fact_of(nn.Linear(4, 3), [(x, y)], probe_memory=room - 2)["reason"]
@@ -550,6 +649,21 @@ def test_a_scaler_that_skips_every_step_is_and_its_source_is_named():
     assert "the gradient scaler has skipped the last 30 steps" in only.summary
     assert only.where == ("1.1",)
     assert scaled(net(lambda z: (z * (z > 0)).sqrt()), 10)[1] == []
+
+
+def test_a_gradient_that_overflows_by_the_scale_alone_is_run_again_under_that_scale():
+    model = net(lambda z: z + 1e4 * (z - z.detach()))  # of an ordinary loss, with large slopes
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, backoff_factor=0.9)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS)
+    for i in range(6):
+        x, y = data(i)
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    watch.finish()
+    assert (watch.record.facts["nonfinite"]["phase"], watch.record.facts["nonfinite"]["module"]) == ("backward", "1.1")
 
 
 def test_a_loss_that_is_not_finite_is_looked_at_whatever_the_scaler_does():

@@ -111,9 +111,6 @@ def _replay(suspect: Suspect, batch: Batch, most_bytes: int) -> dict[str, Any]:
         model = twin(suspect.model, most_bytes - batch.size, further=int(suspect.seen == GRADIENT))
         detach_trainer(model, getattr(suspect.model, "_trainer", None))
         batch = batch.copied()
-        stack.enter_context(torch.autograd.set_detect_anomaly(False))  # it would stop where we want to see more
-        if hasattr(torch.compiler, "set_stance"):  # parts of the model that are compiled
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
         calls = stack.enter_context(named_calls(model))
         weights = [(PARAMETER, n, t) for n, t in (*model.named_parameters(), *model.named_buffers())]
         given = [(phase, n, t) for phase, n, t in (*batch.tensors(), *weights) if t.is_floating_point()]

@@ -139,7 +139,7 @@ class Tracer(TorchDispatchMode):
         blamed = from_inf if not nan else [o for o in from_inf if not self._on_purpose(o, name)]
         known = (from_nan if nan else []) or blamed
         origin = known[0] if known else self._operation(result, name, arguments, operands, node)
-        self._keep(place, nan, inf, origin, infinite=from_inf[0] if from_inf else None)
+        self._keep(place, nan, inf, origin)
 
     def _on_purpose(self, origin: Origin, name: str) -> bool:
         """An infinity that was meant, so that the operation which made NaN of it is what failed."""
@@ -168,11 +168,11 @@ class Tracer(TorchDispatchMode):
         self._order += 1
         return Origin(self._order, *fields, **more)
 
-    def _keep(self, place: int, nan: bool, inf: bool, origin: Origin, *, infinite: Origin | None = None) -> None:
+    def _keep(self, place: int, nan: bool, inf: bool, origin: Origin) -> None:
         if nan:
             self._nan[place] = origin
         if inf:
-            self._inf[place] = infinite or origin
+            self._inf[place] = origin
 
 
 def _arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
