@@ -63,6 +63,13 @@ def test_to_and_fro_is_a_long_path_to_nowhere():
     assert rows[-1, 0, 3] == pytest.approx(-1.0, rel=1e-4)
 
 
+def test_the_short_stretch_at_the_end_counts_for_the_path_and_not_for_the_cosine():
+    _, rows, series = follow([torch.ones(40, 40)], ([0.01 if n < 50 else -0.01] for n in range(55)))
+    assert series.steps.tolist() == [50, 55]
+    np.testing.assert_allclose(rows[-1, 0, 1:3], [0.45, 0.55], rtol=1e-4)
+    assert np.isnan(rows[-1, 0, 3])
+
+
 def test_a_random_walk_is_told_from_drift():
     draw = torch.Generator().manual_seed(0)
     weight = torch.ones(64, 64)

@@ -81,6 +81,7 @@ def test_silent(made):
 
 REMARKS = {
     "an adaptive optimiser": record(optimizer="Adam"),
+    "an adaptive optimiser that hardly moves": record(optimizer="Adam", path=1e-3),
     "the net learns": record(losses=falling(0.8)),
     "weights move as far as they should": record(path=1.1),
     "gradients are hardly shortened": record(2.7),
