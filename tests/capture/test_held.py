@@ -204,6 +204,22 @@ def test_batches_in_mappings_of_other_types_are_bounded_and_their_changes_seen()
     watch.finish()
 
 
+class InPlace(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def test_a_model_that_works_in_place_does_not_get_the_users_tensors():
+    x = torch.ones(8, 4)
+    watch = train(InPlace(4, 3), lambda m, x: F.cross_entropy(m(x), Y), batch=lambda: x)
+    (batch,) = held(watch)
+    model = InPlace(4, 3)
+    assert torch.equal(batch.loss(model), batch.loss(model)), "nor does the next call get what the last one left"
+    assert torch.equal(x, torch.full((8, 4), 2.0))
+    watch.finish()
+    assert torch.equal(x, torch.full((8, 4), 2.0))
+
+
 def test_batches_larger_than_their_memory_are_not_held():
     watch = train(*CALLS["plain"], probe_memory=1024)
     assert held(watch) == []

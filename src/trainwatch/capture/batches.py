@@ -51,6 +51,11 @@ class Held:
         """No tensor of it was changed in place since."""
         return all(_version(tensor) == version for tensor, version in self.versions)
 
+    @property
+    def borrowed(self) -> bool:
+        """Its tensors are the user's, which a model that works in place must not get."""
+        return bool(self.versions)
+
     def copied(self) -> Self:
         """The same batch in tensors of its own, which a model may change in place."""
         parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("versions", "predictions")}
@@ -79,7 +84,7 @@ class HeldForward(Held):
 
     def forward(self, model: nn.Module) -> Any:
         """What the model returns."""
-        args, kwargs = _fresh((self.args, self.kwargs))
+        args, kwargs = _fresh((self.args, self.kwargs), clone=self.borrowed)
         return model(*args, **kwargs)
 
     def loss(self, model: nn.Module) -> Any:
@@ -195,7 +200,7 @@ class HeldStep(Held):
         """
         step: Any = model.training_step
         alone = len(inspect.signature(step).parameters) == 1
-        batch = _fresh(self.batch)
+        batch = _fresh(self.batch, clone=self.borrowed)
         found = step(batch) if alone else step(batch, self.index)
         found = found.get("loss") if isinstance(found, Mapping) else found
         if not isinstance(found, torch.Tensor):
