@@ -36,11 +36,12 @@ def test_shut_gates_let_nothing_through_and_open_ones_do(kind):
             return model, (model(x) - model(x + 1.0)).abs().max()
 
     shut, least = reaction(-30.0)
-    _, most = reaction(30.0)
+    wide_open, most = reaction(30.0)
     assert most > 1e-3
     if kind == "highway":  # what is shut there is the way through the layer: the inputs are carried past it
         layer, x = shut[1], torch.randn(4, 8)
         assert torch.allclose(layer(x), x, atol=1e-6)
+        assert torch.allclose(wide_open[1](x), torch.tanh(wide_open[1].value(x)), atol=1e-6)
     else:
         assert least < 1e-9
 
