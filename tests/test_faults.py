@@ -113,9 +113,15 @@ def test_a_fault_in_any_part_leaves_the_training_alone_and_is_reported(part, own
     if (owner, name) in {(Outlets, "show"), (Report, "save"), (Outlets, "finish"), (SegmentWriter, "close")}:
         return  # fails after the report was made
     internal = [d for d in report.diagnoses if d.code == "TW000"]
-    assert [d.where for d in internal] == [(part,)]
-    assert "Planted" in internal[0].summary
-    assert "planted" in internal[0].evidence[0].note
+    places = [d.where for d in internal]
+    if owner is Bench:  # what all probes are given: each one that was asked for fails once
+        assert all(place[0].startswith("probe ") for place in places)
+        assert len(places) == len(set(places))
+        assert (part,) in places
+    else:
+        assert places == [(part,)]
+    assert all("Planted" in d.summary for d in internal)
+    assert all("planted" in d.evidence[0].note for d in internal)
 
 
 def test_the_engine_failing_leaves_a_report_that_judges_nothing(monkeypatch):
