@@ -152,8 +152,9 @@ class Monitor:
         self._flushed_passes = self.capture.book.finished
         self.capture.flush()
         self._show_curves()
-        self._look()
-        self._probe()
+        looked = self._look()
+        if looked or self.settings.probes != "auto":  # what rules ask for is computed already where they just looked
+            self._probe()
         self._write()
 
     def epoch_end(self, metrics: Mapping[str, float]) -> None:
@@ -171,19 +172,24 @@ class Monitor:
             self.record.append("metric", name, step, float(value))
 
     @contained("engine")
-    def _look(self) -> None:
-        """Judge the run as it stands. Put off where looks have used up their share of the budget."""
+    def _look(self) -> bool:
+        """Judge the run as it stands. Put off where looks have used up their share of the budget.
+
+        Returns:
+            It was judged.
+        """
         last = self._look_seconds / self._looks if self._looks else 0.0
         elapsed = self._clock() - self._began
         budget = max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step) * LOOK_SHARE
         if self._looks and self._look_seconds + last > budget:
             self._looks_put_off += 1
-            return
+            return False
         began = self._clock()
         report = judge(self.record, self.settings)
         self._take(report)
         self._looks += 1
         self._look_seconds += self._clock() - began
+        return True
 
     @contained("probes")
     def _probe(self) -> None:

@@ -57,7 +57,7 @@ class Bench:
     @property
     def device(self) -> torch.device:
         """Where the model's parameters lie."""
-        return next(self._live.parameters()).device
+        return next((t.device for t in (*self._live.parameters(), *self._live.buffers())), torch.device("cpu"))
 
     def batches(self, kind: str, most: int = FEW) -> Sequence[Batch]:
         """Held batches of a kind, ``train`` or ``val``.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 NEIGHBOURS = 5
 TREES = 100  # over all classes
@@ -43,8 +44,10 @@ def regressions(x: Array, y: Array, others: Sequence[Array]) -> Iterator[tuple[s
     options = {"max_iter": TREES, "min_samples_leaf": FEWEST_IN_LEAF, "random_state": 0}
     boosting = ensemble.HistGradientBoostingRegressor(**options)
     for name, kind in (("neighbours", nearest), ("boosting", boosting)):
-        kind.fit(x, y)
-        yield name, [kind.predict(table) for table in others]
+        with threadpool_limits(1, "openmp"):  # beside a busy training, threads that wait for each other take minutes
+            kind.fit(x, y)
+            answers = [kind.predict(table) for table in others]
+        yield name, answers
 
 
 def classifications(x: Array, y: Array, others: Sequence[Array], width: int) -> Iterator[tuple[str, list[Array]]]:
@@ -71,5 +74,7 @@ def classifications(x: Array, y: Array, others: Sequence[Array], width: int) -> 
     nearest = neighbors.KNeighborsClassifier(NEIGHBOURS, weights="distance")
     boosting = ensemble.HistGradientBoostingClassifier(**options)
     for name, kind in (("neighbours", nearest), ("boosting", boosting)):
-        kind.fit(x, y)
-        yield name, [full(kind.predict_proba(table)) for table in others]
+        with threadpool_limits(1, "openmp"):
+            kind.fit(x, y)
+            answers = [full(kind.predict_proba(table)) for table in others]
+        yield name, answers
