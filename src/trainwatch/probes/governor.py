@@ -107,8 +107,6 @@ class Governor:
         if isinstance(self._mode, Mapping):
             every = self._mode.get(kind, 0)
             return every > 0 and step // every > max(account.step, 0) // every
-        if kind in self._at_end:
-            return False
         if self._mode != "auto":
             return self._mode == "all"
         if kind in self._at_end:
