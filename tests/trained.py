@@ -9,8 +9,9 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 import trainwatch
-from trainwatch.config import Settings
+from trainwatch.config import PROBE_KINDS, Settings
 
+PROBES = dict.fromkeys(PROBE_KINDS, 10**9)  # all of them once, at the end, however slow the machine is
 CLASSES = {"digits": 12, "wine": 40, "breast_cancer": 15}  # epochs that suffice
 REGRESSIONS = {"diabetes": 20, "friedman": 25}
 OPTIMIZERS = {
@@ -48,7 +49,7 @@ def trained(name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam"
     last = [nn.Linear(wide, 1), nn.Flatten(0)] if regression else [nn.Linear(wide, int(y.max()) + 1)]
     model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression else nn.CrossEntropyLoss()
     optim = OPTIMIZERS[optimizer](model.parameters(), decay)
-    watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True))
+    watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True, probes=PROBES))
     for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):
         model.train()
         for rows in torch.randperm(len(x)).split(32):

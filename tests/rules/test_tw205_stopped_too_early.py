@@ -241,4 +241,4 @@ def test_real_digits(seed):
 
 
 def test_a_real_cosine_schedule_that_ran_its_course():
-    assert trained(3, 0, schedule=True) == []
+    assert "TW205" not in trained(3, 0, schedule=True)  # the rate is gone; that more can be reached is TW204's to say

@@ -514,7 +514,7 @@ def test_silent_on_a_wide_net_that_took_short_steps_to_the_noise(lr, fires, seed
 def test_the_experiment_clears_a_wide_net_that_took_short_steps_to_the_noise(width, lr, seed):
     """From its path alone it would be accused."""
     verdicts = []
-    for probes in ("auto", "off"):
+    for probes in ({"step_line": 10**9}, "off"):  # once, at the end, however slow the machine is
         torch.manual_seed(seed)
         x, y, _, _ = table("diabetes", seed)
         y = y + 2 * torch.randn(y.shape)

@@ -70,11 +70,10 @@ class VanishingGradients(Rule):
     min_steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Which part of a layer's factor is its weight's; where the net has not learned, whether there is a signal."""
-        yield from parts_wanted(record, self.decades, self.slow)
-        course = record.memo(loss_course)
-        if course is not None and course.learned < self.slow and record.memo(backward_signal) is not None:
-            yield ProbeRequest("gradient_noise", (), "the loss is not low: does the gradient carry a signal?", 0.5)
+        """Where the gradient fades: which part of the factor is the weight's, and whether there is a signal in it."""
+        for wish in parts_wanted(record, self.decades, self.slow):
+            yield wish
+            yield ProbeRequest("gradient_noise", reason="whether the gradient carries a signal", priority=0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the first layers with the last, and the loss with what no learning gives."""
