@@ -108,7 +108,8 @@ def test_a_fault_in_any_part_leaves_the_training_alone_and_is_reported(part, own
     if (owner, name) in {(Outlets, "show"), (Report, "save"), (Outlets, "finish"), (SegmentWriter, "close")}:
         return  # fails after the report was made
     internal = [d for d in report.diagnoses if d.code == "TW000"]
-    assert [d.where for d in internal] == [(part,)]
+    where = [d.where[0] for d in internal]
+    assert where == [part] or (part in where and all(w.startswith("probe ") for w in where)), "one bench for all probes"
     assert "Planted" in internal[0].summary
     assert "planted" in internal[0].evidence[0].note
 

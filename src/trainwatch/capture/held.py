@@ -157,6 +157,8 @@ class HeldBatches:
     ) -> None:
         """Hold a batch, if its loss can be computed again."""
         found = _path(output, call)
+        if not samples_in(call):
+            return
         if found is None:
             self._refused += 1
             if not any(self._held.values()):
@@ -172,7 +174,7 @@ class HeldBatches:
     def offer_step(self, step: int, batch: Any, index: int) -> None:
         """Hold a batch that a trainer is about to give to ``training_step``."""
         kept, first = self._measured(batch), bare(batch)
-        if kept is not None and first is not None:
+        if kept is not None and first is not None and len(first):
             self._keep(HeldStep(TRAIN_BATCH, step, len(first), *kept, _fresh(batch), index))
 
     def _measured(self, value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]] | None:
