@@ -90,7 +90,7 @@ PARTS = {
     ],
     "held batches": [(HeldBatches, "offer")],
     "first non-finite": [(FirstNonFinite, name) for name in ("begins", "called", "loss", "gradient")],
-    "probes": [(Governor, "choose")],
+    "probes": [(Governor, "last")],
     "probe activations": [(Bench, "batches"), (Bench, "model")],
     "rates": [(Rates, "note"), (Rates, "flush")],
     "steps": [(RunCapture, "_commit_losses")],

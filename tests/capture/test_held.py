@@ -259,3 +259,13 @@ def test_batches_made_in_inference_mode_can_be_differentiated():
     torch.testing.assert_close(batch.loss(model).detach(), value.clone())
     batch.loss(model).backward()
     watch.finish()
+
+
+def test_empty_batches_are_not_held():
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS)
+    F.cross_entropy(model(torch.randn(0, 4)), Y[:0], reduction="sum").backward()
+    optimizer.step()
+    assert held(watch) == []
+    watch.finish()

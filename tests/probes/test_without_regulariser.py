@@ -49,7 +49,7 @@ def test_each_is_left_out_alone_and_both_together():
     both = {**DROPOUT, "weight_decay": 0.5}
     alone, _, keys = compared(model, optimizer, both, key="dropout")
     together, _, _ = compared(model, optimizer, both, key="dropout+weight_decay")
-    assert keys == ["dropout", "weight_decay", "dropout+weight_decay"]
+    assert keys == ["dropout+weight_decay", "dropout", "weight_decay"]
     assert together["without"] < 0.5 * alone["without"]
     assert together["control"] == alone["control"]
 
@@ -62,6 +62,59 @@ def test_what_does_nothing_makes_no_difference():
         assert part["without"] == part["control"] < part["before"]
         assert part["control_error"] == 0.0
         assert part["before_error"] > 0.0
+
+
+def test_neither_is_left_out_alone_where_both_together_are_in_nobodys_way():
+    model = net(6, 32, 3)
+    _, _, keys = compared(model, torch.optim.SGD(model.parameters(), lr=0.0), {**DROPOUT, "weight_decay": 0.1})
+    assert keys == ["dropout+weight_decay"]
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("Adam", 0.01), ("SGD", 0.2), ("Adagrad", 0.1)])
+def test_weights_that_decay_has_pulled_to_nothing_are_drawn_anew(kind, rate):
+    """Left as they are they have no gradient, and the moments of Adam are those of nothing."""
+    model = net(6, 32, 32, 3)
+    began = [{"name": n, "kind": "bias" if "bias" in n else "weight", "norm": float(p.norm()),
+              "std": float(p.std(unbiased=False))} for n, p in model.state_dict().items()]  # fmt: skip
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=rate, weight_decay=1.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-6)
+    for _ in range(20):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1e-3)
+    given = bench(model, in_batches(X, Y), in_batches(XV, YV), optimizer, parameters=began,
+                  regularisation={"dropout": [], "weight_decay": 1.0})  # fmt: skip
+    without_regulariser.measure(given)
+    before, control, without = row(given, "without_regulariser", "weight_decay")[5:8]
+    assert without < 0.5 * min(before, control)
+
+
+def test_gains_that_were_pulled_to_nothing_are_1_again():
+    model = net(6, 8, 3, norm=True)
+    gain = model[1].weight
+    facts = [{"name": "1.weight", "kind": "norm", "norm": float(gain.detach().norm()), "std": 0.0}]
+    with torch.no_grad():
+        gain.mul_(1e-3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    without_regulariser._undecayed(bench(model, [], parameters=facts), model, optimizer)
+    torch.testing.assert_close(gain.detach(), torch.ones(8))
+    assert optimizer.param_groups[0]["weight_decay"] == 0.0
+
+
+def test_weights_of_some_length_are_kept():
+    model = net(6, 8, 3)
+    began = [
+        {"name": n, "kind": "weight", "norm": 3 * float(p.norm()), "std": 1.0} for n, p in model.state_dict().items()
+    ]
+    given = bench(model, in_batches(X, Y), parameters=began)
+    before = [p.clone() for p in model.parameters()]
+    without_regulariser._undecayed(given, model, torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_losses_are_those_in_evaluation_mode():
@@ -135,3 +188,15 @@ def test_without_batches_it_says_why():
     given = bench(model, [], optimizer=torch.optim.SGD(model.parameters(), lr=0.1), regularisation=DROPOUT)
     with pytest.raises(CannotIsolate, match="none was held"):
         without_regulariser.measure(given)
+
+
+def test_moments_of_weights_that_are_drawn_anew_begin_anew_and_others_are_kept():
+    model = net(6, 8, 3)
+    facts = [{"name": "0.weight", "kind": "weight", "norm": 1e3, "std": 1.0}]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
+    torch.nn.functional.cross_entropy(model(X), Y).backward()
+    optimizer.step()
+    without_regulariser._undecayed(bench(model, [], parameters=facts), model, optimizer)
+    anew, kept = (optimizer.state[model[i].weight] for i in (0, 3))
+    assert all(float(v.abs().sum()) == 0.0 for v in anew.values())
+    assert all(float(v.abs().sum()) > 0.0 for v in kept.values())

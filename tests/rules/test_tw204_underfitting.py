@@ -179,11 +179,13 @@ def test_each_threshold_can_silence_it():
         assert verdict(record_of(**facts), **{threshold: 3.0})[0].severity == Severity.INFO
 
 
-def with_rival(record, *, net=1.6, loss=0.9, error=0.05, training=1.6, name="boosting", before=1.6, reference=0.2):
+def with_rival(
+    record, *, net=1.6, loss=0.9, error=0.05, training=1.6, name="boosting", before=1.6, own=1.2, reference=0.2
+):
     """What the probes at the end of a run write: a guess costs ln 10."""
     record.append("evaluated_loss", "held", 199, np.array([training, 0.02, training + 0.1, net, 0.02]))
     record.append("reference_loss", name, 199, np.array([net, loss, error, np.log(10), 512, 450]))
-    record.append("one_batch_fit", "train", 199, np.array([before, 1.2, reference, 32]))
+    record.append("one_batch_fit", "train", 199, np.array([before, own, reference, 32]))
     return record
 
 
@@ -236,6 +238,24 @@ def test_a_loss_that_still_falls_to_where_the_other_is_has_not_come_to_rest():
     assert verdict(with_rival(record_of(np.linspace(2.3, 1.5, 20)), net=1.5, training=1.5, loss=0.1))
 
 
+@pytest.mark.parametrize(
+    ("own", "annealed", "severity"), [(0.5, False, "WARNING"), (1.3, True, "WARNING"), (1.1, True, "INFO")]
+)
+def test_a_rate_that_was_brought_down_does_not_make_an_underfitted_net(own, annealed, severity):
+    record = with_rival(record_of(), own=own)
+    record.append("lr", "default/0", [0, 150], [0.1, 1e-5 if annealed else 0.1])
+    (found,) = verdict(record)
+    assert found.severity.name == severity
+
+
+def test_without_the_fit_of_a_batch_nothing_is_said_of_a_rate_that_was_brought_down():
+    record = with_rival(record_of(), own=np.nan)
+    record.append("lr", "default/0", [0, 150], [0.1, 1e-5])
+    (found,) = verdict(record)
+    assert found.severity == Severity.INFO
+    assert "not measured" not in found.summary
+
+
 def test_what_is_written_down_comes_first_where_both_are_known():
     (found,) = verdict(with_rival(record_of(**DROPOUT)))
     assert "dropout with p = 0.9" in found.summary
@@ -270,6 +290,10 @@ def test_without_validation_the_loss_in_evaluation_mode_is_what_was_learned():
 @pytest.mark.parametrize("threshold", ["lead", "errors"])
 def test_thresholds_of_the_lead_can_silence_it(threshold):
     assert verdict(with_rival(record_of()), **{threshold: 20.0})[0].severity == Severity.INFO
+    annealed = with_rival(record_of())
+    annealed.append("lr", "default/0", [0, 150], [0.1, 1e-5])
+    assert verdict(annealed, kept=0.5)[0].severity == Severity.WARNING
+    assert verdict(annealed, kept=0.9)[0].severity == Severity.INFO
 
 
 def asked(record):

@@ -59,25 +59,21 @@ class Governor:
         self.accounts = {kind: Account() for kind in kinds}
         self.step_seconds = 0.0  # what a training step takes, as the caller tells
 
-    def due(self, requests: Iterable[Request], step: int, left: float) -> list[str]:
-        """Kinds to run now, the most urgent first, with the expected cost of all within what is left.
+    def due(self, requests: Iterable[Request], step: int, left: float) -> Iterator[str]:
+        """Kinds to run now, the most urgent first, as long as their cost is within what is left.
+
+        What one took (see `ran`) is taken off what is left before the next is given.
 
         Args:
             requests: What the rules ask for.
             step: Optimiser steps taken.
             left: Seconds that the budget has left.
         """
-        return list(self.choose(requests, step, left))
-
-    def last(self, requests: Iterable[Request], step: int, left: float) -> list[str]:
-        """Kinds for the round at the end: all that were not run since the last step."""
-        return list(self.choose(requests, step, left, last=True))
-
-    def choose(self, requests: Iterable[Request], step: int, left: float, *, last: bool = False) -> Iterator[str]:
-        """As `due` or `last`, one after another: what one took (see `ran`) tells what is left for the next."""
-        if last:
-            return self._chosen(requests, left, lambda kind: self._mode != "off" and self.accounts[kind].step < step)
         return self._chosen(requests, left, lambda kind: self._is_due(kind, step))
+
+    def last(self, requests: Iterable[Request], step: int, left: float) -> Iterator[str]:
+        """As `due`, for the round at the end: all that were not run since the last step."""
+        return self._chosen(requests, left, lambda kind: self._mode != "off" and self.accounts[kind].step < step)
 
     def waiting(self, step: int) -> bool:
         """Whether any kind is due, asked for or not."""

@@ -61,7 +61,8 @@ class Probes:
             left: Seconds that the budget has left.
             last: It is the round at the end of the run.
         """
-        for kind in self.governor.choose(requests, bench.step, left, last=last):
+        choose = self.governor.last if last else self.governor.due
+        for kind in choose(requests, bench.step, left):
             began = self._containment.clock()
             self._containment.run(f"probe {kind}", self._one, kind, bench)
             self.governor.ran(kind, bench.step, self._containment.clock() - began)

@@ -10,9 +10,9 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule
 from trainwatch.rules.fit_evidence import advice, reason, shown
-from trainwatch.symptoms.experiments import Lead, evaluated, lead
+from trainwatch.symptoms.experiments import Lead, evaluated, lead, one_batch
 from trainwatch.symptoms.losses import loss_course
-from trainwatch.symptoms.plateau import Trend, training_trend, validation_trend
+from trainwatch.symptoms.plateau import Trend, rate_is_steady, training_trend, validation_trend
 from trainwatch.symptoms.restraints import restraints
 
 FLAT = 0.01  # of the loss of a constant guess: what a fifth of the steps more may gain on a plateau
@@ -46,7 +46,9 @@ class Underfitting(Rule):
     upper bound of what a fifth of the steps more would gain is small. Where something holds the network back, or
     another predictor is ahead, it is enough that half as many steps again would not make it good; under strong dropout
     it need not settle at all. Nearest neighbours and gradient boosting learn from the held training batches alone, so
-    one of them may be ahead for sure (`reference_loss`, `evaluated_loss`), but being behind says nothing.
+    one of them may be ahead for sure (`reference_loss`, `evaluated_loss`), but being behind says nothing. Where the
+    learning rate was brought down, the loss may rest for that alone: the lead of another then counts only if `kept` of
+    the loss of a single batch is left after steps on nothing else at the run's highest rate (`one_batch_fit`).
 
     ## Remedies
     `weaker-regularisation`, `less-dropout`, `larger-model`; `boosting` as a measure of what can be reached.
@@ -73,6 +75,7 @@ class Underfitting(Rule):
     strong_penalty: float = 0.05
     lead: float = 0.1
     errors: float = 3.0
+    kept: float = 0.75
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """What is within reach, and what keeps the network from it, where the loss is not low."""
@@ -134,8 +137,11 @@ class Underfitting(Rule):
     def _ahead(self, record: RunRecord) -> Lead | None:
         """The lead of another predictor, where it is beyond the thresholds."""
         found = record.memo(lead)
-        enough = found is not None and found.lead >= max(self.lead * found.rival.guess, self.errors * found.error)
-        return found if enough else None
+        if found is None or found.lead < max(self.lead * found.rival.guess, self.errors * found.error):
+            return None
+        batch = record.memo(one_batch)  # a rate that was brought down makes a loss rest that would fall on
+        stuck = batch is not None and batch.own > self.kept * batch.before
+        return found if stuck or rate_is_steady(record) else None
 
 
 def _learned(trend: Trend) -> float:

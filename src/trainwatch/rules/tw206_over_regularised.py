@@ -33,10 +33,11 @@ class OverRegularised(Rule):
 
     ## How it is measured
     `without_regulariser`, by a probe at the end: copies of the model take the same steps on the same held batches, as
-    the run does and without it. The losses that are compared are those in evaluation mode of the same samples. What is
-    gained must be beyond `errors` standard errors against the copy that goes on as it was and against the model at the
-    end of the run. The former must not bring `anyway` of the fall. Where no validation batch is held, the run's own
-    validation loss must not lie above that of training by more than half the gain; without any the finding is a remark.
+    the run does and without it (weights that decay has pulled to nothing are drawn anew). The losses that are compared
+    are those in evaluation mode of the same samples. What is gained must be beyond `errors` standard errors against the
+    copy that goes on as it was and against the model at the end of the run; the former must not bring `anyway` of the
+    fall. Where no validation batch is held, the run's own validation loss must not lie above that of training by more
+    than half the gain; without any the finding is a remark.
 
     ## Remedies
     `less-dropout`, `weaker-regularisation`.
