@@ -160,6 +160,12 @@ def test_momentum_lengthens_the_step():
     assert len(verdict(made)) == 1
 
 
+@pytest.mark.parametrize(("limit", "said"), [(1.0, True), (1e-4, False)])
+def test_a_step_is_as_long_as_clipping_leaves_it(limit, said):
+    made = record(regularisation={"clipping": {"max_norm": limit}})
+    assert bool(verdict(made)) == said
+
+
 def test_the_rate_is_that_of_the_step():
     """A warm-up: the first steps are short, the one before the leap is not."""
     made = record(RELAPSE, lr=1e-3)

@@ -47,6 +47,13 @@ def test_the_steps_are_summed_each_with_its_own_gradient():
     assert reach_of(record(norms)).total == pytest.approx((STEPS + 3) * 0.5 * 5 / LENGTH)
 
 
+@pytest.mark.parametrize(("limit", "step"), [(1.0, 5 / np.hypot(5, 2**0.5 * 100)), (1e3, 5.0), (0.0, 5.0)])
+def test_a_clipped_gradient_moves_weights_by_what_clipping_leaves(limit, step):
+    made = record()
+    made.set_fact("regularisation", {"clipping": {"max_norm": limit}})
+    assert reach_of(made).total == pytest.approx(STEPS * 0.5 * step / LENGTH)
+
+
 @pytest.mark.parametrize(("optimizer", "step"), [("SGD", 5.0), ("RMSprop", 200**0.5)])
 @pytest.mark.parametrize(("momentum", "factor"), [(None, 1), (0.0, 1), (0.5, 2), (0.9, 10), (0.999, 100)])
 def test_momentum_lengthens_the_steps_up_to_a_hundred_times(optimizer, step, momentum, factor):

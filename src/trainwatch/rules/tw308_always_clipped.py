@@ -14,9 +14,9 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule
 from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.clipping import Clipping, clipping_of
-from trainwatch.symptoms.gradients import SGD, gradients_of
+from trainwatch.symptoms.gradients import SGD, clipping_norm, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
-from trainwatch.symptoms.motion import Reach, clipped_reach_of, clipping_norm
+from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import gained_in_both, has_settled
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to, as in TW602
@@ -70,7 +70,7 @@ class AlwaysClipped(Rule):
     steps: int = 50
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        if clipping_norm(record) is None:
+        if not np.isfinite(clipping_norm(record)):
             return
         course, clip = record.memo(loss_course), record.memo(clipping_of)
         if course is None or record.memo(gradients_of) is None:
@@ -81,7 +81,7 @@ class AlwaysClipped(Rule):
             )
         if clip.share < self.always or not np.isfinite(course.end):
             return
-        reach, gained = record.memo(clipped_reach_of), gained_in_both(record)
+        reach, gained = record.memo(reach_of), gained_in_both(record)
         over = bool(record.facts.get("run", {}).get("finished"))
         short = (
             clip.optimizer in SGD and clip.factor >= self.shortened and reach is not None and reach.total < self.path

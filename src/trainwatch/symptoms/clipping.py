@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.gradients import gradients_of
-from trainwatch.symptoms.motion import clipping_norm
+from trainwatch.symptoms.gradients import clipping_norm, gradients_of
 
 START = 0.1  # of the run: first gradients are large, and clipping them is what it is for
 
@@ -43,7 +42,7 @@ def clipping_of(record: RunRecord) -> Clipping | None:
     large.
     """
     limit, gradients = clipping_norm(record), record.memo(gradients_of)
-    if limit is None or gradients is None:
+    if not np.isfinite(limit) or gradients is None:
         return None
     late = (gradients.steps >= START * record.steps) & np.isfinite(gradients.total)
     norms = gradients.total[late]

@@ -36,6 +36,7 @@ class Gradients:
         norms: L2 norms, shape (n, P); NaN where there was no gradient, infinity where it was not finite.
         total: Norm of all gradients together, shape (n,).
         untouched: The first row was measured before any update, and is no mean over several steps.
+        limit: Norm at which the run clips the gradients, infinity where it does not.
     """
 
     optimizer: dict[str, Any]
@@ -45,6 +46,13 @@ class Gradients:
     norms: Array = field(repr=False)
     total: Array = field(repr=False)
     untouched: bool
+    limit: float = math.inf
+
+    @property
+    def clipped(self) -> Array:
+        """`norms` as they are after clipping, which is what steps are made of, shape (n, P)."""
+        left = self.limit / np.fmax(self.total, self.limit) if math.isfinite(self.limit) else np.ones(len(self.total))
+        return np.multiply(self.norms, left[:, None], where=np.isfinite(self.norms), out=self.norms.copy())
 
     def typical_before(self, step: int) -> float | None:
         """Nine in ten finite norms before a step were below this; None where there was none."""
@@ -114,8 +122,15 @@ def gradients_of(record: RunRecord) -> Gradients | None:
     total = np.sqrt((np.where(np.isnan(some), 0.0, some) ** 2).sum(1))
     known = record.facts["parameters"]
     return Gradients(
-        optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps[rows], some, total, untouched
-    )
+        optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps[rows], some, total, untouched,
+        clipping_norm(record),
+    )  # fmt: skip
+
+
+def clipping_norm(record: RunRecord) -> float:
+    """The norm at which a run clips its gradients; infinity where it does not."""
+    limit = (record.facts.get("regularisation", {}).get("clipping") or {}).get("max_norm")
+    return float(limit) if limit and limit > 0 else math.inf
 
 
 def backward_signal(record: RunRecord) -> Signal | None:
@@ -159,7 +174,7 @@ def growth_of(gradients: Gradients, factor: float) -> Growth | None:
 
 
 def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float] | None:
-    """The longest update between two steps, momentum included, over the length of the weights at the start.
+    """The longest update between two steps, clipped and with momentum, over the length of the weights at the start.
 
     Returns:
         Its step and the ratio; None where the optimiser's step is not known from its gradient and learning rate.
@@ -169,7 +184,7 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         return None
     a, b = np.searchsorted(gradients.steps, [first, last + 1])
     a = min(int(a), len(gradients.steps) - 1)
-    steps, norms = gradients.steps[a : max(b, a + 1)], gradients.norms[a : max(b, a + 1)]
+    steps, norms = gradients.steps[a : max(b, a + 1)], gradients.clipped[a : max(b, a + 1)]
     column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
     moved, length = np.zeros(len(steps)), 0.0
     for g, group in enumerate(gradients.optimizer["groups"]):

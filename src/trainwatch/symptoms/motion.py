@@ -33,26 +33,10 @@ class Reach:
 def reach_of(record: RunRecord) -> Reach | None:
     """The reach of a run; None where an update's length is not known from its gradient and rate.
 
-    Each update of an adaptive optimiser moves a weight by about its rate, one of SGD by rate times gradient, over
-    1 - momentum in the long run. Weights that are frozen or never get a gradient do not count. Steps of a folded past
-    count as their windows' means.
+    Each update of an adaptive optimiser moves a weight by about its rate, one of SGD by rate times clipped gradient,
+    over 1 - momentum in the long run. Weights that are frozen or never get a gradient do not count. Steps of a folded
+    past count as their windows' means.
     """
-    return _reach(record, None)
-
-
-def clipped_reach_of(record: RunRecord) -> Reach | None:
-    """As `reach_of`, with each gradient shortened to the norm at which this run clips; None where it does not."""
-    limit = clipping_norm(record)
-    return None if limit is None else _reach(record, limit)
-
-
-def clipping_norm(record: RunRecord) -> float | None:
-    """The norm at which the run clips its gradients; None where it does not."""
-    limit = (record.facts.get("regularisation", {}).get("clipping") or {}).get("max_norm")
-    return float(limit) if limit and np.isfinite(limit) and limit > 0 else None
-
-
-def _reach(record: RunRecord, limit: float | None) -> Reach | None:
     gradients = record.memo(gradients_of)
     if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE or not len(gradients.steps):
         return None
@@ -72,9 +56,7 @@ def _reach(record: RunRecord, limit: float | None) -> Reach | None:
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += (rates / damping) ** 2 * sum(f["numel"] for f in facts.values())
         else:
-            some = gradients.norms[:, [column[p] for p in facts]] / damping
-            if limit is not None:
-                some = some * np.minimum(1.0, limit / np.maximum(gradients.total, limit))[:, None]
+            some = gradients.clipped[:, [column[p] for p in facts]] / damping
             moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
     if not length:
         return None
