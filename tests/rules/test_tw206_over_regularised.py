@@ -45,6 +45,42 @@ def verdict(record, **thresholds):
     return list(OverRegularised(**thresholds).check(record))
 
 
+def penalised(share=0.4, training=None, validation=None, **facts):
+    """A run that adds a term to its loss; further steps do not follow it."""
+    made = record_of(training=False, **{"regularisation": {}, **facts})
+    steps = np.arange(200)
+    made.append("train_loss", "root", steps, np.full(200, 1.6 / (1 - share)))
+    made.append("train_loss", "cross_entropy", steps[-1:], np.full(1, 1.6))
+    made.append("loss_factor", "cross_entropy", 0, 1.0)
+    rows = [*(training or part()), *(validation or part())]
+    made.append("further_steps", "held", 199, np.array(rows))
+    return made
+
+
+def test_a_term_that_is_added_to_the_loss_is_in_none_of_the_copies():
+    (found,) = verdict(penalised())
+    assert found.where == ("penalty",)
+    assert "steps without the term that is added to the loss bring the validation loss from 1.6 to 1" in found.summary
+    (remedy,) = found.remedies
+    assert remedy.id == "weaker-penalty"
+    assert remedy.why == "It makes up 40% of what is backpropagated at the end."
+    assert found.margin == pytest.approx(2.5 + (0.6 - 0.2 * GUESS) / 0.02, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        penalised(share=0.09),
+        penalised(training=part(without=1.2)),
+        penalised(validation=part(without=1.2)),
+        penalised(validation=part(without=1.7)),
+    ],
+    ids=["a small term", "training gains little", "validation gains little", "validation is worse"],
+)
+def test_a_term_that_does_no_harm_is_let_be(made):
+    assert verdict(made) == []
+
+
 def test_better_without_in_training_and_validation():
     (found,) = verdict(record_of())
     assert found.severity == Severity.WARNING

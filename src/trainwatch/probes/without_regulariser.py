@@ -14,7 +14,7 @@ from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
 from trainwatch.probes.rates import highest_rates, set_rates
 
 KIND = "without_regulariser"
-QUANTITIES = ("without_regulariser",)
+QUANTITIES = ("without_regulariser", "further_steps")
 AT_END = True
 ENOUGH = 150  # steps of each copy: weights that decay has shrunk need some to grow
 STEPS = 2 * ENOUGH + 60  # of both copies, and of the looks at their losses
@@ -22,6 +22,7 @@ SHRUNK = 0.3  # of the length that weights began with: shorter ones are as good 
 DROPOUT, DECAY = "dropout", "weight_decay"
 
 Losses = NDArray[np.float64]
+Pair = tuple[Losses, Losses]  # of training batches, and of validation batches
 
 
 def measure(bench: Bench) -> None:
@@ -32,19 +33,19 @@ def measure(bench: Bench) -> None:
 
     A row of `without_regulariser`, under the names of what was left out (joined by ``+``), is for training batches and
     then for validation batches, in evaluation mode: (loss at the end of the run, after steps as it goes, after steps
-    without, standard error of the difference of the latter two, and of the first and the last).
+    without, standard error of the difference of the latter two, and of the first and the last). The steps follow the
+    criterion alone, so a term that the run adds to its loss is left out of all of them: `further_steps` is a row of the
+    same kind, with the first for the second and the second for the third.
     """
     train, val = bench.batches("train", MANY), bench.held("val", MANY)
     present = _present(bench)
-    if not present:
-        return
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
     control = _after(bench, train, val, ())
-    for left_out in [present, *((one,) for one in present if len(present) > 1)]:
+    bench.record.append("further_steps", "held", bench.step, _compared(before, before, control))
+    for left_out in [present, *((one,) for one in present if len(present) > 1)] if present else ():
         without = _after(bench, train, val, left_out)
-        parts = [_compared(*three) for three in zip(before, control, without, strict=True)]
-        bench.record.append("without_regulariser", "+".join(left_out), bench.step, np.concatenate(parts))
+        bench.record.append("without_regulariser", "+".join(left_out), bench.step, _compared(before, control, without))
         if not without[0].mean() < control[0].mean():
             break  # where both together are in nobody's way, neither is alone
 
@@ -55,9 +56,7 @@ def _present(bench: Bench) -> tuple[str, ...]:
     return tuple(name for name in (DROPOUT, DECAY) if facts.get(name))
 
 
-def _after(
-    bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str]
-) -> tuple[Losses, Losses]:
+def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str]) -> Pair:
     """Losses of training and validation batches in evaluation mode after steps without something."""
     with bench.learner() as (model, optimizer):
         rates = highest_rates(bench.record, optimizer)
@@ -99,6 +98,9 @@ def _undropped(model: nn.Module) -> None:
             module.dropout = 0.0
 
 
-def _compared(before: Losses, control: Losses, without: Losses) -> list[float]:
-    levels = [mean_and_error(losses)[0] for losses in (before, control, without)]
-    return [*levels, mean_and_error(control - without)[1], mean_and_error(before - without)[1]]
+def _compared(before: Pair, control: Pair, without: Pair) -> list[float]:
+    row: list[float] = []
+    for three in zip(before, control, without, strict=True):  # of training, then of validation batches
+        errors = [mean_and_error(three[i] - three[2])[1] for i in (1, 0)]
+        row += [*(mean_and_error(losses)[0] for losses in three), *errors]
+    return row

@@ -167,6 +167,14 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§3",
     ),
     RemedyEntry(
+        id="weaker-penalty",
+        title="Give the term that is added to the loss a tenth of its weight",
+        why="It makes up {share:.0%} of what is backpropagated at the end.",
+        how="loss = criterion(outputs, targets) + 0.1 * penalty  # the penalty as it is now, its coefficient included",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
         id="less-dropout",
         title="Lower dropout from p = {present:g} to p = {proposed:g}",
         why="Only {kept:.0%} of the units of {where} take part in a step: too few to learn the training set.",

@@ -8,12 +8,23 @@ from typing import Any
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch
+from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch, releases
 from trainwatch.symptoms.plateau import Trend
 from trainwatch.symptoms.restraints import Restraint
 
 FITTED = 0.5  # of its loss: a batch that keeps more could not be fitted
 RIVALS = {"neighbours": "nearest neighbours", "boosting": "gradient boosting"}
+
+
+def standing(record: RunRecord, causes: Iterable[Restraint]) -> list[Restraint]:
+    """What holds a network back, less the regularisers without which steps were tried that did nothing for validation."""
+    return [cause for cause in causes if not _cleared(record, cause.remedy)]
+
+
+def _cleared(record: RunRecord, remedy: str) -> bool:
+    name = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"}.get(remedy)
+    tried = [r.validation for r in record.memo(releases) if name in r.left_out and r.validation is not None]
+    return bool(tried) and all(change.gain < change.error for change in tried)
 
 
 def shown(

@@ -9,13 +9,16 @@ from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.symptoms.gradients import learning_rate
+from trainwatch.symptoms.losses import penalty_share
 
 MODERATE = 0.3  # dropout
 USUAL = {True: 0.01, False: 1e-4}  # weight decay: decoupled, or added to the gradient
 
 
 def loosened(record: RunRecord, name: str) -> Iterator[Remedy]:
-    """The remedies that loosen what is called ``dropout`` or ``weight_decay`` in the inventory, at its strongest."""
+    """The remedies that loosen ``dropout`` or ``weight_decay`` at its strongest, or a ``penalty``."""
+    if name == "penalty":
+        yield remedy("weaker-penalty", share=record.memo(penalty_share))
     facts: Any = record.facts.get("regularisation") or {}
     if name == "dropout" and facts.get("dropout"):
         p = max(float(layer["p"]) for layer in facts["dropout"])

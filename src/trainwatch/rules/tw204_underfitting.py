@@ -9,7 +9,7 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule
-from trainwatch.rules.fit_evidence import advice, reason, shown
+from trainwatch.rules.fit_evidence import advice, reason, shown, standing
 from trainwatch.symptoms.experiments import Lead, evaluated, lead, one_batch
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import Trend, rate_is_steady, training_trend, validation_trend
@@ -33,9 +33,10 @@ class Underfitting(Rule):
     ## Symptom
     At the end neither training nor validation has removed `poor` of the loss of a constant guess (`held` under dropout
     or decay), and the run has one of these: dropout of `strong_dropout` or more, weight decay of `strong_decay`
-    (decoupled; `strong_penalty` where it is added to the gradient) with the steps to take effect, or a layer too narrow
-    for the classes. Or another predictor does better on samples new to it than the network on those and on its own
-    training samples, by `lead` of the loss of a constant guess and by `errors` standard errors.
+    (decoupled; `strong_penalty` where it is added to the gradient) with the steps to take effect, neither of which was
+    tried to leave out in vain, or a layer too narrow for the classes. Or another predictor does better on samples new
+    to it than the network on those and on its own training samples, by `lead` of the loss of a constant guess and by
+    `errors` standard errors.
 
     ## Why it hurts
     The network would do better on new data if it were allowed to fit its training data better.
@@ -101,7 +102,7 @@ class Underfitting(Rule):
         if look is not None and best.chance:  # without the noise of dropout
             learned = max(learned, 1 - look.training / best.chance)
         ahead, settled, guess = self._ahead(record), trends[0], abs(trends[0].chance or 1.0)  # validation, less noisy
-        causes = restraints(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
+        causes = standing(record, restraints(record, self.strong_dropout, self.strong_decay, self.strong_penalty))
         poor = self.held if any(c.strong for c in causes) else self.poor
         flat = settled.gains_less_than(FLAT, of=guess)
         if ahead is not None and (flat or settled.gains_less_than(ahead.lead / guess, of=guess, steps=0.5)):

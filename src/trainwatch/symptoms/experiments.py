@@ -115,7 +115,7 @@ class Release:
     """What some steps without a regulariser changed.
 
     Attributes:
-        left_out: ``dropout``, ``weight_decay`` or both.
+        left_out: ``dropout``, ``weight_decay`` or both; or ``penalty``, a term that the run adds to its criterion.
         training: On the batches that the steps were taken on.
         validation: On others; None where none is held.
         step: Optimiser steps taken before.
@@ -161,6 +161,13 @@ def releases(record: RunRecord) -> list[Release]:
         if row is not None and (training := _change(row[1][:5])) is not None:
             found.append(Release(tuple(name.split("+")), training, _change(row[1][5:]), row[0]))
     return found
+
+
+def unpenalised(record: RunRecord) -> Release | None:
+    """What further steps along the criterion alone changed, for `RunRecord.memo`; None where they were not tried."""
+    row = _last(record, "further_steps", "held")
+    training = _change(row[1][:5]) if row is not None else None
+    return Release(("penalty",), training, _change(row[1][5:]), row[0]) if row and training else None
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,23 @@ def loss_course(record: RunRecord) -> LossCourse | None:
     )
 
 
+def penalty_share(record: RunRecord) -> float:
+    """Share of what is backpropagated that a term beside the only criterion makes up at the end; 0 where none is seen.
+
+    For `RunRecord.memo`. Read at the last tenth of the steps.
+    """
+    criteria = [s for s in record.keys("train_loss") if s != "root"]
+    series = [record.series(q, s) for q, s in (("train_loss", "root"), *(("train_loss", c) for c in criteria),
+                                               *(("loss_factor", c) for c in criteria))]  # fmt: skip
+    if len(criteria) != 1 or len(series) != 3 or any(s is None or not len(s) for s in series):
+        return 0.0
+    whole, part, factor = (s.values for s in series if s is not None)
+    last = max(1, min(len(whole), len(part)) // 10)
+    total = float(np.median(whole[-last:]))
+    share = 1 - float(factor[-1]) * float(np.median(part[-last:])) / total if total > 0 else 0.0
+    return max(share, 0.0) if np.isfinite(share) else 0.0
+
+
 @dataclass(frozen=True)
 class NotFinite:
     """Where a series first held a value that is not finite.
