@@ -39,12 +39,31 @@ def record(times=10.0, losses=None, *, path=0.1, limit=1.0, optimizer="SGD", cli
                        regularisation={"clipping": {"max_norm": scale * limit}} if clipping else {})  # fmt: skip
 
 
+def by_entry(times=10.0, **more):
+    """The same, but that each entry is clipped: all of them are as large, so that what is left is as long."""
+    made = record(times, **more)
+    made.set_fact("regularisation", {"clipping": {"max_value": 1.0 / WHOLE}})
+    return made
+
+
 def verdict(made, **thresholds):
     return list(AlwaysClipped(**thresholds).check(made))
 
 
 def severities(made):
     return [d.severity.value for d in verdict(made)]
+
+
+@pytest.mark.parametrize("made", [by_entry(10.0), by_entry(3.3)])
+def test_entries_that_are_all_cut_shorten_steps_as_well(made):
+    (found,) = verdict(made)
+    assert found.severity == Severity.WARNING
+    assert "clipped, entry by entry, to a norm of 1:" in found.summary
+    assert found.evidence[2].value == pytest.approx(0.1)
+
+
+def test_entries_below_the_limit_are_not_cut():
+    assert verdict(by_entry(0.9)) == []
 
 
 @pytest.mark.parametrize("times", [3.3, 10.0, 1e4])
@@ -122,7 +141,7 @@ def test_the_first_tenth_does_not_count():
 
 
 def test_it_waits_for_enough_steps():
-    with pytest.raises(NotChecked, match="only 49 steps"):
+    with pytest.raises(NotChecked, match="only 55 steps"):
         verdict(record(10.0, falling(0.1)[:55]))
     assert len(verdict(record(10.0, falling(0.1)[:56]))) == 1
 

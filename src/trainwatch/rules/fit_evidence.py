@@ -17,7 +17,7 @@ RIVALS = {"neighbours": "nearest neighbours", "boosting": "gradient boosting"}
 
 
 def standing(record: RunRecord, causes: Iterable[Restraint]) -> list[Restraint]:
-    """What holds a network back, less the regularisers without which steps were tried that did nothing for validation."""
+    """What holds a network back, less the regularisers that were tried to leave out without a gain in validation."""
     return [cause for cause in causes if not _cleared(record, cause.remedy)]
 
 

@@ -12,9 +12,8 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule
-from trainwatch.rules.step_remedies import clipping
-from trainwatch.symptoms.clipping import Clipping, clipping_of
-from trainwatch.symptoms.gradients import SGD, clipping_norm, gradients_of
+from trainwatch.symptoms.clipping import START, Clipping, clipping_of
+from trainwatch.symptoms.gradients import SGD, clipping_limits, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import gained_in_both, has_settled
@@ -40,10 +39,11 @@ class AlwaysClipped(Rule):
     scales gradients by itself, as Adam does, undoes a constant factor: there it is a remark.
 
     ## How it is measured
-    `grad_norm` is taken before clipping; its total over all parameters against the limit that the run clips at. A
-    warning where, under plain gradient descent, the median gradient is `shortened` times the limit, all clipped updates
-    together are shorter than `path` times the weights, and less than `learned` of the loss of a constant guess is gone
-    and it has not come to rest. Judged from `steps` steps after the first tenth.
+    `grad_norm` is taken before clipping; its total over all parameters against what clipping leaves of it (at most:
+    where entries are clipped, all of them at the limit). A warning where, under plain gradient descent, the median
+    gradient is `shortened` times that, all clipped updates together are shorter than `path` times the weights, and less
+    than `learned` of the loss of a constant guess is gone and it has not come to rest. Judged from `steps` steps after
+    the first tenth.
 
     ## Remedies
     `gradient-clipping` at a norm from this run, `higher-learning-rate`.
@@ -70,16 +70,14 @@ class AlwaysClipped(Rule):
     steps: int = 50
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        if not np.isfinite(clipping_norm(record)):
+        if not np.isfinite(clipping_limits(record)).any():
             return
         course, clip = record.memo(loss_course), record.memo(clipping_of)
         if course is None or record.memo(gradients_of) is None:
             raise NotChecked("several optimisers: which gradients are clipped together is not known")
-        if clip is None or clip.steps < self.steps:
-            raise NotChecked(
-                f"only {0 if clip is None else clip.steps} steps after the first tenth; {self.steps} needed"
-            )
-        if clip.share < self.always or not np.isfinite(course.end):
+        if record.steps < self.steps / (1 - START):
+            raise NotChecked(f"only {record.steps} steps were seen; {self.steps} are needed after the first tenth")
+        if clip is None or clip.share < self.always or not np.isfinite(course.end):
             return
         reach, gained = record.memo(reach_of), gained_in_both(record)
         over = bool(record.facts.get("run", {}).get("finished"))
@@ -99,12 +97,13 @@ class AlwaysClipped(Rule):
         error = max(np.sqrt(clip.share * (1 - clip.share) / clip.steps), 1 / clip.steps)
         margin = (clip.share - self.always) / error
         effect = f"each step is {clip.factor:.2g} times as short as its gradient" if reach else "no harm is seen in it"
+        where = "entry by entry, to a norm" if clip.by_entry else "at a norm"
         path = () if reach is None else (
             Evidence("sum of all clipped updates over the weights", reach.total, self.path,
                      note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
         )  # fmt: skip
         return self.diagnose(
-            f"{clip.share:.0%} of the gradients are clipped, at a norm of {clip.limit:.3g}: {effect}; the loss went "
+            f"{clip.share:.0%} of the gradients are clipped, {where} of {clip.limit:.3g}: {effect}; the loss went "
             f"{course.story}",
             severity=severity,
             margin=float(min(margin, (self.learned - gained) / course.gained_error) if reach else margin),
@@ -126,7 +125,7 @@ def _remedies(record: RunRecord, clip: Clipping, reach: Reach) -> Iterator[Remed
     lacking = USUAL / reach.total if reach.total else clip.factor
     limit = min(clip.usual, clip.limit * lacking)
     reason = f"At {clip.limit:.3g} it cuts {clip.share:.0%} of the steps; nine in ten norms are below {clip.usual:.2g}."
-    yield clipping(record, limit, reason, cuts=clip.limit)
+    yield remedy("gradient-clipping", max_norm=f"{limit:.2g}", reason=reason)
     yield remedy("higher-learning-rate", present=f"{reach.rate:.3g}",
                  proposed=f"{reach.rate * min(lacking, clip.factor):.1g}",
                  path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip

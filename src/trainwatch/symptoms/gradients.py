@@ -36,7 +36,7 @@ class Gradients:
         norms: L2 norms, shape (n, P); NaN where there was no gradient, infinity where it was not finite.
         total: Norm of all gradients together, shape (n,).
         untouched: The first row was measured before any update, and is no mean over several steps.
-        limit: Norm at which the run clips the gradients, infinity where it does not.
+        limits: Norm of all gradients, and size of an entry, at which the run clips; infinity where it does not.
     """
 
     optimizer: dict[str, Any]
@@ -46,13 +46,23 @@ class Gradients:
     norms: Array = field(repr=False)
     total: Array = field(repr=False)
     untouched: bool
-    limit: float = math.inf
+    limits: tuple[float, float] = (math.inf, math.inf)
 
     @property
     def clipped(self) -> Array:
-        """`norms` as they are after clipping, which is what steps are made of, shape (n, P)."""
-        left = self.limit / np.fmax(self.total, self.limit) if math.isfinite(self.limit) else np.ones(len(self.total))
-        return np.multiply(self.norms, left[:, None], where=np.isfinite(self.norms), out=self.norms.copy())
+        """`norms` as they are after clipping, which is what steps are made of, shape (n, P).
+
+        Where entries are clipped, the most that it can leave of a tensor's norm: every entry at the limit.
+        """
+        norm, entry = self.limits
+        cut = self.norms.copy()
+        if math.isfinite(entry):
+            most = entry * np.sqrt([p["numel"] for p in self.parameters])
+            cut = np.where(np.isfinite(cut), np.minimum(cut, most), cut)
+        if math.isfinite(norm):
+            left = norm / np.fmax(np.sqrt(np.nansum(cut**2, 1)), norm)
+            cut = np.multiply(cut, left[:, None], where=np.isfinite(cut), out=cut)
+        return cut
 
     def typical_before(self, step: int) -> float | None:
         """Nine in ten finite norms before a step were below this; None where there was none."""
@@ -123,14 +133,15 @@ def gradients_of(record: RunRecord) -> Gradients | None:
     known = record.facts["parameters"]
     return Gradients(
         optimizer, keys[0], tuple(known[i] for i in optimizer["parameters"]), steps[rows], some, total, untouched,
-        clipping_norm(record),
+        clipping_limits(record),
     )  # fmt: skip
 
 
-def clipping_norm(record: RunRecord) -> float:
-    """The norm at which a run clips its gradients; infinity where it does not."""
-    limit = (record.facts.get("regularisation", {}).get("clipping") or {}).get("max_norm")
-    return float(limit) if limit and limit > 0 else math.inf
+def clipping_limits(record: RunRecord) -> tuple[float, float]:
+    """Norm of all gradients, and size of an entry, at which a run clips; infinity where it does not."""
+    clipping = record.facts.get("regularisation", {}).get("clipping") or {}
+    norm, entry = (float(clipping.get(name) or math.inf) for name in ("max_norm", "max_value"))
+    return norm if norm > 0 else math.inf, entry if entry > 0 else math.inf
 
 
 def backward_signal(record: RunRecord) -> Signal | None:
