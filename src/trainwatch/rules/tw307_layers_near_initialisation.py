@@ -63,7 +63,7 @@ class LayersNearInitialisation(Rule):
     moved: float = 0.1
     apart: float = 20.0
     learned: float = 0.9
-    starved: float = 0.003
+    starved: float = 0.01
     poor: float = 0.7
     steps: int = 50
 
