@@ -70,7 +70,7 @@ def test_a_term_that_is_added_to_the_loss_is_in_none_of_the_copies():
 @pytest.mark.parametrize(
     "made",
     [
-        penalised(share=0.09),
+        penalised(share=0.04),
         penalised(training=part(without=1.2)),
         penalised(validation=part(without=1.2)),
         penalised(validation=part(without=1.7)),

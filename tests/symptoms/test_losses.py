@@ -5,7 +5,7 @@ import pytest
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Series
-from trainwatch.symptoms.losses import chance_of, loss_course, not_finite
+from trainwatch.symptoms.losses import chance_of, loss_course, not_finite, penalty_share
 
 RNG = np.random.default_rng(0)
 
@@ -178,3 +178,48 @@ def test_a_rise_stands_out_of_the_noise_unless_the_run_ends_up_there():
 
 def test_the_last_loss_is_a_rise_where_the_end_is():
     assert course([1.0, 1.0, 1.0, 1.0, 3.0]).rise(0.5, 5.0, 0, 1.0) == 4
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+def test_smoothed_labels_leave_a_loss_that_no_net_gets_below(smoothing):
+    labels = np.full(10, smoothing / 10)
+    labels[3] += 1 - smoothing
+    floor = -(labels * np.log(labels)).sum()
+    facts = {"function": "cross_entropy", "classes": 10, "arguments": {"label_smoothing": smoothing}}
+    found = course(np.full(50, floor), stream="cross_entropy", facts=facts)
+    assert found.floor == pytest.approx(floor)
+    assert found.gained == pytest.approx(1.0)
+    assert found.bound(1.0) == pytest.approx(floor)
+    halfway = course(np.full(50, (floor + math.log(10)) / 2), stream="cross_entropy", facts=facts)
+    assert halfway.gained == pytest.approx(0.5)
+
+
+def test_without_smoothing_a_perfect_net_has_no_loss():
+    assert course(np.full(50, 1.0), stream="cross_entropy", facts={"classes": 10}).floor == 0.0
+
+
+def with_penalty(criterion=1.0, root=1.5, factor=1.0, others=()):
+    made = record(np.full(100, criterion))
+    made.append("train_loss", "root", np.arange(100), np.full(100, root))
+    made.append("loss_factor", "mse_loss", 0, factor)
+    for name in others:
+        made.append("train_loss", name, np.arange(100), np.ones(100))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "share"),
+    [
+        (with_penalty(), 1 / 3),
+        (with_penalty(root=0.75, factor=0.5), 1 / 3),
+        (with_penalty(root=1.0), 0.0),
+        (with_penalty(root=0.9), 0.0),
+        (with_penalty(others=("l1_loss",)), 0.0),
+        (with_penalty(root=np.inf), 0.0),
+        (record(np.ones(100)), 0.0),
+        (RunRecord(), 0.0),
+    ],
+    ids=["a third", "divided", "none", "a reward", "two criteria", "not finite", "no root", "nothing"],
+)
+def test_a_penalty_is_what_the_root_has_beyond_its_only_criterion(made, share):
+    assert penalty_share(made) == pytest.approx(share, abs=1e-6)

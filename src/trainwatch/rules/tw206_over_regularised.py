@@ -62,7 +62,7 @@ class OverRegularised(Rule):
     gain: float = 0.05
     errors: float = 2.5
     anyway: float = 0.5
-    added: float = 0.1
+    added: float = 0.05
     penalised: float = 0.2
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:

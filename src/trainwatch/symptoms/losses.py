@@ -34,6 +34,7 @@ class LossCourse:
         noise: Standard deviation of one loss about the course, from differences of neighbours.
         end_error: Standard error of `end`.
         chance: Loss of a constant guess, where the criterion and the classes tell; else None.
+        floor: Loss of a perfect net: above 0 where labels are smoothed.
     """
 
     stream: str
@@ -47,6 +48,7 @@ class LossCourse:
     noise: float
     end_error: float
     chance: float | None
+    floor: float = 0.0
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -58,8 +60,11 @@ class LossCourse:
 
     @property
     def gained(self) -> float:
-        """Share of `reference` that training has removed, at most 1; minus infinity where the end is not finite."""
-        return _share(self.reference - self.end, self.reference)
+        """Share of `reference` that training has removed, of what there is to remove; at most 1.
+
+        Minus infinity where the end is not finite.
+        """
+        return _share(self.reference - self.end, self.reference - self.floor)
 
     @property
     def learned(self) -> float:
@@ -74,7 +79,7 @@ class LossCourse:
     @property
     def gained_error(self) -> float:
         """Standard error of `gained`."""
-        return max(_share(self.end_error, self.reference), 1e-9)
+        return max(_share(self.end_error, self.reference - self.floor), 1e-9)
 
     @property
     def relapsed(self) -> float:
@@ -119,7 +124,7 @@ class LossCourse:
 
     def bound(self, learned: float) -> float:
         """The loss that a run must end below to have learned that share of its reference."""
-        return self.reference - learned * abs(self.reference)
+        return self.reference - learned * abs(self.reference - self.floor)
 
     @property
     def story(self) -> str:
@@ -167,6 +172,7 @@ def loss_course(record: RunRecord) -> LossCourse | None:
         noise=_noise(finite),
         end_error=MEDIAN_ERROR * _noise(tail[np.isfinite(tail)]) / float(np.sqrt(len(tail))),
         chance=chance_of(record, stream),
+        floor=floor_of(record, stream),
     )
 
 
@@ -183,7 +189,7 @@ def penalty_share(record: RunRecord) -> float:
     whole, part, factor = (s.values for s in series if s is not None)
     last = max(1, min(len(whole), len(part)) // 10)
     total = float(np.median(whole[-last:]))
-    share = 1 - float(factor[-1]) * float(np.median(part[-last:])) / total if total > 0 else 0.0
+    share = 1 - float(factor[-1]) * float(np.median(part[-last:])) / total if 0 < total < np.inf else 0.0
     return max(share, 0.0) if np.isfinite(share) else 0.0
 
 
@@ -249,6 +255,17 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
         if len(share) > 1:
             return float(-(share * np.log(share)).sum())
     return float(np.log(width)) if width > 1 and "binary" not in str(facts["function"]) else None
+
+
+def floor_of(record: RunRecord, stream: str) -> float:
+    """Loss that is left to a perfect net: the entropy of smoothed labels in nats, 0 for others."""
+    facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
+    smoothing, width = facts.get("arguments", {}).get("label_smoothing") or 0.0, facts.get("classes") or 0
+    if facts.get("reduction") != "mean" or not 0 < smoothing < 1 or width < 2:
+        return 0.0
+    other = smoothing / width
+    own = 1 - smoothing + other
+    return float(-own * np.log(own) - (width - 1) * other * np.log(other))
 
 
 def _weighting(facts: dict[str, Any]) -> list[Any]:
