@@ -12,6 +12,7 @@ import torch
 from trainwatch.capture.classes import OVER_CLASSES, PER_LABEL, class_indices, labels_of
 from trainwatch.capture.interception import ORIGINAL, LossCall
 
+MULTIPLIER = 6364136223846793005  # odd, and its powers look random: Knuth, "Seminumerical Algorithms", 3.3.4
 MOST_CONFUSED = 64  # classes in a confusion matrix
 REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
@@ -91,12 +92,12 @@ def target_hashes(target: torch.Tensor, offset: int) -> torch.Tensor:
 
 
 def fingerprints(batch: torch.Tensor, most: int) -> torch.Tensor:
-    """One int64 number per sample that only the same sample has: the sum of its bits, weighted by their place."""
+    """One int64 number per sample that hardly any other has: a polynomial of its bits, modulo 2 to the 64."""
     rows = batch.detach()[:most]
     rows = rows.flatten(1) if rows.ndim > 1 else rows[:, None]
     bits = rows.float().view(torch.int32) if rows.is_floating_point() else rows
-    place = torch.arange(1, rows.shape[1] + 1, device=rows.device) * 2654435761
-    return (bits.long() * place).sum(1)
+    powers = torch.full((rows.shape[1],), MULTIPLIER, device=rows.device).cumprod(0)
+    return (bits.long() * powers).sum(1)
 
 
 def samples_in(call: LossCall) -> int:
