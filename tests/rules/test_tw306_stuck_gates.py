@@ -59,6 +59,30 @@ def test_fires_where_most_units_are_stuck_at_the_end_that_blocks(make):
     assert verdict(probed(make(0.68))) == []
 
 
+@pytest.mark.parametrize(
+    ("function", "kind", "end"),
+    [("input", "lstm", "low"), ("output", "lstm", "low"), ("forget", "lstm", "low"), ("update", "gru", "high")],
+)
+def test_most_entries_at_the_end_that_blocks_are_enough_where_little_is_learned(function, kind, end):
+    """Though no unit is always there."""
+
+    def made(share, gained=0.2, at=end, function=function):
+        entries = {"low": 0.0, "high": 0.0} | {at: share}
+        return probed(gate(kind=kind, function=function, **entries), losses=ending(gained))
+
+    (found,) = verdict(made(0.72))
+    assert found.evidence[0].value == pytest.approx(0.72)
+    assert found.evidence[2].threshold == RULE.little
+    assert found.remedies[0].id == "forget-gate-bias"
+    assert verdict(made(0.68)) == []
+    assert verdict(made(0.72, gained=0.45)) == []
+
+
+def test_an_update_gate_that_takes_in_all_that_is_new_blocks_nothing():
+    half = [gate(kind="gru", function="reset", low=0.5), gate(kind="gru", function="update", low=0.9)]
+    assert verdict(probed(*half)) == []
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_fires_where_all_gates_of_a_recurrent_layer_are_flat(kind):
     (found,) = verdict(probed(*recurrent(0.72, kind)))

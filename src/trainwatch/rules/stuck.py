@@ -12,7 +12,8 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.gate_remedies import for_attention, for_gate
 from trainwatch.symptoms.gates import Attention, Gate
 
-SHUT, OPEN, FLAT = "always near 0", "always near 1", "near 0 or 1"
+SHUT, OPEN = "always near 0", "always near 1"  # units
+LOW, HIGH, FLAT = "near 0", "near 1", "near 0 or 1"  # entries
 SHARP = "with all weight on one entry"
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.stuck import FLAT, OPEN, SHARP, SHUT, Stuck
+from trainwatch.rules.stuck import FLAT, HIGH, LOW, OPEN, SHARP, SHUT, Stuck
 from trainwatch.symptoms.gates import Gate, attentions_of, gates_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
@@ -26,8 +26,8 @@ class StuckGates(Rule):
     `many` of the units of a gate are stuck for all samples, positions and time steps that were looked at: input, forget
     or output gates of an LSTM near 0, update gates of a GRU near 1, factors of a product (squeeze-excite, GLU) near 0.
     Or the rows of an attention have their whole weight on one entry, `sharp` of them. And less than `learned` of the
-    loss of a constant guess is gone. Or less than `little` is gone, and `flat` of the entries of each gate of a
-    recurrent layer are near 0 or 1, `single` of those of a product whose gates are not just open.
+    loss of a constant guess is gone. Or less than `little` is gone, and `flat` of the entries of a recurrent gate are at
+    that end, or of each gate of a recurrent layer near 0 or 1; `single` of those of a product that are not just open.
 
     ## Why it hurts
     A gate that is shut lets neither the signal nor its gradient through; a state that is only kept never takes in
@@ -94,8 +94,10 @@ class StuckGates(Rule):
         if course.gained >= self.learned:
             return
         sharp = [Stuck(a, SHARP, a.sharp, self.sharp, a.first, a.rows) for a in rows if a.sharp >= self.sharp]
-        flat = self._flat(judged) if course.gained < self.little else ()
-        for found in ([*self._stuck(judged), *flat], sharp):
+        stuck = [*self._stuck(judged)]
+        if course.gained < self.little:
+            stuck += [*self._mostly(judged), *self._flat(judged)]
+        for found in (stuck, sharp):
             if found:
                 yield self._found(record, course, found)
 
@@ -107,23 +109,31 @@ class StuckGates(Rule):
             elif gate.blocks_open and gate.open >= self.many:
                 yield Stuck(gate, OPEN, gate.open, self.many, gate.first[1], gate.units)
 
+    def _mostly(self, gates: Iterable[Gate]) -> Iterator[Stuck]:
+        """Gates of a recurrent layer most of whose entries lie at an end that blocks, though of no unit all."""
+        for gate in gates:
+            if not gate.recurrent or [*self._stuck([gate])]:
+                continue
+            if gate.blocks_shut and gate.low >= self.flat:
+                yield Stuck(gate, LOW, gate.low, self.flat, gate.first[2], gate.entries)
+            elif gate.blocks_open and gate.high >= self.flat:
+                yield Stuck(gate, HIGH, gate.high, self.flat, gate.first[2], gate.entries)
+
     def _flat(self, gates: Iterable[Gate]) -> Iterator[Stuck]:
         """Gates at their flat ends: of a recurrent layer where all are, of products where they are not just open."""
         for _, group in groupby(gates, key=lambda g: (g.module, g.place if g.recurrent else g.site)):
             together = list(group)
+            if [*self._stuck(together), *self._mostly(together)]:
+                continue
             least, limit = min(together, key=lambda g: g.extreme), self.flat if together[0].recurrent else self.single
-            if (
-                least.extreme >= limit
-                and (least.recurrent or least.open <= 1 - self.many)
-                and not [*self._stuck(together)]
-            ):
+            if least.extreme >= limit and (least.recurrent or least.open <= 1 - self.many):
                 yield Stuck(least, FLAT, least.extreme, limit, least.first[2], least.entries)
 
     def _found(self, record: RunRecord, course: LossCourse, found: list[Stuck]) -> Diagnosis:
         worst = max(found, key=lambda s: s.share)
         named = ", ".join(f"{s.share:.0%} of {s.what} '{s.place.site}' {s.how}" for s in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        place, goal = worst.place, self.little if worst.how == FLAT else self.learned
+        place, goal = worst.place, self.learned if worst.how in (SHUT, OPEN, SHARP) else self.little
         return self.diagnose(
             f"{named}{more}; the loss went {course.story}",
             margin=min(worst.margin, (goal - course.gained) / course.gained_error, 1e3),
