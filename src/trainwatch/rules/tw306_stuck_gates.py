@@ -26,8 +26,8 @@ class StuckGates(Rule):
     `many` of the units of a gate are stuck for all samples, positions and time steps that were looked at: input, forget
     or output gates of an LSTM near 0, update gates of a GRU near 1, factors of a product (squeeze-excite, GLU) near 0.
     Or the rows of an attention have their whole weight on one entry, `sharp` of them. And less than `learned` of the
-    loss of a constant guess is gone. Or less than `little` is gone, and `flat` of the entries of a recurrent gate are at
-    that end, or of each gate of a recurrent layer near 0 or 1; `single` of those of a product that are not just open.
+    loss of a constant guess is gone. Or less than `little` is gone, and `flat` of the entries of a recurrent gate lie
+    there, or of each gate of a recurrent layer near 0 or 1; `single` of those of a product that are not just open.
 
     ## Why it hurts
     A gate that is shut lets neither the signal nor its gradient through; a state that is only kept never takes in
