@@ -43,7 +43,8 @@ class Settings:
 
     Attributes:
         overhead: Share of the run's time that trainwatch may take, in (0, 1); there is a floor of 100 us a step.
-        probes: ``"auto"``, ``"off"``, ``"all"``, or kind -> every how many steps.
+        probes: ``"auto"`` (what the rules ask for, within the budget), ``"off"``, kind -> every how many steps, or
+            ``"all"``: every one at each flush, which may take many times as long as the training.
         probe_memory: Bytes that a probe's copy of the model and the held batches may take, on the model's device.
         nonfinite: When losses and gradients are looked at to run the first batch that makes one NaN or infinite again
             and name the operation: ``"auto"`` at every step on the CPU, on other devices after steps that a gradient
@@ -77,21 +78,21 @@ class Settings:
             raise SettingsError(f"flush_every must be a whole number of steps, at least 1, got {self.flush_every!r}")
         if isinstance(self.probe_memory, bool) or not isinstance(self.probe_memory, int) or self.probe_memory < 0:
             raise SettingsError(f"probe_memory must be a number of bytes, got {self.probe_memory!r}")
-        if isinstance(self.probes, str) and self.probes not in PROBE_MODES:
-            raise SettingsError(f"probes must be one of {', '.join(PROBE_MODES)} or a mapping, got {self.probes!r}")
+        if not isinstance(self.probes, Mapping) and self.probes not in PROBE_MODES:
+            modes = ", ".join(PROBE_MODES)
+            raise SettingsError(f"probes must be one of {modes} or a mapping of kind -> steps, got {self.probes!r}")
         for kind, every in () if isinstance(self.probes, str) else dict(self.probes).items():
             if kind not in PROBE_KINDS:
                 raise SettingsError(f"there is no probe {kind!r}{_nearest(str(kind), PROBE_KINDS)}")
             if isinstance(every, bool) or not isinstance(every, int) or every < 1:
                 raise SettingsError(f"probe {kind!r} must run every so many steps, at least 1, got {every!r}")
-        if not isinstance(self.probes, (str, Mapping)):
-            raise SettingsError(f"probes must be a string or a mapping of kind -> steps, got {self.probes!r}")
         if self.nonfinite not in NONFINITE_MODES:
             raise SettingsError(f"nonfinite must be one of {', '.join(NONFINITE_MODES)}, got {self.nonfinite!r}")
         for name in ("strict", "quiet"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if isinstance(self.select, str) or not all(isinstance(s, str) for s in self.select):
+        several = isinstance(self.select, Iterable) and not isinstance(self.select, str)
+        if not several or not all(isinstance(s, str) for s in self.select):
             raise SettingsError(f"select must be a sequence of codes or prefixes such as ('TW3',), got {self.select!r}")
         object.__setattr__(self, "select", tuple(self.select))
         for prefix in self.select:

@@ -130,3 +130,34 @@ def test_the_random_state_of_a_gpu_is_restored():
     with untouched(device):
         torch.rand(3, device=device)
     assert torch.equal(state, torch.cuda.get_rng_state(device))
+
+
+NUMPY, OLD, TORCH, PYTHON = np.random.default_rng(0), np.random.RandomState(0), torch.Generator(), random.Random(0)
+
+
+class Noisy(nn.Module):
+    """Draws from generators that are no part of it."""
+
+    def forward(self, x):
+        return x + NUMPY.normal() + OLD.normal() + torch.randn((), generator=TORCH) + PYTHON.random()
+
+
+def enclosed():
+    own = np.random.default_rng(1)
+
+    class Enclosed(nn.Module):
+        def forward(self, x):
+            return x + own.normal()
+
+    return Enclosed()
+
+
+@pytest.mark.parametrize("model", [Noisy(), nn.Sequential(nn.Linear(2, 2), Noisy()), enclosed()])
+def test_generators_outside_the_model_that_its_code_names_are_restored(model):
+    x = torch.zeros(3, 2)
+    expected = model(x)
+    with untouched(CPU, model):
+        drawn = model(x)
+    after = model(x)
+    assert not torch.equal(expected, drawn)
+    assert torch.equal(drawn, after)

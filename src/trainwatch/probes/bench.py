@@ -85,7 +85,7 @@ class Bench:
         Raises:
             CannotIsolate: The model cannot be copied within the memory for probes.
         """
-        with untouched(self.device):
+        with untouched(self.device, self._live):
             yield self._prepared(twin(self._live, self._most_bytes, further), training)
 
     @contextmanager
@@ -101,7 +101,7 @@ class Bench:
         """
         if len(self._optimizers) != 1:
             raise CannotIsolate("several optimisers share the model: which of them takes a step is not known")
-        with untouched(self.device):
+        with untouched(self.device, self._live):
             copied, optimizer = twin_with_optimizer(self._live, self._optimizers[0], self._most_bytes, further)
             yield self._prepared(copied, training), optimizer
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
+import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -103,13 +105,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def untouched(device: torch.device) -> Iterator[None]:
+def untouched(device: torch.device, model: nn.Module | None = None) -> Iterator[None]:
     """Within, gradients are on, autocast is off and random numbers may be drawn; afterwards all is as it was.
 
     Args:
         device: Where the probe runs; the random state of a GPU is kept only for its own sake.
+        model: The live one, if a copy of it runs: generators of random numbers that its code names are restored, too.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    kept = [_state_of(source) for source in random_sources(model)] if model is not None else []
     on_device: Callable[[], None] | None = None
     if device.type == "cuda":
         before = torch.cuda.get_rng_state(device)
@@ -121,11 +125,39 @@ def untouched(device: torch.device) -> Iterator[None]:
             stack.enter_context(torch.autocast(device.type, enabled=False))
             yield
     finally:
+        for restore in kept:
+            restore()
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
         if on_device is not None:
             on_device()
+
+
+Source = np.random.Generator | np.random.RandomState | torch.Generator | random.Random
+
+
+def random_sources(model: nn.Module) -> list[Source]:
+    """Generators of random numbers outside a model that the code of its modules names: globals and closures."""
+    bases = {base for module in model.modules() for base in type(module).__mro__ if not _of_torch(base)}
+    found: dict[int, Source] = {}
+    for code in (f for base in bases for f in vars(base).values() if isinstance(f, types.FunctionType)):
+        named = [code.__globals__.get(name) for name in code.__code__.co_names]
+        named += [cell.cell_contents for cell in code.__closure__ or () if cell != types.CellType()]
+        found |= {id(value): value for value in named if isinstance(value, Source)}
+    return list(found.values())
+
+
+def _state_of(source: Source) -> Callable[[], Any]:
+    """Takes down the state of a generator; what is returned brings it back."""
+    if isinstance(source, np.random.Generator):
+        bits, state = source.bit_generator, copy.deepcopy(source.bit_generator.state)
+        return lambda: setattr(bits, "state", state)
+    if isinstance(source, np.random.RandomState):
+        return functools.partial(source.set_state, source.get_state())
+    if isinstance(source, torch.Generator):
+        return functools.partial(source.set_state, source.get_state())
+    return functools.partial(source.setstate, source.getstate())
 
 
 def _drop_foreign_hooks(module: nn.Module) -> None:

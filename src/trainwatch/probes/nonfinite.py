@@ -107,7 +107,7 @@ def _replay(suspect: Suspect, batch: Batch, most_bytes: int) -> dict[str, Any]:
     if batch.size > most_bytes:
         raise CannotIsolate(f"a copy of the batch takes {batch.size / 2**20:.0f} MiB, more than probe_memory allows")
     device = next(suspect.model.parameters()).device
-    with untouched(device), ExitStack() as stack:
+    with untouched(device, suspect.model), ExitStack() as stack:
         model = twin(suspect.model, most_bytes - batch.size, further=int(suspect.seen == GRADIENT))
         detach_trainer(model, getattr(suspect.model, "_trainer", None))
         batch = batch.copied()

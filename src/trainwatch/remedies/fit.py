@@ -162,7 +162,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="weaker-regularisation",
         title="Lower the weight decay from {present:g} to {proposed:g}",
         why="It pulls the weights towards zero faster than the loss can build them up.",
-        how="optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate:g}, weight_decay={proposed:g})",
+        how="for group in optimizer.param_groups:  # {optimizer}\n"
+        '    group["weight_decay"] = {proposed:g}  # was {present:g}',
         strength="strong",
         section="§3",
     ),

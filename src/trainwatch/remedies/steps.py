@@ -7,7 +7,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="lower-learning-rate",
         title="Lower the learning rate from {present} to about {proposed}",
         why="{reason}",
-        how="optimizer = torch.optim.{optimizer}(model.parameters(), lr={proposed})  # was lr={present}",
+        how='for group in optimizer.param_groups:  # {optimizer}\n    group["lr"] = {proposed}  # was {present}',
         strength="strong",
         section="§9",
     ),

@@ -100,6 +100,11 @@ def always(cause: Diagnosis, effect: Diagnosis) -> bool:
     return True
 
 
+def no_remark(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: the cause is a warning or worse; a remark accounts for nothing."""
+    return cause.severity >= Severity.WARNING
+
+
 def not_later(cause: Diagnosis, effect: Diagnosis) -> bool:
     """Predicate: the cause began no later than the effect, as far as both onsets are known."""
     return cause.onset_step is None or effect.onset_step is None or cause.onset_step <= effect.onset_step

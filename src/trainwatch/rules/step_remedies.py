@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.symptoms.gradients import gradients_of, learning_rate
+from trainwatch.symptoms.gradients import gradients_of, largest_update, learning_rate
 from trainwatch.symptoms.step_line import StepLine, step_line
 
-UPDATE = 0.01  # of the weights' length: a sane step
+UPDATE, LONG = 0.01, 0.1  # of the weights' length: a sane step, and one that is too long
 SURE = 2.0  # standard errors
 
 
@@ -18,6 +18,9 @@ def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> It
     """A lower rate, warm-up and clipping, for an update of `ratio` times the weights' length at a step."""
     gradients = record.memo(gradients_of)
     assert gradients is not None
+    first = largest_update(record, 0, 0)
+    if first is not None:  # later ones grow with the gradients of a net that is thrown off already
+        ratio = min(ratio, max(first[1], LONG))
     proposed, line = rate * UPDATE / ratio, shorter_is_better(record)
     reason = f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}."
     if line is not None and line.rate * line.best < proposed:

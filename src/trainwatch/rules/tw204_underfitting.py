@@ -8,22 +8,19 @@ from typing import ClassVar
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.rules.fit_evidence import advice, reason, shown, standing
 from trainwatch.symptoms.experiments import Lead, evaluated, lead, one_batch
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import Trend, rate_is_steady, training_trend, validation_trend
 from trainwatch.symptoms.restraints import restraints
 
+CLOSES = 0.5  # of the lead of another: what would get that far by half as many steps again has only to go on
 FLAT = 0.01  # of the loss of a constant guess: what a fifth of the steps more may gain on a plateau
 GAP = 0.1  # of the loss of a constant guess, between validation and training: more is memorised, not missed
 STARTED = 0.02  # a network that learned less than that has another fault, unless something holds it back
 GOOD = 0.9  # of the loss of a constant guess gone: then no experiment is worth its time
 PROBES = {"train_eval": 0.7, "reference": 0.6, "one_batch": 0.5}  # the most telling first
-
-
-def _held_back(cause: Diagnosis, effect: Diagnosis) -> bool:
-    return cause.severity >= Severity.WARNING
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,15 @@ class Underfitting(Rule):
     The network would do better on new data if it were allowed to fit its training data better.
 
     ## How it is measured
-    The training loss, and the validation loss where there are passes enough, against the loss of a constant guess:
-    the entropy of the classes, or the variance of the targets under a squared loss. The loss lies on a plateau: the
-    upper bound of what a fifth of the steps more would gain is small. Where something holds the network back, or
-    another predictor is ahead, it is enough that half as many steps again would not make it good; under strong dropout
-    it need not settle at all. Nearest neighbours and gradient boosting learn from the held training batches alone, so
-    one of them may be ahead for sure (`reference_loss`, `evaluated_loss`), but being behind says nothing. Where the
-    learning rate was brought down, the loss may rest for that alone: the lead of another then counts only if `kept` of
-    the loss of a single batch is left after steps on nothing else at the run's highest rate (`one_batch_fit`).
+    The training loss, and the validation loss where there are passes enough, against the loss of a constant guess: the
+    entropy of the classes, or the variance of the targets under a squared loss. The loss lies on a plateau: the upper
+    bound of what a fifth of the steps more would gain is small. Where another predictor is ahead it is enough that half
+    as many steps again would not close half of that lead; where something holds the network back, that half as many
+    steps again would not make it good; under strong dropout it need not settle at all. Nearest neighbours and gradient
+    boosting learn from the held training batches alone, so one of them may be ahead for sure (`reference_loss`,
+    `evaluated_loss`), but being behind says nothing. Where the learning rate was brought down, the loss may rest for
+    that alone: the lead of another then counts only if `kept` of the loss of a single batch is left after steps on
+    nothing else at the run's highest rate (`one_batch_fit`).
 
     ## Remedies
     `weaker-regularisation`, `less-dropout`, `larger-model`; `boosting` as a measure of what can be reached.
@@ -66,7 +64,7 @@ class Underfitting(Rule):
     name: ClassVar[str] = "underfitting"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = {"TW203": _held_back, "TW205": _held_back, "TW208": _held_back}
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": no_remark, "TW205": no_remark, "TW208": no_remark}
 
     poor: float = 0.6
     held: float = 0.8
@@ -105,7 +103,7 @@ class Underfitting(Rule):
         causes = standing(record, restraints(record, self.strong_dropout, self.strong_decay, self.strong_penalty))
         poor = self.held if any(c.strong for c in causes) else self.poor
         flat = settled.gains_less_than(FLAT, of=guess)
-        if ahead is not None and (flat or settled.gains_less_than(ahead.lead / guess, of=guess, steps=0.5)):
+        if ahead is not None and (flat or settled.gains_less_than(CLOSES * ahead.lead / guess, of=guess, steps=0.5)):
             margin = ahead.lead / ahead.error
         elif learned > poor:
             return
@@ -118,8 +116,8 @@ class Underfitting(Rule):
             if not causes and (not STARTED < learned < self.remark or gap > GAP * abs(training.reference)):
                 return
         yield self.diagnose(
-            f"training has come to rest at a loss of {training.end:.3g}, with {learned:.0%} of the loss of a constant "
-            f"guess gone{reason(causes, ahead)}",
+            f"training {'has come to rest' if flat else 'ended'} at a loss of {training.end:.3g}, with {learned:.0%} of "
+            f"the loss of a constant guess gone{reason(causes, ahead)}",
             severity=Severity.WARNING if causes or ahead else Severity.INFO,
             margin=min(margin, 1e3),
             where=(causes[0].where,) if causes else (best.stream,),

@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 from trainwatch.symptoms.clipping import START, Clipping, clipping_of
 from trainwatch.symptoms.gradients import SGD, clipping_limits, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
@@ -19,11 +19,6 @@ from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import gained_in_both, has_settled
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to, as in TW602
-
-
-def harmful(cause: Diagnosis, effect: Diagnosis) -> bool:
-    """Predicate: clipping is what shortens the steps, not a remark."""
-    return cause.severity >= Severity.WARNING
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class AlwaysClipped(Rule):
     the first tenth.
 
     ## Remedies
-    `gradient-clipping` at a norm from this run, `higher-learning-rate`.
+    `gradient-clipping` at a norm from this run.
 
     ## Not a fault when
     The loss is good. Training has only begun. Weights move as far as they do in sound runs all the same, since the rate
@@ -61,7 +56,7 @@ class AlwaysClipped(Rule):
     name: ClassVar[str] = "always-clipped"
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW602"), harmful)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW602"), no_remark)
 
     always: float = 0.95
     shortened: float = 3.0
@@ -121,11 +116,8 @@ class AlwaysClipped(Rule):
 
 
 def _remedies(record: RunRecord, clip: Clipping, reach: Reach) -> Iterator[Remedy]:
-    """A limit that cuts one step in ten, or the one with which steps get as far as usual; or a rate that does."""
+    """A limit that cuts one step in ten, or the one with which steps get as far as usual, whichever is lower."""
     lacking = USUAL / reach.total if reach.total else clip.factor
     limit = min(clip.usual, clip.limit * lacking)
     reason = f"At {clip.limit:.3g} it cuts {clip.share:.0%} of the steps; nine in ten norms are below {clip.usual:.2g}."
     yield remedy("gradient-clipping", max_norm=f"{limit:.2g}", reason=reason)
-    yield remedy("higher-learning-rate", present=f"{reach.rate:.3g}",
-                 proposed=f"{reach.rate * min(lacking, clip.factor):.1g}",
-                 path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip

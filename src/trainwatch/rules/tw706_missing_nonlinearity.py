@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 
 SHOWN = 4
 
@@ -47,7 +47,7 @@ class MissingNonlinearity(Rule):
     name = "missing-nonlinearity"
     section = "§3"
     at_first_look = True
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208"), always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208"), no_remark)
 
     layers: int = 2
 
