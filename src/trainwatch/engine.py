@@ -23,6 +23,9 @@ MISSING = {
     "val_sample_correct": "no validation predictions were seen",
     "val_confusion": "no validation predictions were seen",
     "train_classes": "no class labels were seen in training",
+    "target_stats": "no targets that are numbers were seen",
+    "input_stats": "no inputs that are numbers were seen",
+    "activity": "no probe saw activation functions",
 }
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 

@@ -162,8 +162,8 @@ def is_python(code: str) -> bool:
 
 def consequence(d: Diagnosis) -> str:
     """A nested diagnosis in brief."""
-    begun = f" It began near step {d.onset_step:,}." if d.onset_step is not None else ""
-    return f"{line(d.summary)}{begun}"
+    said = line(d.summary)
+    return f"{said.rstrip('.')}. It began near step {d.onset_step:,}." if d.onset_step is not None else said
 
 
 def explain(report: Report) -> str:

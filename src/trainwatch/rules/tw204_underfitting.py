@@ -116,8 +116,8 @@ class Underfitting(Rule):
             if not causes and (not STARTED < learned < self.remark or gap > GAP * abs(training.reference)):
                 return
         yield self.diagnose(
-            f"training {'has come to rest' if flat else 'ended'} at a loss of {training.end:.3g}, with {learned:.0%} of "
-            f"the loss of a constant guess gone{reason(causes, ahead)}",
+            f"training {'has come to rest' if flat else 'ended'} at a loss of {training.end:.3g}, with "
+            f"{max(learned, 0.0):.0%} of the loss of a constant guess gone{reason(causes, ahead)}",
             severity=Severity.WARNING if causes or ahead else Severity.INFO,
             margin=min(margin, 1e3),
             where=(causes[0].where,) if causes else (best.stream,),
