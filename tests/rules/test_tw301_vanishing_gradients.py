@@ -357,3 +357,8 @@ def test_signal_and_noise_are_shown_and_decide_nothing():
     learned = record(6.0, LEARNING)
     learned.append("gradient_signal", "train", 100, rows, {"batches": 4})
     assert verdict(learned) == []
+
+
+def test_a_run_without_any_finite_gradient_is_left_alone_without_a_warning_of_numpys():
+    made = make_record(STUCK, np.full((STEPS, 2 * DEPTH), np.inf))
+    assert verdict(made) == []

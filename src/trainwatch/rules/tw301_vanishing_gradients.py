@@ -92,10 +92,10 @@ class VanishingGradients(Rule):
             raise NotChecked("fewer than three layers in a row have a gradient")
         falls = (signal.decades <= -self.decades) & (signal.steady >= self.steady)
         seen = falls[np.isfinite(signal.decades)]  # a block whose layers are dead or cut off says nothing
-        from_the_start = bool(falls[0]) and len(seen) > len(falls) / 2
-        lasting = from_the_start and seen[-1] and seen.mean() >= self.sustained
-        measured = float(np.nanmedian(signal.decades))
-        severe = from_the_start and signal.decades[0] <= -self.severe and measured <= -FADED
+        if not falls[0] or len(seen) <= len(falls) / 2:
+            return
+        lasting, measured = seen[-1] and seen.mean() >= self.sustained, float(np.nanmedian(signal.decades))
+        severe = signal.decades[0] <= -self.severe and measured <= -FADED
         decades, limit = (FADED, self.slow) if severe and not lasting else (self.decades, self.learned)
         if not (lasting or severe) or not -np.inf < course.learned < limit:
             return
