@@ -248,7 +248,7 @@ def test_silent_on_usual_units_that_are_stopped_early():
 
 def test_without_a_probe_it_says_that_nothing_was_measured():
     report, _ = fit(seeded(lambda: mlp(3, nn.GELU)), adam(3e-3), steps=40)
-    assert "activity" in report.not_checked["TW304"]
+    assert report.not_checked["TW304"] == "no probe saw activation functions"
 
 
 def test_batches_of_few_samples_are_not_judged():
