@@ -180,8 +180,7 @@ class Monitor:
         """
         last = self._look_seconds / self._looks if self._looks else 0.0
         elapsed = self._clock() - self._began
-        budget = max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step) * LOOK_SHARE
-        if self._looks and self._look_seconds + last > budget:
+        if self._looks and self._look_seconds + last > self._budget(elapsed) * LOOK_SHARE:
             self._looks_put_off += 1
             return False
         began = self._clock()
@@ -196,17 +195,22 @@ class Monitor:
         """Run the probes that are due, as far as everything together keeps the budget."""
         if self._probes.governor.waiting(self.capture.step):
             elapsed, spent = self._clock() - self._began, self._spent() - self._once
-            self._experiment(max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step) - spent)
+            self._experiment(elapsed, self._budget(elapsed) - spent)
 
     @contained("probes")
     def _probe_last(self) -> None:
         """The round at the end: what the verdict still asks for."""
-        self._experiment(max(self.settings.overhead * self._watched_seconds, LAST_ROUND), last=True)
+        elapsed = self._watched_seconds
+        self._experiment(elapsed, max(self.settings.overhead * elapsed, LAST_ROUND), last=True)
         missing = {q: reason for q, reason in self._probes.unmeasured.items() if not self.record.has(q)}
         if missing:
             self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **missing})
 
-    def _experiment(self, left: float, *, last: bool = False) -> None:
+    def _budget(self, elapsed: float) -> float:
+        """Seconds that watching may take in so many seconds of a run."""
+        return max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step)
+
+    def _experiment(self, elapsed: float, left: float, *, last: bool = False) -> None:
         if len(self.capture.models) != 1:
             return
         requests = [request for rule in self._rules for request in rule.asks(self.record)]
@@ -222,7 +226,6 @@ class Monitor:
             tuple(self.capture.optimizers.values()),
             self.capture.samples / max(1, self.capture.step),
         )
-        elapsed = self._watched_seconds if last else self._clock() - self._began
         self._probes.governor.step_seconds = elapsed / max(1, self.capture.step)
         with unheard():
             self._probes.run(requests, bench, left, last=last)

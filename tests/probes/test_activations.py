@@ -1,31 +1,16 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benches import Given
 from trainwatch.probes.activations import activations, measure
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.record import RunRecord
 
 ROOMY = 1 << 24
-
-
-@dataclass
-class Given:
-    """A held batch made by hand."""
-
-    x: torch.Tensor
-    samples: int = 0
-
-    def predict(self, model):
-        return model(self.x)
-
-    def loss(self, model):
-        return self.predict(model).square().mean()
 
 
 def rows(model, *batches):

@@ -1,11 +1,10 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import trainwatch
+from benches import Given
 from trainwatch.capture import wiring
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.gradient_noise import measure
@@ -14,20 +13,6 @@ from trainwatch.record import RunRecord
 from trainwatch.symptoms.useful_motion import gradient_signal
 
 ROOMY = 1 << 26
-
-
-@dataclass
-class Given:
-    """A held batch made by hand."""
-
-    x: torch.Tensor
-    samples: int = 0
-
-    def predict(self, model):
-        return model(self.x)
-
-    def loss(self, model):
-        return self.predict(model).mean()
 
 
 def bench(model, batches):

@@ -104,6 +104,11 @@ class RunRecord:
         """One series, or None where nothing was recorded."""
         return self._series.get(quantity, {}).get(key)
 
+    def latest(self, quantity: str, key: str) -> tuple[int, Array] | None:
+        """Step and row recorded last, the row in double precision; None where nothing was recorded."""
+        series = self.series(quantity, key)
+        return (series.last_step, series.values[-1].astype(float)) if series is not None and len(series) else None
+
     def keys(self, quantity: str) -> list[str]:
         """The keys recorded under a quantity, in order of their first row."""
         return list(self._series.get(quantity, {}))

@@ -14,6 +14,7 @@ from trainwatch.symptoms.restraints import Restraint
 
 FITTED = 0.5  # of its loss: a batch that keeps more could not be fitted
 RIVALS = {"neighbours": "nearest neighbours", "boosting": "gradient boosting"}
+COME = {"neighbours": "come", "boosting": "comes"}
 
 
 def standing(record: RunRecord, causes: Iterable[Restraint]) -> list[Restraint]:
@@ -65,9 +66,7 @@ def reason(causes: list[Restraint], ahead: Lead | None) -> str:
         return f": {causes[0].text}"
     if ahead is None:
         return "; noise, or a network that is held back"
-    return f"; {RIVALS[ahead.rival.name]} come to {ahead.rival.loss:.3g} on new samples".replace(
-        "ing come", "ing comes"
-    )
+    return f"; {RIVALS[ahead.rival.name]} {COME[ahead.rival.name]} to {ahead.rival.loss:.3g} on new samples"
 
 
 def advice(record: RunRecord, causes: list[Restraint]) -> Iterator[Remedy]:

@@ -8,11 +8,8 @@ from typing import Any
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.symptoms.gradients import learning_rate
 from trainwatch.symptoms.losses import penalty_share
-
-MODERATE = 0.3  # dropout
-USUAL = {True: 0.01, False: 1e-4}  # weight decay: decoupled, or added to the gradient
+from trainwatch.symptoms.restraints import MODERATE, USUAL
 
 
 def loosened(record: RunRecord, name: str) -> Iterator[Remedy]:
@@ -27,15 +24,12 @@ def loosened(record: RunRecord, name: str) -> Iterator[Remedy]:
         yield remedy("less-dropout", present=p, proposed=proposed, kept=1 - p, where=where)
     if name != "weight_decay":
         return
-    present, i, kind = 0.0, 0, ""
-    chosen: dict[str, Any] = {}
-    for optimizer in record.facts.get("optimizers", {}).values():
-        for n, group in enumerate(optimizer["groups"]):
-            decay = float(group.get("weight_decay") or 0.0)
-            if decay > present:
-                present, i, chosen, kind = decay, n, group, optimizer["type"]
+    optimizers = record.facts.get("optimizers", {}).values()
+    groups: list[tuple[float, dict[str, Any], str]] = [
+        (float(g.get("weight_decay") or 0.0), g, o["type"]) for o in optimizers for g in o["groups"]
+    ]
+    present, group, kind = max(groups, key=lambda one: one[0], default=(0.0, {}, ""))
     if present:
-        usual = USUAL[bool(chosen.get("decoupled_weight_decay"))]
-        rate = learning_rate(record, 0, i) if record.has("grad_norm") else float(chosen.get("lr") or 0.0)
+        usual = USUAL[bool(group.get("decoupled_weight_decay"))]
         proposed = usual if present > usual else present / 10
-        yield remedy("weaker-regularisation", present=present, proposed=proposed, optimizer=kind, rate=rate)
+        yield remedy("weaker-regularisation", present=present, proposed=proposed, optimizer=kind)

@@ -12,7 +12,6 @@ from trainwatch.symptoms.nonfinite_source import Operand, Source
 # The largest x whose exponential is finite, rounded down.
 EXP_LIMIT = {"float16": 11, "float32": 88, "bfloat16": 88, "float64": 709}
 TINY = {"float16": "1e-4"}  # what is certainly above 0 in a type, and small
-GROWING = ("exp", "exp2", "expm1", "sinh", "cosh", "pow")
 KINDS = {
     "log": ("log", "log2", "log10", "log1p", "xlogy"),
     "root": ("sqrt", "rsqrt"),

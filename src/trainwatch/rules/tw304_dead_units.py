@@ -14,11 +14,9 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, always
 from trainwatch.rules.depth_remedies import first_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
-from trainwatch.rules.step_remedies import UPDATE, shorter_step
+from trainwatch.rules.step_remedies import LONG, UPDATE, shorter_step
 from trainwatch.symptoms.activity import Activity
 from trainwatch.symptoms.gradients import largest_update
-
-LONG = 0.1  # of the weights' length: an update that may have killed units
 
 
 @dataclass(frozen=True)

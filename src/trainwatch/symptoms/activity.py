@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainwatch.record import RunRecord
+from trainwatch.symptoms.probed import probed
 
 RECTIFYING = ("relu", "threshold", "hardtanh")
 SQUASHING = ("sigmoid", "tanh")
@@ -53,13 +54,8 @@ class Activity:
 
 def activities(record: RunRecord) -> list[Activity]:
     """The activations of a run in order of execution, for `RunRecord.memo`."""
-    known = record.facts.get("activations", {})
     found = []
-    for site, facts in sorted(known.items(), key=lambda item: int(item[1]["order"])):
-        series = record.series("activity", site)
-        if series is None or not len(series):
-            continue
-        steps, rows = series.history()
+    for site, facts, steps, rows in probed(record, "activity", "activations"):
         dead, rare, flat, rms, entries, units = (float(v) for v in rows[-1])
         first = float(rows[0][2 if facts["function"] in SQUASHING else 0])
         found.append(

@@ -5,12 +5,12 @@ Losses are those of the run's criterion, in evaluation mode unless said otherwis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trainwatch.record import RunRecord
+from trainwatch.record.series import Array
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ class Release:
 
 def evaluated(record: RunRecord) -> Evaluated | None:
     """The last look at held batches, for `RunRecord.memo`; None where there is none, or it is not finite."""
-    row = _last(record, "evaluated_loss", "held")
+    row = record.latest("evaluated_loss", "held")
     return None if row is None or not np.isfinite(row[1][:3]).all() else Evaluated(row[0], *row[1])
 
 
 def one_batch(record: RunRecord) -> OneBatch | None:
     """The fit of one batch, for `RunRecord.memo`; None where there is none, or it began without a finite loss."""
-    row = _last(record, "one_batch_fit", "train")
+    row = record.latest("one_batch_fit", "train")
     if row is None or not np.isfinite(row[1][0]):
         return None
     before, own, reference, samples = row[1]
@@ -144,7 +144,7 @@ def one_batch(record: RunRecord) -> OneBatch | None:
 
 def rivals(record: RunRecord) -> list[Rival]:
     """Other predictors that were tried, the best first, for `RunRecord.memo`."""
-    rows = {name: _last(record, "reference_loss", name) for name in record.keys("reference_loss")}
+    rows = {name: record.latest("reference_loss", name) for name in record.keys("reference_loss")}
     found = []
     for name, row in rows.items():
         if row is not None and np.isfinite(row[1]).all():
@@ -157,7 +157,7 @@ def releases(record: RunRecord) -> list[Release]:
     """What leaving out each regulariser changed, for `RunRecord.memo`."""
     found = []
     for name in record.keys("without_regulariser"):
-        row = _last(record, "without_regulariser", name)
+        row = record.latest("without_regulariser", name)
         if row is not None and (training := _change(row[1][:5])) is not None:
             found.append(Release(tuple(name.split("+")), training, _change(row[1][5:]), row[0]))
     return found
@@ -165,7 +165,7 @@ def releases(record: RunRecord) -> list[Release]:
 
 def unpenalised(record: RunRecord) -> Release | None:
     """What further steps along the criterion alone changed, for `RunRecord.memo`; None where they were not tried."""
-    row = _last(record, "further_steps", "held")
+    row = record.latest("further_steps", "held")
     training = _change(row[1][:5]) if row is not None else None
     return Release(("penalty",), training, _change(row[1][5:]), row[0]) if row and training else None
 
@@ -202,12 +202,5 @@ def lead(record: RunRecord) -> Lead | None:
     return max((one for one in found if np.isfinite(one.error)), key=lambda one: one.lead, default=None)
 
 
-def _change(row: Sequence[float]) -> Change | None:
+def _change(row: Array) -> Change | None:
     return Change(*row) if np.isfinite(row[:3]).all() else None
-
-
-def _last(record: RunRecord, quantity: str, key: str) -> tuple[int, list[float]] | None:
-    series = record.series(quantity, key)
-    if series is None or not len(series):
-        return None
-    return int(series.last_step), [float(v) for v in series.values[-1]]

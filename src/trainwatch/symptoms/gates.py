@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainwatch.record import RunRecord
+from trainwatch.symptoms.probed import probed
 
 RECURRENT = ("lstm", "gru")
 # Gates behind which nothing changes any more where they are shut, or open.
@@ -117,11 +118,7 @@ class Attention:
 def gates_of(record: RunRecord) -> list[Gate]:
     """The gates of a run in order of execution, for `RunRecord.memo`."""
     found = []
-    for site, facts in _in_order(record):
-        series = record.series("gates", site)
-        if series is None or not len(series):
-            continue
-        steps, rows = series.history()
+    for site, facts, steps, rows in probed(record, "gates", "gates"):
         shut, opened, low, high, mean, entries, units = (float(v) for v in rows[-1])
         first = (float(rows[0][0]), float(rows[0][1]), float(rows[0][2] + rows[0][3]))
         found.append(
@@ -134,21 +131,13 @@ def gates_of(record: RunRecord) -> list[Gate]:
 def attentions_of(record: RunRecord) -> list[Attention]:
     """The attentions of a run in order of execution, for `RunRecord.memo`."""
     found = []
-    for site, facts in _in_order(record):
-        series = record.series("attention", site)
-        if series is None or not len(series):
-            continue
-        steps, rows = series.history()
+    for site, facts, steps, rows in probed(record, "attention", "gates"):
         sharp, least, flat, largest, n, heads = (float(v) for v in rows[-1])
         found.append(
             Attention(site, facts["module"], int(steps[-1]), sharp, least, flat, largest, round(n), round(heads),
                       float(rows[0][0]), int(steps[0]))
         )  # fmt: skip
     return found
-
-
-def _in_order(record: RunRecord) -> list[tuple[str, dict[str, str]]]:
-    return sorted(record.facts.get("gates", {}).items(), key=lambda item: int(item[1]["order"]))
 
 
 def belongs_to_gate(record: RunRecord, activation: str, module: str, function: str) -> bool:

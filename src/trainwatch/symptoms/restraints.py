@@ -9,6 +9,8 @@ from typing import Any
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.gradients import learning_rate
 
+MODERATE = 0.3  # dropout
+USUAL = {True: 0.01, False: 1e-4}  # weight decay: decoupled, or added to the gradient
 TAKES_EFFECT = 1.0  # rate x decay x steps: the weights were pulled to 1 / e of themselves or less
 CLASSES_PER_UNIT = 3  # a layer of a few units, fewer than a third of the classes, can hardly tell them apart
 PAIR = 2  # units: next to nothing, whatever the task
@@ -59,7 +61,7 @@ def _dropout(record: RunRecord, least: float) -> list[Restraint]:
     if not strong:
         return []
     p, where = max(float(d["p"]) for d in strong), ", ".join(d["name"] for d in strong)
-    numbers = {"present": p, "proposed": 0.3, "kept": 1 - p, "where": where}
+    numbers = {"present": p, "proposed": MODERATE, "kept": 1 - p, "where": where}
     return [Restraint(f"dropout with p = {p:g} in {where}", where, p, True, "less-dropout", numbers)]
 
 
@@ -73,12 +75,7 @@ def _decay(record: RunRecord, decay: float, penalty: float) -> list[Restraint]:
             pull = 1.0 if "Adam" in optimizer["type"] and not decoupled else present
             if present < (decay if decoupled else penalty) or rate * pull * record.steps < TAKES_EFFECT:
                 continue
-            numbers = {
-                "present": present,
-                "proposed": 0.01 if decoupled else 1e-4,
-                "optimizer": optimizer["type"],
-                "rate": rate,
-            }
+            numbers = {"present": present, "proposed": USUAL[decoupled], "optimizer": optimizer["type"]}
             text = f"weight decay of {present:g}"
             found.append(Restraint(text, f"{key}/{i}", present, False, "weaker-regularisation", numbers))
     return found

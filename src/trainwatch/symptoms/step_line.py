@@ -38,15 +38,14 @@ class StepLine:
 
 def step_line(record: RunRecord) -> StepLine | None:
     """The line measured last, for `RunRecord.memo`; None where there is none, or it is too short to show anything."""
-    series = record.series("step_line", "train")
-    if series is None or not len(series):
+    measured = record.latest("step_line", "train")
+    if measured is None:
         return None
-    lengths, losses, errors = np.asarray(series.values[-1], float).T
+    step, (lengths, losses, errors) = measured[0], measured[1].T
     tried = np.isfinite(losses)
     if not tried[0] or np.ptp(losses[tried]) <= ROUNDING * abs(losses[0]):
         return None
     lowest = int(np.nanargmin(np.where(tried, losses, np.nan)))
-    step = series.last_step
     return StepLine(
         step=step,
         rate=learning_rate(record, max(step - 1, 0)),

@@ -102,12 +102,11 @@ def gradient_signal(record: RunRecord) -> GradientSignal | None:
 
 def weight_ranks(record: RunRecord) -> list[tuple[dict[str, Any], int, int]]:
     """(facts, singular values that keep nine tenths of the energy, all of them) of each weight that was looked at."""
-    series = record.series("weight_rank", "end")
-    if series is None or not len(series):
+    measured = record.latest("weight_rank", "end")
+    if measured is None:
         return []
-    rows = series.values[-1]
     found = []
-    for p, row in zip(record.facts.get("parameters", ()), rows, strict=False):
+    for p, row in zip(record.facts.get("parameters", ()), measured[1], strict=False):
         if np.isfinite(row[2]):
             found.append((p, round(float(row[2])), min(p["shape"][0], p["numel"] // p["shape"][0])))
     return found
