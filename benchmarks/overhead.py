@@ -1,11 +1,14 @@
 """What watching costs: self time, ratio of step times, added operations and host reads, beside a bare norm pass.
 
-    python benchmarks/overhead.py [--rounds 15] [--device cpu] [--only MLP CNN GPT]
+    python benchmarks/overhead.py [--rounds 15] [--device cpu] [--only MLP CNN GPT] [--whole-run 75]
 
 Every set-up is its own instance in one process; all of them run one block a round, in random order, and a ratio is
 taken to the mean of the two unwatched blocks of its round. Below 5 % a ratio of step times resolves nothing on a noisy
 machine: the second unwatched set-up shows how much. *Self time* is the time inside trainwatch's own code, as it
 measures it itself, over the rest of the step; looks of the rule engine, flushes and validation included.
+
+``--whole-run`` asks for another thing: what a run of so many seconds spends on being watched from its first step to
+its last one, as its report says it. Where steps are short, most of a long run goes by unwatched.
 """
 
 from __future__ import annotations
@@ -113,6 +116,21 @@ def measure(name: str, rounds: int, device: str) -> None:
     print(f"  added to a plain step: {ours[0] - plain[0]} operations, {ours[1] - plain[1]} host reads")
 
 
+def whole_run(name: str, length: float, device: str) -> None:
+    """Print what a run of so many seconds spent on being watched."""
+    training = WORKLOADS[name](device)
+    watch = trainwatch.watch(training.model, training.optimizer, settings={"quiet": True})
+    end = time.perf_counter() + length
+    steps = 0
+    while time.perf_counter() < end:
+        training()
+        steps += 1
+    found = watch.finish().overhead
+    print(f"\n{name}: {steps:,} steps in {found['run_seconds']:.0f} s")
+    print(f"  self time {found['per_step_us']:.1f} us a step ({100 * found['share']:.2f} %)")
+    print("\n".join(f"  {line}" for line in found["skipped"]))
+
+
 def import_seconds(module: str) -> float:
     """Median seconds that importing a module takes, beside an empty interpreter."""
 
@@ -129,10 +147,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--whole-run", type=float, metavar="SECONDS")
     options = parser.parse_args()
     random.seed(0)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds, {options.device}")
+    if options.whole_run:
+        for name in options.only:
+            whole_run(name, options.whole_run, options.device)
+        return
     for module in ("trainwatch", "torch"):
         print(f"import {module}: {1e3 * import_seconds(module):.0f} ms")
     for name in options.only:

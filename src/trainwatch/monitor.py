@@ -28,7 +28,8 @@ from trainwatch.report import Report
 
 FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
-LOOK_SHARE = 0.25  # of the budget goes to looks of the engine; the rest is for capture and writing
+LOOK_SHARE = 0.25  # of the budget goes to looks of the engine
+WATCH_SHARE = 0.75  # of the budget for everything but probes; where it is used up, steps go by unwatched
 LAST_ROUND = 5.0  # seconds that probes may take at the end of a run, or the budget's share of it if that is more
 VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores", "val_spread")
 RANGES = ("input_stats", "output_stats", "target_stats")
@@ -156,6 +157,9 @@ class Monitor:
         if looked or self.settings.probes != "auto":  # what rules ask for is computed already where they just looked
             self._probe()
         self._write()
+        allowed = self._budget(self._clock() - self._began) * WATCH_SHARE
+        if self.capture.step:
+            self.capture.rest(self._spent() - self._once - allowed, allowed / self.capture.step)
 
     def epoch_end(self, metrics: Mapping[str, float]) -> None:
         """The user or the trainer says that an epoch is over."""
@@ -319,6 +323,8 @@ class Monitor:
         if self._looks_put_off:
             skipped.append(f"{self._looks_put_off} looks of the rule engine were put off to keep the budget")
         skipped += self._probes.governor.put_off
+        if self.capture.pace.unwatched:
+            skipped.append(f"{self.capture.pace.unwatched} of {self.capture.step} steps were not watched")
         if self.capture.classes.uncounted:
             skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
         return {

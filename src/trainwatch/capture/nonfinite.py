@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,13 +28,6 @@ from trainwatch.capture.interception import LossCall
 
 PERSISTENT = 5  # steps in a row that a gradient scaler skipped, after which the overflow is more than its search
 Batch: TypeAlias = HeldForward | HeldStep
-# A floating number is not finite where all bits of its exponent are set.
-EXPONENTS: dict[torch.dtype, tuple[Any, int]] = {
-    torch.float64: (ctypes.c_uint64, 0x7FF << 52),
-    torch.float32: (ctypes.c_uint32, 0xFF << 23),
-    torch.float16: (ctypes.c_uint16, 0x1F << 10),
-    torch.bfloat16: (ctypes.c_uint16, 0xFF << 7),
-}
 NO_CALL = "no call of the whole model was seen before it"
 
 
@@ -97,6 +90,11 @@ class FirstNonFinite:
         self._before: Sequence[tuple[torch.Tensor, int]] = ()  # what was given, and its versions then
         self._trainer, self._reason = False, NO_CALL
 
+    @property
+    def suspects(self) -> bool:
+        """A loss that is not finite was computed within the call that is not over yet."""
+        return self._bad_within
+
     # ------------------------------------------------------------------ what is trained on
 
     def begins(self, inputs: tuple[Any, ...]) -> None:
@@ -125,7 +123,8 @@ class FirstNonFinite:
 
     def loss(self, call: LossCall, bare: LossCall, step: int) -> None:
         """A loss was computed with gradients; `bare` is the call without its graph."""
-        self._note_precision()
+        if self._call is None:  # else it is known from the model's call
+            self._note_precision()
         again = self._again(call, bare, step)
         if self.looks and not bare.output.ndim and not finite(bare.output):
             if self._within and not self._trainer:
@@ -192,15 +191,15 @@ class FirstNonFinite:
             batches, reason = [], "the model's input was changed in place before it could be run again"
         name = self._names.get(id(self._model), "")
         suspect = Suspect(step, seen, self._model, name, tuple(batches), reason, self._autocast, scale)
-        self.looks = self.keeps = False
+        self.looks = self.keeps = self._bad_within = False
         self._off = True
         self.drop()
         self._report(suspect)
 
 
 def finite(value: torch.Tensor) -> bool:
-    """Whether all of a detached tensor is finite. Waits for the device, where it is not the CPU."""
-    if value.ndim or value.device.type != "cpu" or value.dtype not in EXPONENTS:
-        return bool(value.isfinite().all())
-    bits, mask = EXPONENTS[value.dtype]
-    return bool(bits.from_address(value.data_ptr()).value & mask != mask)  # straight from memory: dispatches nothing
+    """Whether all of a tensor is finite. Waits for the device, where it is not the CPU."""
+    if value.ndim or value.device.type != "cpu":
+        return bool(value.detach().isfinite().all())
+    number: Any = value.tolist()  # straight from memory: unlike `item`, it dispatches nothing
+    return math.isfinite(number)

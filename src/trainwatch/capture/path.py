@@ -29,6 +29,7 @@ class Path:
 
     def __init__(self, width: int, measured: Sequence[int], counts: Sequence[int]) -> None:
         self.news = False
+        self._updates = 0  # before the latest snapshot
         self._width, self._measured = width, np.array(measured)
         self._starts = np.r_[0, np.cumsum(counts)[:-1]]
         self._ratios: list[Array] = []
@@ -54,12 +55,15 @@ class Path:
         elif kind == STRETCH:
             moved = values - self._at
             length = self._length(moved)
-            if self._before is not None and updates % EVERY == 0:  # the last stretch of a run may be a short one
+            steps, before = updates - self._updates, (moved, length)
+            if steps > EVERY:  # some went by unwatched: their path is taken to go on as in the stretch before
+                length = length if self._before is None else self._before[1] * (steps / EVERY)
+                before = None
+            elif self._before is not None and steps == EVERY:  # the last stretch of a run may be a short one
                 inner = self._sums(np.multiply(moved, self._before[0], dtype=np.float64))
                 self._cosines.append(_divided(inner, length * self._before[1]))
             self._total = self._total + length
             self.news = True
-            before = moved, length
         self._at, self._before, self._updates = values, before, updates
 
     @np.errstate(invalid="ignore", over="ignore")

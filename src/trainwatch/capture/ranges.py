@@ -1,4 +1,4 @@
-"""Ranges of inputs, targets and outputs, at steps 0, 1, 3, 7, 15 ... and in the first validation passes."""
+"""Ranges of inputs, targets and outputs, at watched steps from 0, 1, 3, 7, 15 ... on, in first validation passes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,15 @@ class Ranges:
         self._done: dict[tuple[str, str], int] = {}
         self._rows: list[tuple[tuple[str, str, int], torch.Tensor]] = []
         self._validations = 0
+        self._at, self._next = -1, 0  # the step looked at last, and the one to be looked at next
+
+    def due(self, step: int) -> bool:
+        """Whether to look at a training loss of this step."""
+        return step == self._at or step >= self._next
 
     def training(self, call: LossCall, inputs: torch.Tensor | None, step: int) -> None:
-        """Look at a training loss and what led to it, if this step is one that is looked at."""
-        if step & (step + 1):
-            return
+        """Look at a training loss and what led to it."""
+        self._at, self._next = step, (1 << (step + 1).bit_length()) - 1
         self._measure(INPUTS, "train", step, inputs, True)
         self._measure(OUTPUTS, call.name, step, call.input, False)
         self._measure(TARGETS, call.name, step, call.target, False)

@@ -24,6 +24,7 @@ from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry, StepLosses
 from trainwatch.capture.motion import Motion
 from trainwatch.capture.nonfinite import FirstNonFinite, Suspect, finite
+from trainwatch.capture.pace import Pace
 from trainwatch.capture.passes import TRAIN_EVAL, PassBook
 from trainwatch.capture.path import EVERY
 from trainwatch.capture.ranges import Ranges
@@ -48,7 +49,8 @@ class RunCapture:
         stage: `OFF`, `TRAIN` or `VALIDATE` where a trainer announces it, else None.
         step: Optimiser steps taken.
         epochs: Times that the training loader was started.
-        samples: Training samples seen.
+        samples: Training samples seen; an unwatched step counts as many as the watched one before it.
+        pace: Which steps are watched.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RunCapture:
         self.record, self.containment = record, containment
         self.stage: str | None = None
         self.step = self.epochs = self.samples = 0
+        self.pace = Pace(flush_every)
         self.reads = DeferredReads()
         self.losses = StepLosses()
         self.classes = ClassCounter()
@@ -93,6 +96,8 @@ class RunCapture:
         self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
         self._given: tuple[str, tuple[Any, ...], dict[str, Any], Any] | None = None  # a call that a probe may repeat
+        self._batch_samples = 0  # of the last watched step
+        self._unwatched: Callable[[], None] | None = None  # what to tell of an unwatched call that made a bad loss
         self._print_next = True
         self._forwarded = self._backpropagated = False  # since the last step
         self._trains_in_eval_mode = False
@@ -128,7 +133,7 @@ class RunCapture:
         self._hooks.remove()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
-        self._inputs = self._given = None
+        self._inputs = self._given = self._unwatched = None
         self.nonfinite.drop()
 
     def epochs_seen(self) -> int:
@@ -196,6 +201,7 @@ class RunCapture:
 
     @contained("validation")
     def on_iterate(self, loader: Any) -> None:
+        self.pace.wake()
         if self.stage is not None:
             return
         named = TRAIN_EVAL if loader is self._train_eval_loader else None
@@ -221,7 +227,7 @@ class RunCapture:
 
     def on_forward_start(self, _: nn.Module, inputs: Any) -> None:
         self._inside = []
-        if self.nonfinite.keeps:
+        if self.nonfinite.keeps and not self.pace.resting:
             self._follow_start(inputs)
 
     @contained("first non-finite")
@@ -234,6 +240,9 @@ class RunCapture:
         if module not in self.models.values():  # a shallow copy shares our hook
             return
         self.validation.forwards += 1
+        if self.pace.resting and torch.is_grad_enabled():
+            self._pass_by(module, inputs, named, output)
+            return
         kind = self._held_kind()
         self._given = (kind, inputs, named, output) if kind is not None else None
         call_of_model = inputs, named
@@ -252,6 +261,32 @@ class RunCapture:
         loss = loss_in(output)
         if loss is not None and not self._seen(loss):
             self._take(LossCall("model", loss), within=True)
+
+    @contained("first non-finite")
+    def _pass_by(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+        """A model was called in an unwatched step. What may be validation with gradients ends the rest."""
+        waiting = self._forwarded and not self._backpropagated
+        if waiting or not (module.training or self._trains_in_eval_mode):
+            self.pace.wake()
+        self._forwarded = True
+        call = functools.partial(self.nonfinite.called, module, inputs, named, output, self.step)
+        if self.nonfinite.suspects:
+            call()
+        if self.stage is None:
+            self._unwatched = call
+        loss = loss_in(output)
+        if loss is not None:
+            self._glance(LossCall("model", loss))
+
+    @contained("first non-finite")
+    def _glance(self, call: LossCall) -> None:
+        """Look at a training loss of an unwatched step, and at nothing else unless it is not finite."""
+        if self.nonfinite.looks and not call.output.ndim and not finite(call.output):
+            if self._inside is not None and self.stage is None:
+                self.nonfinite.begins(())
+            elif self._unwatched is not None:
+                self._unwatched()
+            self.nonfinite.loss(call, call.without_graph(), self.step)
 
     @contained("first non-finite")
     def _follow_call(self, model: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
@@ -275,6 +310,10 @@ class RunCapture:
     def note_batch(self, batch: Any, index: int) -> None:
         """What a trainer is about to give to ``training_step``. Kept until the next batch."""
         self._inputs = batch
+        if self.pace.resting:
+            (model,) = self.models.values()
+            self._unwatched = functools.partial(self.nonfinite.given, model, batch, index, self.step)
+            return
         if self.nonfinite.keeps:
             self._follow_batch(batch, index)
         if self.held.wants_training():
@@ -306,7 +345,11 @@ class RunCapture:
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
-        if self.stage != OFF:
+        if self.stage == OFF:
+            return
+        if self.pace.resting and call.output.requires_grad and self.stage != VALIDATE:
+            self._glance(call)
+        else:
             self._take(call)
 
     def _take(self, call: LossCall, within: bool = False) -> None:
@@ -331,7 +374,7 @@ class RunCapture:
         entry = self.losses.add(call, samples_in(call), self.step)
         if self.nonfinite.keeps:
             self._follow_loss(call, entry.call)
-        if not self.step & (self.step + 1):
+        if self.ranges.due(self.step):
             self._measure_ranges(call)
         if call.name not in self._known_losses:
             self._known_losses.add(call.name)
@@ -390,7 +433,8 @@ class RunCapture:
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
-        if self.stage == OFF:
+        if self.stage == OFF or self.pace.resting:
+            self._unwatched = None
             return
         if self.step == 0 and self._orders_noted < len(self.models):  # several models: each has a first backward
             self._orders_noted += 1
@@ -416,6 +460,10 @@ class RunCapture:
         if self.stage == OFF or not self._concerns_us():
             return
         self._backpropagated = True
+        if self.pace.resting:
+            if not self.validation.idle:
+                self._training_resumes()
+            return
         self._watch_backward(True)
         for ring in self._rings.values():
             ring.measure(self.scaling.scale)
@@ -448,6 +496,7 @@ class RunCapture:
             for ring in self._rings.values():
                 ring.discard()
             self._backpropagated = False
+            self.pace.wake()
             self._follow_skip(scaler)
         facts = {"used": True, "skipped_steps": self.scaling.skipped, "in_a_row": self.scaling.in_a_row}
         if self.record.facts.get("scaler") != facts:
@@ -468,21 +517,30 @@ class RunCapture:
         self._commits[key] += 1
         self._forwarded = self._backpropagated = False
         self._given = None
-        if self.nonfinite.keeps:
-            self.nonfinite.drop()
         if self._loader is not None:
             self._note_train_loader()
+        full = False
+        if self.pace.resting:
+            self.samples += self._batch_samples
+        else:
+            full = self._commit_watched(key, step)
+        if self.rates.changed(key):
+            self._note_rates(key, step)
+        self.step = self.validation.step = max(self.step, step + 1)
+        self.pace.stepped()
+        return full
+
+    def _commit_watched(self, key: str, step: int) -> bool:
+        if self.nonfinite.keeps:
+            self.nonfinite.drop()
         self._watch_step(key, step)
         self._commit_losses(key, step)
         full = self._commit_gradients(key, step)
         if Motion.due(step + 1):
             self._look_at_weights(key, step + 1)
-        if self.rates.changed(key):
-            self._note_rates(key, step)
         if self._print_next and self._inputs is not None:
             self._print_next = False
             self._fingerprint()
-        self.step = self.validation.step = max(self.step, step + 1)
         return bool(full)
 
     @contained("losses")
@@ -491,7 +549,8 @@ class RunCapture:
         scale = self.scaling.scale
         scale = scale.clone() if scale is not None and self.losses.sample_factor else None
         mine, stale = self.losses.commit(step, prefix, scale)
-        self.samples += sum(entry.count for entry in mine)
+        self._batch_samples = sum(entry.count for entry in mine)
+        self.samples += self._batch_samples
         self._count_classes(mine)
         if stale:
             self._take_late(stale)
@@ -528,6 +587,17 @@ class RunCapture:
         self.rates.note(key, step)
 
     # ------------------------------------------------------------------ passes and flushes
+
+    def rest(self, debt: float, allowance: float) -> None:
+        """Let steps go by unwatched, if the budget asks for it: see `Pace.rest`."""
+        self.pace.rest(self.step, debt, allowance)
+        if self.pace.resting:
+            self._forget_neighbours()
+
+    @contained("wiring")
+    def _forget_neighbours(self) -> None:
+        if self.wiring is not None:
+            self.wiring.rests()
 
     @contained("validation")
     def begin_pass(self, name: str | None) -> None:

@@ -81,6 +81,11 @@ class WiringWatch:
         self._mode.stepped(step)
         self._steps += 1
 
+    def rests(self) -> None:
+        """Steps will go by unwatched."""
+        for zeroing in self._zeroing.values():
+            zeroing.forget()
+
     def flush(self, last: bool) -> None:
         """Write the facts, if there is enough news."""
         if self._steps < 2 * self._written and not last:

@@ -73,6 +73,11 @@ class Zeroing:
         self._left = _state(self._followed.grad)
         self._zeroed = self._delivered = False
 
+    def forget(self) -> None:
+        """Steps will go by unwatched: the next one that is not has no step before it."""
+        self._steps, self._left = 0, None
+        self._zeroed = self._delivered = False
+
     def facts(self) -> dict[str, int | None]:
         """The counts, as the record keeps them."""
         names = ("cycles", "kept", "emptied", "first", "looked", "nonzero")
