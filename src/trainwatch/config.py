@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -148,6 +149,8 @@ def configured(cls: type[Rule], thresholds: Mapping[str, Any]) -> Rule:
             raise SettingsError(
                 f"threshold {name!r} of rule {cls.code} {cls.name} must be of type {wanted.__name__}, got {value!r}"
             )
+        if number and not math.isfinite(value):
+            raise SettingsError(f"threshold {name!r} of rule {cls.code} {cls.name} must be finite, got {value!r}")
     return replace(default, **thresholds)
 
 
