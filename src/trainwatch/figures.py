@@ -64,7 +64,66 @@ class Bars:
     groups: dict[str, tuple[float, ...]]
 
 
-Figure = Curve | Heatmap | Bars
+@dataclass(frozen=True)
+class Intervals:
+    """Values with what they are uncertain by, one below the other.
+
+    Attributes:
+        title: Headline.
+        labels: One name a value.
+        values, errors: As many of each.
+        value_label: Quantity and unit.
+    """
+
+    kind: ClassVar[str] = "intervals"
+    title: str
+    labels: tuple[str, ...]
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+    value_label: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Lines with error bars over something else than steps.
+
+    Attributes:
+        title: Headline.
+        x_label, y_label: Quantities and units of the axes.
+        lines: Name -> points ``(x, value, error)``.
+        marks: x -> what is there.
+    """
+
+    kind: ClassVar[str] = "profile"
+    title: str
+    x_label: str
+    y_label: str
+    lines: dict[str, tuple[tuple[float, float, float], ...]]
+    marks: dict[float, str]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A value over a plane, with the present place at its origin.
+
+    Attributes:
+        title: Headline.
+        x_label, y_label, value_label: Quantities and units.
+        x, y: Places along the axes.
+        values: One tuple per place of `y`, as long as `x`.
+    """
+
+    kind: ClassVar[str] = "plane"
+    title: str
+    x_label: str
+    y_label: str
+    value_label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+Figure = Curve | Heatmap | Bars | Intervals | Profile | Plane
 
 
 def figure_from_plain(data: dict[str, Any]) -> Figure:
@@ -85,7 +144,17 @@ def figure_from_plain(data: dict[str, Any]) -> Figure:
     if data["kind"] == "bars":
         groups = {name: tuple(_float(v) for v in values) for name, values in fields["groups"].items()}
         return Bars(**{**fields, "labels": tuple(fields["labels"]), "groups": groups})
-    raise ValueError(f"unknown figure kind {data['kind']!r}; known are curve, heatmap, bars")
+    if data["kind"] == "intervals":
+        numbers = {name: tuple(_float(v) for v in fields[name]) for name in ("values", "errors")}
+        return Intervals(**{**fields, **numbers, "labels": tuple(fields["labels"])})
+    if data["kind"] == "profile":
+        points = {n: tuple((_float(x), _float(v), _float(e)) for x, v, e in p) for n, p in fields["lines"].items()}
+        return Profile(**{**fields, "lines": points, "marks": {float(k): v for k, v in fields["marks"].items()}})
+    if data["kind"] == "plane":
+        axes = {name: tuple(_float(v) for v in fields[name]) for name in ("x", "y")}
+        return Plane(**{**fields, **axes, "values": tuple(tuple(_float(v) for v in row) for row in fields["values"])})
+    known = ", ".join(kind.kind for kind in (Curve, Heatmap, Bars, Intervals, Profile, Plane))
+    raise ValueError(f"unknown figure kind {data['kind']!r}; known are {known}")
 
 
 def _float(value: Any) -> float:

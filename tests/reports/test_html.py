@@ -1,10 +1,13 @@
+import json
+import math
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from reports.hostile_names import HOSTILE
-from trainwatch.figures import Bars, Curve, Heatmap
+from trainwatch.diagnosis import to_plain
+from trainwatch.figures import Bars, Curve, Heatmap, Intervals, Plane, Profile, figure_from_plain
 from trainwatch.report import Report
 from trainwatch.reports import drawing, html
 
@@ -109,6 +112,12 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(large):
         Heatmap("t", (), (), (), "v"),
         Heatmap("t", ("a",), (0,), ((0.0,),), "v"),
         Bars("t", (), {}),
+        Intervals("t", (), (), (), "v"),
+        Intervals("t", ("a",), (math.nan,), (1.0,), "v"),
+        Profile("t", "x", "y", {"a": ()}, {0.0: "m"}),
+        Profile("t", "x", "y", {"a": ((0.0, math.inf, 0.0),)}, {}),
+        Plane("t", "x", "y", "v", (), (), ()),
+        Plane("t", "x", "y", "v", (0.0, 1.0), (0.0, 1.0), ((math.nan, math.inf),) * 2),
     ],
 )
 def test_nothing_to_draw_is_said(figure):
@@ -122,12 +131,37 @@ def test_nothing_to_draw_is_said(figure):
         Heatmap("t", ("a",), (0,), ((1.0,),), "v"),
         Heatmap("t", ("a",), (0, 1), ((-1.0, 2.0),), "v", log=False),
         Bars("検証", ("猫",), {"枚": (1.0,)}),
+        Intervals("t", ("$a_b",), (-2.0,), (math.nan,), "v"),
+        Profile("t", "x", "y", {"_a": ((0.0, 1.0, 0.1),), "b": ((0.0, 1.0, math.nan), (1e-9, 2.0, 0.0))}, {0.0: "m"}),
+        Plane("t", "x", "y", "v", (-1.0, 1.0), (0.0, 1.0), ((1.0, 2.0), (3.0, math.nan))),
+        Plane("t", "x", "y", "v", (-1.0, 1.0), (0.0, 1.0), ((1.0, 1.0), (1.0, 1.0))),
     ],
 )
 def test_extreme_figures_are_drawn(figure):
     text = drawing.svg(figure, "salt")
     assert "no finite value" not in text
     assert "mathdefault" not in text
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        Intervals("t", ("a",), (-2.0,), (math.nan,), "v"),
+        Profile("t", "x", "y", {"a": ((0.0, 1.0, 0.1),)}, {0.5: "m"}),
+        Plane("t", "x", "y", "v", (-1.0, 1.0), (0.0,), ((1.0, math.inf),)),
+    ],
+)
+def test_figures_come_back_from_json(figure):
+    plain = json.loads(json.dumps({"kind": figure.kind, **to_plain(figure)}))
+    assert str(figure_from_plain(plain)) == str(figure)  # NaN equals itself there
+
+
+def test_error_bars_and_the_place_are_drawn():
+    """What tells a profile from its line, and a plane from its colours."""
+    sure = Profile("t", "x", "y", {"a": ((0.0, 1.0, 0.0), (1.0, 2.0, 0.0))}, {})
+    unsure = Profile("t", "x", "y", {"a": ((0.0, 1.0, 0.5), (1.0, 2.0, 0.5))}, {})
+    assert drawing.svg(sure, "salt") != drawing.svg(unsure, "salt")
+    assert drawing.COLOURS[-1] in drawing.svg(Plane("t", "x", "y", "v", (0.0, 1.0), (0.0, 1.0), ((1.0, 2.0),) * 2), "s")
 
 
 def test_long_curves_are_thinned_but_keep_their_spikes():

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainwatch.figures import Bars, Curve, Figure, Heatmap
+from trainwatch.figures import Bars, Curve, Figure, Heatmap, Intervals, Plane, Profile
 from trainwatch.reports import wording
 
 if TYPE_CHECKING:
@@ -57,16 +57,27 @@ def svg(figure: Figure, salt: str) -> str:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": salt})
         canvas = Canvas(figsize=(6.4, 2.8), layout="constrained")
-        if isinstance(figure, Curve):
-            _curve(canvas, figure)
-        elif isinstance(figure, Heatmap):
-            _heatmap(canvas, figure)
-        else:
-            _bars(canvas, figure)
+        _draw(canvas, figure)
         canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
     return text.replace(INK, "currentColor").strip()
+
+
+def _draw(canvas: Canvas, figure: Figure) -> None:
+    match figure:
+        case Curve():
+            _curve(canvas, figure)
+        case Heatmap():
+            _heatmap(canvas, figure)
+        case Bars():
+            _bars(canvas, figure)
+        case Intervals():
+            _intervals(canvas, figure)
+        case Profile():
+            _profile(canvas, figure)
+        case Plane():
+            _plane(canvas, figure)
 
 
 def _curve(canvas: Canvas, figure: Curve) -> None:
@@ -161,6 +172,67 @@ def _bars(canvas: Canvas, figure: Bars) -> None:
     panels[0].invert_yaxis()
     if (left_out := len(figure.labels) - len(labels)) > 0:
         panels[0].set_xlabel(f"{left_out:,} more are not drawn", fontsize=7)
+
+
+def _intervals(canvas: Canvas, figure: Intervals) -> None:
+    shown = [
+        (label, value, error if math.isfinite(error) else 0.0)
+        for label, value, error in zip(figure.labels, figure.values, figure.errors, strict=True)
+        if math.isfinite(value)
+    ]
+    if not shown:
+        _nothing(canvas)
+        return
+    canvas.set_figheight(0.8 + 0.3 * len(shown))
+    labels, values, errors = zip(*shown, strict=True)
+    axes, places = canvas.subplots(), range(len(shown))
+    axes.errorbar(values, places, xerr=errors, fmt="o", color=COLOURS[0], markersize=4, capsize=3)
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_yticks(places, [wording.short(label, 2 * NAME) for label in labels], fontsize=8)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel(wording.short(figure.value_label, 40))
+
+
+def _profile(canvas: Canvas, figure: Profile) -> None:
+    axes, drawn = canvas.subplots(), 0
+    for name, points in figure.lines.items():
+        shown = [(x, v, e if math.isfinite(e) else 0.0) for x, v, e in points if math.isfinite(x) and math.isfinite(v)]
+        if not shown:
+            continue
+        places, values, errors = zip(*shown, strict=True)
+        colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn // len(COLOURS) % len(DASHES)]
+        label = f" {wording.short(name, NAME)}"
+        axes.errorbar(places, values, yerr=errors, fmt=f".{dash}", color=colour, linewidth=1.4, capsize=2, label=label)
+        drawn += 1
+    if not drawn:
+        _nothing(canvas)
+        return
+    for x, label in figure.marks.items():
+        axes.axvline(x, color=INK, linewidth=0.8, linestyle=":")
+        axes.text(x, 1.0, wording.short(label, 40), fontsize=7, ha="center", transform=axes.get_xaxis_transform())
+    axes.set_xlabel(wording.short(figure.x_label, 60))
+    axes.set_ylabel(wording.short(figure.y_label, 40))
+    if drawn > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+
+
+def _plane(canvas: Canvas, figure: Plane) -> None:
+    import numpy as np
+
+    values = np.array(figure.values, np.float64).reshape(len(figure.y), len(figure.x))
+    shown = np.ma.masked_invalid(values)
+    if min(values.shape) < 2 or not shown.count():
+        _nothing(canvas)
+        return
+    canvas.set_figheight(3.6)
+    axes = canvas.subplots()
+    if shown.min() < shown.max():
+        image = axes.contourf(figure.x, figure.y, shown, levels=16, cmap="cividis")
+        bar: Any = canvas.colorbar(image, label=wording.short(figure.value_label, 40))
+        bar.minorticks_off()
+    axes.plot(0, 0, "o", color=COLOURS[-1], markersize=5)
+    axes.set_xlabel(wording.short(figure.x_label, 60))
+    axes.set_ylabel(wording.short(figure.y_label, 60))
 
 
 def _nothing(canvas: Canvas) -> None:
