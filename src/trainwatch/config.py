@@ -30,6 +30,7 @@ PROBE_KINDS = (
     "gates",
     "gradient_noise",
     "rank",
+    "saddle",
 )
 
 
