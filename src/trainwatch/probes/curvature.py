@@ -58,7 +58,9 @@ class Hessian:
         self.dtype = reduce(torch.promote_types, (p.dtype for p in parameters))
         self.device = parameters[0].device
         self.size, self.products, self.method = sum(p.numel() for p in parameters), 0, EXACT
-        if not self.dtype.is_floating_point or torch.finfo(self.dtype).eps > COARSE:
+        if self.dtype.is_complex:
+            raise NoCurvature("complex parameters: a Hessian is measured of real ones")
+        if torch.finfo(self.dtype).eps > COARSE:
             raise NoCurvature(f"parameters of {self.dtype} have no curvature to rely on: ask for dtype=torch.float32")
         if len({p.device for p in parameters}) > 1:
             raise NoCurvature("the parameters lie on several devices")
@@ -79,7 +81,7 @@ class Hessian:
     def rounding(self) -> float:
         """About the error of a product, as a share of the greatest absolute eigenvalue."""
         precision = float(torch.finfo(self.dtype).eps)
-        return 32 * precision if self.method == EXACT else 8 * precision ** (2 / 3)
+        return 32 * precision if self.method == EXACT else 16 * precision ** (2 / 3)
 
     def gradient(self) -> torch.Tensor:
         """That of the mean loss, shape (size,)."""
@@ -182,7 +184,7 @@ class Hessian:
                 materialize_grads=True,
             )
             return found
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
             raise Undefined(str(error).partition("\n")[0]) from error

@@ -44,10 +44,9 @@ class Ritz:
 
     def converged(self, smallest: int, largest: int, tolerance: float) -> bool:
         """So many at either end are known within `tolerance`, a share of the greatest absolute value."""
-        if len(self.values) < smallest + largest:
-            return self.complete
         wanted = torch.cat([self.bounds[:smallest], self.bounds[len(self.bounds) - largest :]])
-        return self.complete or bool((wanted <= tolerance * self.radius).all())
+        known = self.complete or bool((wanted <= tolerance * self.radius).all())
+        return known and len(self.values) >= smallest + largest
 
 
 def lanczos(
