@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from trainwatch.probes.curvature import Hessian, NoCurvature
 from twice import LOSSES, NETS, case
@@ -122,6 +124,26 @@ def test_parameters_of_both_precisions_are_taken_together():
     hessian = Hessian([lambda: (x * y).sum()], [x, y], memory=ROOMY)
     assert hessian.dtype == torch.float64
     assert hessian(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)).tolist() == [3.0, 4.0, 1.0, 2.0]
+
+
+class Stubborn(nn.Module):
+    """Dropout that does not heed evaluation mode."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, training=True)
+
+
+def test_a_stubborn_dropout_always_draws_the_same_mask():
+    """Otherwise each product, and each side of a difference, would be of another function."""
+    net = nn.Sequential(nn.Linear(32, 8), nn.Tanh(), Stubborn(), nn.Linear(8, 3))
+    kept, _, _ = given(net)
+    built, _, _ = given(net, memory=0)
+    vector = some_vector(kept)
+    exact = kept(vector)
+    assert torch.equal(built(vector), exact)
+    assert torch.equal(built(vector), exact)
+    built.use_differences()
+    torch.testing.assert_close(built(vector), exact, rtol=0, atol=1e-3 * float(exact.norm()))
 
 
 class Backless(torch.autograd.Function):

@@ -204,18 +204,6 @@ def test_nothing_is_left_behind():
     assert (before[1], *before[3:]) == (after[1], *after[3:])
 
 
-def test_a_stubborn_dropout_always_draws_the_same_mask():
-    """One that does not heed evaluation mode would otherwise make another function of each product."""
-
-    class Stubborn(nn.Module):
-        def forward(self, x):
-            return F.dropout(x, 0.5, training=True)
-
-    for memory in (1 << 29, 1 << 16):  # graphs that are kept, and graphs built anew
-        model, loss, batches = case(nn.Sequential(nn.Linear(32, 8), nn.Tanh(), Stubborn(), nn.Linear(8, 3)), "mse")
-        assert hessian_extremes(model, loss=loss, batches=batches, memory=memory).converged
-
-
 def test_of_a_data_parallel_model_processes_take_the_average(tmp_path):
     """A world of one: what is called, and that wrapping changes nothing. Two processes: test_two_processes."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)

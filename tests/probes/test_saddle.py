@@ -94,6 +94,18 @@ def test_lengths_end_two_beyond_the_lowest():
     assert np.isnan(record.series("saddle_line", "held").values[-1][best + 3 :]).all()
 
 
+def test_one_rise_is_not_the_end_of_a_line():
+    class Waves(Hilly):
+        def loss(self, model):
+            x, y = model.both
+            return x**2 + (2**0.5 * y).cos()
+
+    _, found = on_hills(batches=[Waves() for _ in range(6)])
+    steps = np.diff(found.escape.losses)
+    assert steps[6] < 0 < steps[7]  # at a length of 4, the next hill
+    assert found.escape.lengths[-1] > 16
+
+
 @pytest.mark.parametrize("y", [0.3, -0.3])
 def test_the_direction_points_to_where_the_loss_is_lower(y):
     """The weights' own units are steps along it: from y = 0.3 the way down is up, from -0.3 it is down."""
@@ -121,6 +133,8 @@ def test_a_gradient_of_noise_is_no_gradient():
     tilts = [0.3, -0.3, 0.3, -0.3, 0.3, -0.3]
     _, found = on_hills(batches=[Hilly(0.0, tilt) for tilt in tilts])
     assert abs(found.slope_squared) <= 2 * found.slope_error
+    near = found.escape.lengths < 1
+    assert (found.escape.even_errors[near] < 0.01 * found.escape.errors[near]).sum() == near.sum() - 1  # 0 at 0
     _, same = on_hills(batches=[Hilly(0.0, 0.3) for _ in tilts])
     assert same.slope_squared == pytest.approx(0.09, rel=1e-4)
 

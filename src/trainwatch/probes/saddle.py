@@ -137,10 +137,9 @@ def saddle_test(
 def answered(ritz: Ritz) -> bool:
     """Both ends are known roughly, or nothing of note is negative: any direction of negative curvature will do."""
     low, high = float(ritz.values[0]), float(ritz.values[-1])
-    if ritz.complete or high <= 0:
-        return ritz.complete
     flat = low - float(ritz.bounds[0]) > -FLAT * ritz.radius
-    return float(ritz.bounds[-1]) <= NEAR * high and (flat or float(ritz.bounds[0]) <= -NEAR * low)
+    near = flat or float(ritz.bounds[0]) <= -NEAR * low
+    return ritz.complete or (near and float(ritz.bounds[-1]) <= NEAR * high)
 
 
 def _line(
