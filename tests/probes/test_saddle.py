@@ -13,6 +13,7 @@ import trainwatch
 from benches import bench, held, in_batches
 from trained import split
 from trainwatch.config import Settings
+from trainwatch.probes import saddle
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.saddle import FIRST, SIZES, answered, measure, saddle_test
 from trainwatch.symptoms.curvature import curvature
@@ -92,6 +93,29 @@ def test_lengths_end_two_beyond_the_lowest():
     best = found.escape.best
     assert len(found.escape.lengths) == best + 3 <= SIZES
     assert np.isnan(record.series("saddle_line", "held").values[-1][best + 3 :]).all()
+
+
+def test_a_direction_need_not_be_an_eigenvector(monkeypatch):
+    """Any direction of negative curvature will do, though how negative the least is may not be known yet."""
+    monkeypatch.setattr(saddle, "PRODUCTS", 3)
+    curvatures = torch.linspace(-0.2, 1.0, 80)
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.x = nn.Parameter(torch.zeros(80))
+
+    class Slow(Hilly):
+        def loss(self, model):
+            return 1 + (curvatures * model.x.square() / 2 + model.x**4).sum()
+
+    given = bench(Wide(), [Slow() for _ in range(6)], parameters=[{"name": "x"}])
+    measure(given)
+    found = curvature(given.record)
+    assert found.products == 3
+    assert -0.2 < found.smallest < 0 < found.smallest + found.smallest_bound
+    assert found.along == pytest.approx(found.smallest, rel=1e-3)
+    assert found.escape.drop > 0
 
 
 def test_one_rise_is_not_the_end_of_a_line():

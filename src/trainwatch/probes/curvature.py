@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 
@@ -71,11 +71,9 @@ class Hessian:
     def __call__(self, vector: torch.Tensor) -> torch.Tensor:
         """The product with a vector, shape (size,)."""
         self.products += 1
-        found = self._difference(vector, self._losses) if self.method == DIFFERENCES else None
-        if found is None:
-            parts = (self._second(self._graph(n), vector) for n in range(len(self._losses)))
-            found = sum(parts, torch.zeros_like(vector)) / len(self._losses)
-        return self._combine(found)
+        if self.method == DIFFERENCES:
+            return self._combine(self._difference(vector, self._losses))
+        return self._combine(_mean(self._second(self._graph(n), vector) for n in range(len(self._losses))))
 
     @property
     def rounding(self) -> float:
@@ -85,10 +83,7 @@ class Hessian:
 
     def gradient(self) -> torch.Tensor:
         """That of the mean loss, shape (size,)."""
-        parts = (self._flat(self._graph(n)) for n in range(len(self._losses)))
-        return self._combine(
-            sum(parts, torch.zeros(self.size, dtype=self.dtype, device=self.device)) / len(self._losses)
-        )
+        return self._combine(_mean(self._flat(self._graph(n)) for n in range(len(self._losses))))
 
     def apart(self, vector: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Gradient and product of each loss on its own, flat, shape (size,) both; nothing is kept or combined."""
@@ -205,6 +200,14 @@ class Hessian:
     def _flat(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         dense = (t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors)
         return torch.cat([t.reshape(-1).to(self.dtype) for t in dense])
+
+
+def _mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The mean of vectors that nothing else needs: the first becomes it."""
+    total, count = torch.zeros(()), 0
+    for count, part in enumerate(parts, 1):
+        total = part if count == 1 else total.add_(part)
+    return total.div_(count) if count > 1 else total
 
 
 @contextmanager

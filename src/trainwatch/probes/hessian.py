@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -215,7 +214,7 @@ def _differentiable(
     with untouched(device, function):
         model = twin(function, most_bytes=1 << 62).eval()
         if dtype is not None:
-            model, batches = model.to(dtype), [_cast(copy.copy(batch), dtype) for batch in batches]
+            model, batches = model.to(dtype), [_cast(batch, dtype) for batch in batches]
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not named:
             raise ValueError("no parameter of the model requires gradients: unfreeze those that are meant")

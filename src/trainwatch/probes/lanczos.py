@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-SYMMETRIC = (
-    1e-2  # of the largest entry: rounding makes some 1e-6, an operation that is differentiated wrongly above 0.1
-)
+SYMMETRIC = 1e-2  # of the largest entry: rounding makes some 1e-6, an operation taken for a constant more than 0.1
 FEWEST = 2  # vectors of the basis beyond those that are wanted
 BLOCK = 1 << 16  # entries of a vector that a restart turns at a time
 
@@ -132,7 +130,7 @@ def _whole(
 ) -> tuple[Ritz, torch.Tensor, torch.Tensor]:
     """The same from the whole matrix, column by column, where it has hardly more than are wanted."""
     unit = torch.eye(len(start), dtype=start.dtype, device=start.device)
-    matrix = torch.stack([product(row) for row in unit]).double().cpu()
+    matrix = torch.stack([product(row) for row in unit]).cpu().double()
     if not bool(torch.isfinite(matrix).all()):
         raise FloatingPointError("a product is not finite")
     _check_symmetry((matrix - matrix.T) / 2, matrix)
@@ -159,7 +157,7 @@ def _orthogonalise(vector: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
     for _ in range(2):  # twice is enough (Giraud and others, 2005)
         part = basis @ vector
         vector -= part @ basis
-        coordinates += part.double().cpu()
+        coordinates += part.cpu().double()
     return coordinates
 
 

@@ -81,7 +81,7 @@ def measure(bench: Bench) -> None:
     if found.line is not None:
         bench.record.append("saddle_line", "held", bench.step, found.line)
         share = [found.direction.get(p["name"]) for p in bench.record.facts.get("parameters", ())]
-        squares = [np.nan if part is None else float(part.double().square().sum()) for part in share]
+        squares = [np.nan if part is None else float(part.square().sum()) for part in share]
         bench.record.append("saddle_direction", "held", bench.step, squares)
 
 
@@ -117,7 +117,7 @@ def saddle_test(
     for i, (other, product) in enumerate(judge.apart(direction)):
         curvatures[i], slopes[i] = float(product @ direction), float(other @ gradient)
     smallest, line = float(found.values[0]), None
-    if smallest < -float(found.bounds[0]) and curvatures.mean() < 0:
+    if smallest < -hessian.rounding * found.radius and curvatures.mean() < 0:
         side, line = _line(hessian, first, second, direction, smallest)
         direction *= side
     return SaddleTest(
@@ -149,7 +149,7 @@ def _line(
 
     def losses(length: float) -> tuple[float, Array]:
         with hessian.moved(direction, length), untouched(hessian.device), torch.no_grad():
-            found = torch.stack([loss().detach().reshape(()) for loss in (*first, *second)]).double().cpu().numpy()
+            found = torch.stack([loss().detach().reshape(()) for loss in (*first, *second)]).cpu().double().numpy()
         return float(found[: len(first)].mean()), found[len(first) :]
 
     start, others = losses(0.0)
