@@ -43,6 +43,13 @@ def test_the_command_line_starts_without_torch():
     assert loaded_after("import trainwatch.cli").isdisjoint({"torch", "lightning", "sklearn", "matplotlib"})
 
 
+def test_experiments_for_use_alone_load_torch_when_called_for():
+    assert loaded_after("import trainwatch\ntrainwatch.probes").isdisjoint(HEAVY)
+    loaded = loaded_after("import trainwatch\ntrainwatch.probes.hessian_extremes")
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"lightning", "sklearn", "matplotlib"})
+
+
 def test_watching_needs_no_lightning():
     assert loaded_after("import trainwatch\ntrainwatch.watch").isdisjoint({"lightning", "pytorch_lightning", "sklearn"})
 

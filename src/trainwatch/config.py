@@ -31,6 +31,7 @@ PROBE_KINDS = (
     "gates",
     "gradient_noise",
     "rank",
+    "saddle",
 )
 
 

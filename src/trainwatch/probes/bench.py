@@ -55,6 +55,11 @@ class Bench:
         self._batches, self._reason, self._most_bytes = batches, reason, most_bytes
 
     @property
+    def memory(self) -> int:
+        """Bytes that a probe may take."""
+        return self._most_bytes
+
+    @property
     def device(self) -> torch.device:
         """Where the model's parameters lie."""
         return next((t.device for t in (*self._live.parameters(), *self._live.buffers())), torch.device("cpu"))

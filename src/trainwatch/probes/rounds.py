@@ -14,6 +14,7 @@ from trainwatch.probes import (
     one_batch,
     rank,
     reference,
+    saddle,
     step_line,
     without_regulariser,
 )
@@ -32,6 +33,7 @@ KINDS = (
     gates,
     gradient_noise,
     rank,
+    saddle,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth
