@@ -71,6 +71,17 @@ def test_neither_is_left_out_alone_where_both_together_are_in_nobodys_way():
     assert keys == ["dropout+weight_decay"]
 
 
+def test_nor_where_only_training_is_better_without():
+    """What is learned makes the guess of validation labels worse."""
+    model = net(6, 32, 32, 3, dropout=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay=0.1)
+    other = in_batches(XV, (YV + 1) % 3)
+    train, val, keys = compared(model, optimizer, {**DROPOUT, "weight_decay": 0.1}, val=other)
+    assert train["without"] < train["control"]
+    assert val["without"] > val["control"]
+    assert keys == ["dropout+weight_decay"]
+
+
 def begun(model):
     """The facts of the weights of a net as a run records them at its start."""
     return parameter_facts({"default": model})

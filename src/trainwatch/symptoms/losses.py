@@ -179,8 +179,8 @@ def loss_course(record: RunRecord) -> LossCourse | None:
 def penalty_share(record: RunRecord) -> float:
     """Largest share of what is backpropagated that a term beside the only criterion makes up; 0 where none is seen.
 
-    For `RunRecord.memo`. Of the medians of each tenth of the steps: a term that has pulled all weights to nothing is
-    itself nothing in the end.
+    For `RunRecord.memo`. Of the medians of each twentieth of the steps: a term that has pulled all weights to nothing
+    is itself nothing in the end.
     """
     criteria = [s for s in record.keys("train_loss") if s != "root"]
     series = [record.series(q, s) for q, s in (("train_loss", "root"), *(("train_loss", c) for c in criteria),
@@ -189,7 +189,7 @@ def penalty_share(record: RunRecord) -> float:
         return 0.0
     whole, part, factor = (s.values for s in series if s is not None)
     n = min(len(whole), len(part))
-    totals, parts = (_block_medians(values[-n:], min(10, n)) for values in (whole, part))
+    totals, parts = (_block_medians(values[-n:], min(BLOCKS, n)) for values in (whole, part))
     usable = (totals > 0) & np.isfinite(totals) & np.isfinite(parts)
     shares = 1 - float(factor[-1]) * parts[usable] / totals[usable]
     return float(max(0.0, *shares)) if usable.any() and np.isfinite(shares).all() else 0.0
