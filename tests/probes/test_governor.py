@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -123,3 +124,12 @@ def test_what_one_took_is_gone_for_the_next():
         governor.ran(kind, 50, 2.0)
     assert ran == ["dear"]
     assert governor.put_off == ["probe cheap: put off 1 times to keep the budget"]
+
+
+def test_what_time_affords_is_counted_in_steps_at_the_pace_of_the_quickest_with_a_reserve():
+    governor = Governor("auto", KINDS, steps={"dear": 50})
+    assert governor.affords(5.0) == math.inf
+    governor.step_seconds = 0.1
+    assert governor.affords(5.0) == pytest.approx(40)
+    governor.ran("dear", 100, 1.0)
+    assert governor.affords(5.0) == pytest.approx(200)

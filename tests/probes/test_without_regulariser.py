@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benches import bench, blobs, in_batches, net, row
+from trainwatch.capture.wiring import parameter_facts
 from trainwatch.probes import without_regulariser
 from trainwatch.probes.isolation import CannotIsolate
 
@@ -70,16 +71,30 @@ def test_neither_is_left_out_alone_where_both_together_are_in_nobodys_way():
     assert keys == ["dropout+weight_decay"]
 
 
-@pytest.mark.parametrize(("kind", "rate"), [("Adam", 0.01), ("SGD", 0.2), ("Adagrad", 0.1)])
-def test_weights_that_decay_has_pulled_to_nothing_are_drawn_anew(kind, rate):
+def test_nor_where_only_training_is_better_without():
+    """What is learned makes the guess of validation labels worse."""
+    model = net(6, 32, 32, 3, dropout=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay=0.1)
+    other = in_batches(XV, (YV + 1) % 3)
+    train, val, keys = compared(model, optimizer, {**DROPOUT, "weight_decay": 0.1}, val=other)
+    assert train["without"] < train["control"]
+    assert val["without"] > val["control"]
+    assert keys == ["dropout+weight_decay"]
+
+
+def begun(model):
+    """The facts of the weights of a net as a run records them at its start."""
+    return parameter_facts({"default": model})
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"), [("Adam", 0.01), ("NAdam", 0.01), ("SGD", 0.2), ("Adagrad", 0.1), ("ASGD", 0.2)]
+)
+def test_weights_that_were_pulled_to_nothing_are_drawn_anew(kind, rate):
     """Left as they are they have no gradient, and the moments of Adam are those of nothing."""
     model = net(6, 32, 32, 3)
-    began = [{"name": n, "kind": "bias" if "bias" in n else "weight", "norm": float(p.norm()),
-              "std": float(p.std(unbiased=False))} for n, p in model.state_dict().items()]  # fmt: skip
+    began = begun(model)
     optimizer = getattr(torch.optim, kind)(model.parameters(), lr=rate, weight_decay=1.0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1e-6)
     for _ in range(20):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(X), Y).backward()
@@ -94,27 +109,52 @@ def test_weights_that_decay_has_pulled_to_nothing_are_drawn_anew(kind, rate):
     assert without < 0.5 * min(before, control)
 
 
-def test_gains_that_were_pulled_to_nothing_are_1_again():
-    model = net(6, 8, 3, norm=True)
-    gain = model[1].weight
-    facts = [{"name": "1.weight", "kind": "norm", "norm": float(gain.detach().norm()), "std": 0.0}]
+def test_a_term_in_the_loss_that_pulled_the_weights_to_nothing_is_in_none_of_the_copies():
+    model = net(6, 32, 32, 3)
+    began = begun(model)
     with torch.no_grad():
-        gain.mul_(1e-3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
-    without_regulariser._undecayed(bench(model, [], parameters=facts), model, optimizer)
-    torch.testing.assert_close(gain.detach(), torch.ones(8))
-    assert optimizer.param_groups[0]["weight_decay"] == 0.0
+        for parameter in model.parameters():
+            parameter.mul_(1e-6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    given = bench(model, in_batches(X, Y), in_batches(XV, YV), optimizer, parameters=began)
+    without_regulariser.measure(given)
+    before, control, without = row(given, "further_steps", "held")[5:8]
+    assert before == control
+    assert without < 0.5 * before
 
 
-def test_weights_of_some_length_are_kept():
+def begun_again(model, optimizer):
+    """What a copy begins with, of a net whose start is on record and that was changed since."""
+    given = bench(model, [], parameters=begun(model))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-3)
+    without_regulariser._begun_again(given, model, optimizer)
+
+
+def test_weights_are_drawn_as_wide_as_they_began_and_gains_are_1_again():
+    model = net(40, 50, 3, norm=True)
+    torch.nn.init.constant_(model[-1].bias, -4.0)
+    width = float(model[0].weight.detach().std())
+    model.train()
+    model(torch.randn(32, 40))
+    begun_again(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert float(model[0].weight.detach().std()) == pytest.approx(width, rel=0.1)
+    torch.testing.assert_close(model[1].weight.detach(), torch.ones(50))
+    torch.testing.assert_close(model[-1].bias.detach(), torch.full((3,), -4.0))
+    assert float(model[1].running_mean.abs().max()) == 0.0
+
+
+def test_what_is_frozen_stays():
     model = net(6, 8, 3)
-    began = [
-        {"name": n, "kind": "weight", "norm": 3 * float(p.norm()), "std": 1.0} for n, p in model.state_dict().items()
-    ]
-    given = bench(model, in_batches(X, Y), parameters=began)
-    before = [p.clone() for p in model.parameters()]
-    without_regulariser._undecayed(given, model, torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1))
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    model[0].weight.requires_grad_(False)
+    was = model[0].weight.clone()
+    begun_again(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    torch.testing.assert_close(model[0].weight, 1e-3 * was)
+    other = net(6, 8, 3)
+    was = other[0].weight.detach().clone()
+    begun_again(other, torch.optim.SGD(other[3].parameters(), lr=0.1))
+    torch.testing.assert_close(other[0].weight.detach(), 1e-3 * was)
 
 
 def test_losses_are_those_in_evaluation_mode():
@@ -146,19 +186,61 @@ def test_without_a_regulariser_nothing_is_trained():
     assert compared(model, torch.optim.SGD(model.parameters(), lr=0.1), nothing) is None
 
 
-def test_the_rates_fall_from_the_highest_of_the_run_to_nothing(monkeypatch):
-    seen = []
-    model = net(6, 8, 3, dropout=0.5)
-    given = bench(model, in_batches(X, Y), optimizer=torch.optim.SGD(model.parameters(), lr=1e-9),
-                  regularisation=DROPOUT)  # fmt: skip
-    given.record.append("lr", "default/0", [0, 50], [0.4, 1e-9])
-    step = given.train_step
+def rates_of(monkeypatch, given):
+    """The rate of each step that the probe takes."""
+    seen, step = [], given.train_step
     monkeypatch.setattr(given, "train_step", lambda b, m, o: (seen.append(o.param_groups[0]["lr"]), step(b, m, o)))
     without_regulariser.measure(given)
-    assert len(seen) == 2 * without_regulariser.ENOUGH
-    assert seen[0] == pytest.approx(0.4)
-    assert seen[without_regulariser.ENOUGH - 1] == pytest.approx(0.4 / without_regulariser.ENOUGH)
-    assert seen[: without_regulariser.ENOUGH] == seen[without_regulariser.ENOUGH :]
+    return seen
+
+
+def given_of(steps=100, regularisation=DROPOUT, rate=1e-9):
+    model = net(6, 8, 3, dropout=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, weight_decay=0.1)
+    return bench(model, in_batches(X, Y), in_batches(XV, YV), optimizer, step=steps, regularisation=regularisation)
+
+
+def test_the_rates_rise_to_the_highest_of_the_run_and_fall_to_nothing(monkeypatch):
+    given, most = given_of(), without_regulariser.FEWEST
+    given.record.append("lr", "default/0", [0, 50], [0.4, 1e-9])
+    seen = rates_of(monkeypatch, given)
+    assert seen[0] == pytest.approx(0.4 / (0.1 * most))
+    assert max(seen) == pytest.approx(0.4, rel=0.11)
+    assert seen[most - 1] == pytest.approx(0.4 / most)
+    assert seen[:most] == seen[most:]
+
+
+@pytest.mark.parametrize(
+    ("steps", "affords", "taken"),
+    [(40, math.inf, 150), (230, math.inf, 230), (5000, math.inf, 400), (5000, 660, 300), (5000, 100, 150)],
+)
+def test_copies_take_as_many_steps_as_the_run_within_bounds_and_time(steps, affords, taken, monkeypatch):
+    given = given_of(steps)
+    given.affords = affords
+    assert len(rates_of(monkeypatch, given)) == 2 * taken
+
+
+@pytest.mark.parametrize(("affords", "copies"), [(660, 2), (1259, 3), (1260, 4)])
+def test_each_alone_is_left_out_where_there_is_time(affords, copies, monkeypatch):
+    given = given_of(300, {**DROPOUT, "weight_decay": 0.1}, rate=0.1)
+    given.affords = affords
+    assert len(rates_of(monkeypatch, given)) == copies * 300
+
+
+def test_the_look_with_the_lowest_validation_loss_counts():
+    """A few wrong labels are learned by heart in the end."""
+    model = net(6, 256, 256, 3)
+    wrong = torch.randint(0, 3, (64,), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+    def lowest(val):
+        given = bench(model, in_batches(X[:64], wrong), val, optimizer, parameters=begun(model), step=400)
+        without_regulariser.measure(given)
+        return row(given, "further_steps", "held")
+
+    seen, blind = lowest(in_batches(XV, YV)), lowest([])
+    assert blind[2] < 0.1
+    assert seen[2] > 2 * blind[2], "an earlier look was better in validation"
 
 
 def test_recurrent_dropout_is_left_out_too():
@@ -190,13 +272,11 @@ def test_without_batches_it_says_why():
         without_regulariser.measure(given)
 
 
-def test_moments_of_weights_that_are_drawn_anew_begin_anew_and_others_are_kept():
+@pytest.mark.parametrize("kind", ["Adam", "Adagrad"])
+def test_what_the_optimiser_remembers_is_forgotten(kind):
     model = net(6, 8, 3)
-    facts = [{"name": "0.weight", "kind": "weight", "norm": 1e3, "std": 1.0}]
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.01, weight_decay=0.1)
     torch.nn.functional.cross_entropy(model(X), Y).backward()
     optimizer.step()
-    without_regulariser._undecayed(bench(model, [], parameters=facts), model, optimizer)
-    anew, kept = (optimizer.state[model[i].weight] for i in (0, 3))
-    assert all(float(v.abs().sum()) == 0.0 for v in anew.values())
-    assert all(float(v.abs().sum()) > 0.0 for v in kept.values())
+    begun_again(model, optimizer)
+    assert all(float(v.abs().sum()) == 0.0 for state in optimizer.state.values() for v in state.values())

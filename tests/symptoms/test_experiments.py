@@ -36,7 +36,14 @@ def test_what_is_not_finite_is_no_measure(bad):
     assert evaluated(record(evaluated_loss=[bad, *LOOK[1:]])) is None
     assert one_batch(record(one_batch_fit=[bad, 1, 1, 32])) is None
     assert rivals(record(reference_loss__boosting=[bad, 0.1, 0.01, 1, 99, 99])) == []
-    assert releases(record(without_regulariser__dropout=[1, bad, 1, 0.1, 0.1] * 2)) == []
+    assert releases(record(without_regulariser__dropout=[bad, 1, 1, 0.1, 0.1] * 2)) == []
+    assert releases(record(without_regulariser__dropout=[1, 1, bad, 0.1, 0.1] * 2)) == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_copy_that_could_not_learn_as_the_run_did_leaves_the_runs_end_to_compare_with(bad):
+    (found,) = releases(record(without_regulariser__dropout=[1, bad, 0.4, math.nan, 0.02] * 2))
+    assert (found.training.gain, found.training.error, found.training.anyway) == pytest.approx((0.6, 0.02, 0.0))
 
 
 def test_one_batch_may_end_anywhere():

@@ -207,10 +207,18 @@ def with_penalty(criterion=1.0, root=1.5, factor=1.0, others=()):
     return made
 
 
+def vanishing():
+    made = record(np.full(100, 1.0))
+    made.append("train_loss", "root", np.arange(100), 1.0 + np.r_[np.full(10, 0.5), np.zeros(90)])
+    made.append("loss_factor", "mse_loss", 0, 1.0)
+    return made
+
+
 @pytest.mark.parametrize(
     ("made", "share"),
     [
         (with_penalty(), 1 / 3),
+        (vanishing(), 1 / 3),
         (with_penalty(root=0.75, factor=0.5), 1 / 3),
         (with_penalty(root=1.0), 0.0),
         (with_penalty(root=0.9), 0.0),
@@ -219,7 +227,17 @@ def with_penalty(criterion=1.0, root=1.5, factor=1.0, others=()):
         (record(np.ones(100)), 0.0),
         (RunRecord(), 0.0),
     ],
-    ids=["a third", "divided", "none", "a reward", "two criteria", "not finite", "no root", "nothing"],
+    ids=[
+        "a third",
+        "a third at the start",
+        "divided",
+        "none",
+        "a reward",
+        "two criteria",
+        "not finite",
+        "no root",
+        "nothing",
+    ],
 )
 def test_a_penalty_is_what_the_root_has_beyond_its_only_criterion(made, share):
     assert penalty_share(made) == pytest.approx(share, abs=1e-6)

@@ -85,11 +85,11 @@ def first_uses(root: torch.Tensor) -> dict[int, int]:
 
 
 def parameter_facts(models: Models) -> list[dict[str, Any]]:
-    """One entry a parameter: name, shape, kind, owner, and the L2 norm and deviation of its entries as they are now."""
+    """One entry a parameter: name, shape, kind, owner; L2 norm, mean and deviation of its entries as they are now."""
     modules, parameters = named_modules(models), parameters_of(models)
-    norms, deviations = _norms_and_deviations(list(parameters.values()))
+    norms, means, deviations = _measured(list(parameters.values()))
     facts: list[dict[str, Any]] = []
-    for (name, parameter), norm, deviation in zip(parameters.items(), norms, deviations, strict=True):
+    for (name, parameter), norm, mean, deviation in zip(parameters.items(), norms, means, deviations, strict=True):
         owner, _, leaf = name.rpartition(".")
         module = modules.get(owner, nn.Module())
         facts.append(
@@ -103,6 +103,7 @@ def parameter_facts(models: Models) -> list[dict[str, Any]]:
                 "trainable": parameter.requires_grad,
                 "order": len(facts),
                 "norm": norm,
+                "mean": mean,
                 "std": deviation,
             }
         )
@@ -121,11 +122,13 @@ def _kind(module: nn.Module, leaf: str, parameter: nn.Parameter) -> str:
     return "bias" if "bias" in leaf else "other"
 
 
-def _norms_and_deviations(parameters: list[nn.Parameter]) -> tuple[list[float], list[float]]:
+def _measured(parameters: list[nn.Parameter]) -> tuple[list[float], list[float], list[float]]:
+    """Norm, mean and standard deviation of each."""
     with torch.no_grad():
         wide = list(_widened(parameters))
         norms = [float(torch.linalg.vector_norm(p).abs().float()) for p in wide]
-        return norms, [float(p.std(unbiased=False).abs().float()) if p.numel() > 1 else 0.0 for p in wide]
+        means = [float(p.mean().real.float()) if p.numel() else 0.0 for p in wide]
+        return norms, means, [float(p.std(unbiased=False).abs().float()) if p.numel() > 1 else 0.0 for p in wide]
 
 
 def _widened(parameters: list[nn.Parameter]) -> Iterator[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -36,6 +37,7 @@ class Bench:
     Attributes:
         step: Optimiser steps taken.
         record: What is known of the run, and where results go.
+        affords: Training steps that there is time for, as far as that is known.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Bench:
         optimizers: Sequence[torch.optim.Optimizer] = (),
         samples_per_step: float = 0.0,
     ) -> None:
-        self.step, self.record = step, record
+        self.step, self.record, self.affords = step, record, math.inf
         self._samples_per_step = samples_per_step
         self._live, self._optimizers = model, optimizers
         self._batches, self._reason, self._most_bytes = batches, reason, most_bytes

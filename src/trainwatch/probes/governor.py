@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 AGAIN = 2.0  # a probe is repeated when the run is so many times as long as it was at the last time
 FIRST = 20  # optimiser steps before the first probe
+RESERVE = 0.8  # of the time left: what a step takes is an estimate
 
 
 class Request(Protocol):
@@ -84,6 +86,11 @@ class Governor:
         account = self.accounts[kind]
         account.runs, account.step, account.seconds = account.runs + 1, step, seconds
 
+    def affords(self, left: float) -> float:
+        """Training steps in a probe that so many seconds are worth, with something in reserve."""
+        pace = self._pace()
+        return RESERVE * left / pace if pace > 0 else math.inf
+
     @property
     def put_off(self) -> list[str]:
         """What was not run, in words for the report."""
@@ -94,9 +101,15 @@ class Governor:
         account, worth = self.accounts[kind], self._steps.get(kind, 0)
         if account.runs or not worth:
             return account.seconds
-        # The run's own steps take longer than those of a probe: they wait for data, for validation, for their trainer.
+        return worth * self._pace()
+
+    def _pace(self) -> float:
+        """Seconds that a training step takes in a probe.
+
+        The run's own steps take longer: they wait for data, for validation, for their trainer.
+        """
         others = [a.seconds / self._steps[k] for k, a in self.accounts.items() if a.runs and self._steps.get(k)]
-        return worth * min([self.step_seconds, *others])
+        return min([self.step_seconds, *others])
 
     def _is_due(self, kind: str, step: int) -> bool:
         account = self.accounts[kind]

@@ -66,8 +66,11 @@ class Probes:
         choose = self.governor.last if last else self.governor.due
         for kind in choose(requests, bench.step, left):
             began = self._containment.clock()
+            bench.affords = self.governor.affords(left)
             self._containment.run(f"probe {kind}", self._one, kind, bench)
-            self.governor.ran(kind, bench.step, self._containment.clock() - began)
+            took = self._containment.clock() - began
+            self.governor.ran(kind, bench.step, took)
+            left -= took
 
     def _one(self, kind: str, bench: Bench) -> None:
         try:

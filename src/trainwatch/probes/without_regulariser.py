@@ -1,8 +1,8 @@
-"""What a regulariser costs: some steps on a copy without it, against the same steps on a copy as it is (§3)."""
+"""What a regulariser costs: copies that learn from the start without it, against one that learns with it (§3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from trainwatch.probes.rates import highest_rates, set_rates
 KIND = "without_regulariser"
 QUANTITIES = ("without_regulariser", "further_steps")
 AT_END = True
-ENOUGH = 150  # steps of each copy: weights that decay has shrunk need some to grow
-STEPS = 2 * ENOUGH + 60  # of both copies, and of the looks at their losses
-SHRUNK = 0.3  # of the length that weights began with: shorter ones are as good as gone
+FEWEST, MOST = 150, 400  # steps of each copy: as many as the run took, within these bounds
+LOOKS = 60  # steps that the looks at the losses are worth
+STEPS = 2 * FEWEST + LOOKS
+WARM_UP = 0.1  # of the steps: the rate rises, for nets that bear no long first step
+MARKS = 4  # times that a copy is looked at: on a few batches the best may be long before the end
 DROPOUT, DECAY = "dropout", "weight_decay"
 
 Losses = NDArray[np.float64]
@@ -26,27 +28,31 @@ Pair = tuple[Losses, Losses]  # of training batches, and of validation batches
 
 
 def measure(bench: Bench) -> None:
-    """Train copies on held batches in turn: as the run goes, and without each regulariser.
+    """Train copies from the start on held batches in turn: as the run does, and without each regulariser.
 
-    All begin with the same random numbers, which a copy leaves as they were, and use the run's optimiser with its
-    state, at rates that fall from the highest of the run to nothing: the noise of the last steps is no part of it.
+    The weights of all are drawn anew, alike, as wide as they began, and the optimiser's state is empty: what a
+    regulariser has made of a net is not undone in a few steps. Rates rise to the highest of the run, and fall to
+    nothing. What counts of each copy is the look with the lowest validation loss, without validation batches the last.
 
     A row of `without_regulariser`, under the names of what was left out (joined by ``+``), is for training batches and
-    then for validation batches, in evaluation mode: (loss at the end of the run, after steps as it goes, after steps
-    without, standard error of the difference of the latter two, and of the first and the last). The steps follow the
-    criterion alone, so a term that the run adds to its loss is left out of all of them: `further_steps` is a row of the
-    same kind, with the first for the second and the second for the third.
+    then for validation batches, in evaluation mode: (loss at the end of the run, of the copy as the run goes, of the
+    copy without, standard error of the difference of the latter two, and of the first and the last). The steps follow
+    the criterion alone, so a term that the run adds to its loss is left out of all of them: `further_steps` is a row of
+    the same kind, with the first for the second and the second for the third.
     """
     train, val = bench.batches("train", MANY), bench.held("val", MANY)
     present = _present(bench)
+    steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
-    control = _after(bench, train, val, ())
+    control = _after(bench, train, val, (), steps)
     bench.record.append("further_steps", "held", bench.step, _compared(before, before, control))
-    for left_out in [present, *((one,) for one in present if len(present) > 1)] if present else ():
-        without = _after(bench, train, val, left_out)
+    for i, left_out in enumerate([present, *((one,) for one in present if len(present) > 1)] if present else ()):
+        if i and (i + 2) * steps + LOOKS > bench.affords:
+            break
+        without = _after(bench, train, val, left_out, steps)
         bench.record.append("without_regulariser", "+".join(left_out), bench.step, _compared(before, control, without))
-        if not without[0].mean() < control[0].mean():
+        if not all(_lower(a, b) for a, b in zip(without, control, strict=True)):
             break  # where both together are in nobody's way, neither is alone
 
 
@@ -56,38 +62,54 @@ def _present(bench: Bench) -> tuple[str, ...]:
     return tuple(name for name in (DROPOUT, DECAY) if facts.get(name))
 
 
-def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str]) -> Pair:
-    """Losses of training and validation batches in evaluation mode after steps without something."""
+def _lower(some: Losses, others: Losses) -> bool:
+    return not len(some) or bool(not others.mean() <= some.mean())
+
+
+def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str], steps: int) -> Pair:
+    """Losses of training and validation batches in evaluation mode of a copy that learned without something."""
+    looks: list[Pair] = []
     with bench.learner() as (model, optimizer):
         rates = highest_rates(bench.record, optimizer)
+        _begun_again(bench, model, optimizer)
         if DROPOUT in left_out:
             _undropped(model)
         if DECAY in left_out:
-            _undecayed(bench, model, optimizer)
-        for i in range(ENOUGH):
-            set_rates(optimizer, [rate * (1 - i / ENOUGH) for rate in rates])
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.0
+        marks = {steps * (k + 1) // MARKS for k in range(MARKS)} if val else {steps}
+        for i, share in enumerate(_schedule(steps)):
+            set_rates(optimizer, [rate * share for rate in rates])
             bench.train_step(train[i % len(train)], model, optimizer)
-        model.eval()
-        return losses_of(model, train), losses_of(model, val)
+            if i + 1 in marks:
+                model.eval()
+                looks.append((losses_of(model, train), losses_of(model, val)))
+                model.train()
+    return min(looks, key=lambda look: np.nan_to_num(look[1].mean(), nan=np.inf)) if val else looks[-1]
 
 
-def _undecayed(bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Switch decay off, and draw weights anew that it has pulled to next to nothing, as wide as they began.
+def _schedule(steps: int) -> Iterator[float]:
+    """Shares of the highest rate: up, then down to nothing."""
+    return (min(1.0, (i + 1) / (WARM_UP * steps)) * (1 - i / steps) for i in range(steps))
 
-    Such weights hardly have a gradient: left alone, they would need far more steps to recover.
-    """
-    for group in optimizer.param_groups:
-        group["weight_decay"] = 0.0
-    began = {p["name"]: p for p in bench.record.facts.get("parameters", ()) if p["kind"] != "bias"}
+
+def _begun_again(bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Draw what is trained anew, as wide as it began; forget moments, and the statistics of batch norm."""
+    began = {p["name"]: p for p in bench.record.facts.get("parameters", ()) if "mean" in p}
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name not in began or float(parameter.norm()) >= SHRUNK * float(began[name]["norm"]):
-                continue
-            square, std = float(began[name]["norm"]) ** 2 / parameter.numel(), float(began[name]["std"])
-            parameter.normal_(max(0.0, square - std**2) ** 0.5, std)  # gains of norms began at 1
-            for value in optimizer.state[parameter].values():
-                if isinstance(value, torch.Tensor):
-                    value.zero_()  # what was learned of vanished gradients makes the first steps far too long
+            if name in began and id(parameter) in trained:
+                parameter.normal_(float(began[name]["mean"]), float(began[name]["std"]))
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.reset_running_stats()
+    if not isinstance(optimizer, torch.optim.Adagrad):
+        optimizer.state.clear()
+        return
+    for state in optimizer.state.values():  # made by its constructor
+        state["step"].zero_()
+        state["sum"].fill_(optimizer.defaults["initial_accumulator_value"])
 
 
 def _undropped(model: nn.Module) -> None:

@@ -170,7 +170,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="weaker-penalty",
         title="Give the term that is added to the loss a tenth of its weight",
-        why="It makes up {share:.0%} of what is backpropagated at the end.",
+        why="It makes up as much as {share:.0%} of what is backpropagated.",
         how="loss = criterion(outputs, targets) + 0.1 * penalty  # the penalty as it is now, its coefficient included",
         strength="strong",
         section="§3",

@@ -1,4 +1,4 @@
-"""What TW204 shows: where both losses came to rest, what holds the network back, what other predictors reach."""
+"""What TW204 and TW206 show: where losses came to rest, what holds the network back, what other predictors reach."""
 
 from __future__ import annotations
 
@@ -8,24 +8,13 @@ from typing import Any
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch, releases
+from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch
 from trainwatch.symptoms.plateau import Trend
 from trainwatch.symptoms.restraints import Restraint
 
 FITTED = 0.5  # of its loss: a batch that keeps more could not be fitted
 RIVALS = {"neighbours": "nearest neighbours", "boosting": "gradient boosting"}
 COME = {"neighbours": "come", "boosting": "comes"}
-
-
-def standing(record: RunRecord, causes: Iterable[Restraint]) -> list[Restraint]:
-    """What holds a network back, less the regularisers that were tried to leave out without a gain in validation."""
-    return [cause for cause in causes if not _cleared(record, cause.remedy)]
-
-
-def _cleared(record: RunRecord, remedy: str) -> bool:
-    name = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"}.get(remedy)
-    tried = [r.validation for r in record.memo(releases) if name in r.left_out and r.validation is not None]
-    return bool(tried) and all(change.gain < change.error for change in tried)
 
 
 def shown(
@@ -40,11 +29,7 @@ def shown(
         ahead: The lead of another predictor that counts.
         least: Share of the loss of a constant guess from which on it does.
     """
-    for trend in trends:
-        kind, note = "validation" if trend.validation else "training", f"a constant guess costs {trend.chance:.3g}"
-        yield Evidence(f"{kind} loss", trend.end, where=trend.stream, note=note)
-    for cause in causes:
-        yield Evidence("holds the network back", cause.value, where=cause.where, note=cause.text)
+    yield from held_back(trends, causes)
     look, batch = record.memo(evaluated), record.memo(one_batch)
     if look is not None:
         note = f"of held batches; {look.noisy:.3g} in training mode"
@@ -60,6 +45,15 @@ def shown(
         yield Evidence("loss of one batch that Adam fits alone", batch.reference, step=batch.step, note=note)
 
 
+def held_back(trends: Iterable[Trend], causes: Iterable[Restraint]) -> Iterator[Evidence]:
+    """Where the losses came to rest, and what holds the network back."""
+    for trend in trends:
+        kind, note = "validation" if trend.validation else "training", f"a constant guess costs {trend.chance:.3g}"
+        yield Evidence(f"{kind} loss", trend.end, where=trend.stream, note=note)
+    for cause in causes:
+        yield Evidence("holds the network back", cause.value, where=cause.where, note=cause.text)
+
+
 def reason(causes: list[Restraint], ahead: Lead | None) -> str:
     """Why the loss is taken to be higher than it must be, in words that go on a sentence."""
     if causes:
@@ -70,10 +64,10 @@ def reason(causes: list[Restraint], ahead: Lead | None) -> str:
 
 
 def advice(record: RunRecord, causes: list[Restraint]) -> Iterator[Remedy]:
-    """The causes undone, a larger network, and boosting as a yardstick."""
+    """A larger network, and boosting as a yardstick."""
     for cause in causes:
         yield remedy(cause.remedy, **cause.numbers)
-    if not any(c.remedy == "larger-model" for c in causes):
+    if not causes:
         yield remedy("larger-model", reason=_capacity(record.memo(one_batch)))
     regression: Any = record.facts.get("task") == "regression"
     yield remedy("boosting", estimator=f"HistGradientBoosting{'Regressor' if regression else 'Classifier'}")

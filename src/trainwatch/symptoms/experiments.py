@@ -78,12 +78,12 @@ class Rival:
 
 @dataclass(frozen=True)
 class Change:
-    """A loss at the end of a run and after further steps with and without a regulariser.
+    """A loss at the end of a run, and of copies that learned from the start with and without a regulariser.
 
     Attributes:
         before: At the end of the run.
-        control: After steps as they were.
-        without: After as many without the regulariser.
+        control: Of the copy that learned as the run did; not finite where it could not.
+        without: Of the copy without the regulariser.
         control_error, before_error: Standard errors of the paired difference of `without` from either.
     """
 
@@ -96,7 +96,7 @@ class Change:
     @property
     def gain(self) -> float:
         """By how much less the loss is without, compared with whichever of the others is lower."""
-        return min(self.before, self.control) - self.without
+        return (self.control if self.control <= self.before else self.before) - self.without
 
     @property
     def error(self) -> float:
@@ -105,14 +105,14 @@ class Change:
 
     @property
     def anyway(self) -> float:
-        """Share of the fall without the regulariser that further steps with it bring as well."""
+        """Share of the way from the run's end to the copy without the regulariser that the other copy went as well."""
         fall = self.before - self.without
-        return (self.before - self.control) / fall if fall > 0 else 0.0
+        return (self.before - self.control) / fall if fall > 0 and np.isfinite(self.control) else 0.0
 
 
 @dataclass(frozen=True)
 class Release:
-    """What some steps without a regulariser changed.
+    """What learning without a regulariser changed.
 
     Attributes:
         left_out: ``dropout``, ``weight_decay`` or both; or ``penalty``, a term that the run adds to its criterion.
@@ -164,7 +164,7 @@ def releases(record: RunRecord) -> list[Release]:
 
 
 def unpenalised(record: RunRecord) -> Release | None:
-    """What further steps along the criterion alone changed, for `RunRecord.memo`; None where they were not tried."""
+    """What learning by the criterion alone changed, for `RunRecord.memo`; None where it was not tried."""
     row = record.latest("further_steps", "held")
     training = _change(row[1][:5]) if row is not None else None
     return Release(("penalty",), training, _change(row[1][5:]), row[0]) if row and training else None
@@ -203,4 +203,4 @@ def lead(record: RunRecord) -> Lead | None:
 
 
 def _change(row: Array) -> Change | None:
-    return Change(*row) if np.isfinite(row[:3]).all() else None
+    return Change(*row) if np.isfinite(row[[0, 2]]).all() else None

@@ -177,9 +177,10 @@ def loss_course(record: RunRecord) -> LossCourse | None:
 
 
 def penalty_share(record: RunRecord) -> float:
-    """Share of what is backpropagated that a term beside the only criterion makes up at the end; 0 where none is seen.
+    """Largest share of what is backpropagated that a term beside the only criterion makes up; 0 where none is seen.
 
-    For `RunRecord.memo`. Read at the last tenth of the steps.
+    For `RunRecord.memo`. Of the medians of each twentieth of the steps: a term that has pulled all weights to nothing
+    is itself nothing in the end.
     """
     criteria = [s for s in record.keys("train_loss") if s != "root"]
     series = [record.series(q, s) for q, s in (("train_loss", "root"), *(("train_loss", c) for c in criteria),
@@ -187,10 +188,11 @@ def penalty_share(record: RunRecord) -> float:
     if len(criteria) != 1 or len(series) != 3 or any(s is None or not len(s) for s in series):
         return 0.0
     whole, part, factor = (s.values for s in series if s is not None)
-    last = max(1, min(len(whole), len(part)) // 10)
-    total = float(np.median(whole[-last:]))
-    share = 1 - float(factor[-1]) * float(np.median(part[-last:])) / total if 0 < total < np.inf else 0.0
-    return max(share, 0.0) if np.isfinite(share) else 0.0
+    n = min(len(whole), len(part))
+    totals, parts = (_block_medians(values[-n:], min(BLOCKS, n)) for values in (whole, part))
+    usable = (totals > 0) & np.isfinite(totals) & np.isfinite(parts)
+    shares = 1 - float(factor[-1]) * parts[usable] / totals[usable]
+    return float(max(0.0, *shares)) if usable.any() and np.isfinite(shares).all() else 0.0
 
 
 @dataclass(frozen=True)

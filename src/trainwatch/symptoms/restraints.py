@@ -43,8 +43,8 @@ class Restraint:
         return self.remedy != "larger-model" or self.value <= PAIR
 
 
-def restraints(record: RunRecord, dropout: float, decay: float, penalty: float) -> list[Restraint]:
-    """What holds the network of a run back.
+def regularisers(record: RunRecord, dropout: float, decay: float, penalty: float) -> list[Restraint]:
+    """Dropout and weight decay of a strength that is hardly ever meant.
 
     Args:
         record: The run.
@@ -52,7 +52,7 @@ def restraints(record: RunRecord, dropout: float, decay: float, penalty: float) 
         decay: From this coefficient on decoupled weight decay counts.
         penalty: From this coefficient on weight decay counts that is added to the gradient.
     """
-    return [*_dropout(record, dropout), *_decay(record, decay, penalty), *_narrow(record)]
+    return [*_dropout(record, dropout), *_decay(record, decay, penalty)]
 
 
 def _dropout(record: RunRecord, least: float) -> list[Restraint]:
@@ -81,8 +81,8 @@ def _decay(record: RunRecord, decay: float, penalty: float) -> list[Restraint]:
     return found
 
 
-def _narrow(record: RunRecord) -> list[Restraint]:
-    """A fully connected layer between two others, with a handful of units or far fewer than there are classes."""
+def narrow_layers(record: RunRecord) -> list[Restraint]:
+    """Each fully connected layer between two others, with a handful of units or far fewer than there are classes."""
     classes = max((f.get("classes") or 0 for f in record.facts.get("loss", {}).values()), default=0)
     classified = record.facts.get("task") in ("binary", "multiclass")
     parameters = record.facts.get("parameters", ())

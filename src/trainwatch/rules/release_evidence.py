@@ -1,0 +1,85 @@
+"""What copies that learned with and without a regulariser tell TW206, and which regularisers they clear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from trainwatch.diagnosis import Evidence
+from trainwatch.record import RunRecord
+from trainwatch.symptoms.curves import validation_curve
+from trainwatch.symptoms.experiments import Change, Release, releases
+from trainwatch.symptoms.plateau import validation_trend
+from trainwatch.symptoms.restraints import Restraint
+
+NAMES = {"dropout": "dropout", "weight_decay": "weight decay", "penalty": "the term that is added to the loss"}
+LOOSENED = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"}  # by a remedy
+
+
+def without(release: Release) -> str:
+    """What leaving a regulariser out brought, in words."""
+    shown, kind = release.validation or release.training, "validation" if release.validation else "training"
+    told = "" if release.left_out == ("penalty",) else f"; one that learns as the run does, to {shown.control:.3g}"
+    return (
+        f"a copy that learns without {_names(release)} from the start gets to a {kind} loss of {shown.without:.3g}, "
+        f"where the run ended at {shown.before:.3g}{told}"
+    )
+
+
+def beyond(change: Change, guess: float, least: float, errors: float) -> float:
+    """Standard errors by which a gain is beyond the least that counts, itself no less than so many of them."""
+    if not np.isfinite(change.error):
+        return -np.inf
+    return (change.gain - max(least, errors * change.error)) / max(change.error, 1e-3 * guess)
+
+
+def memorised(record: RunRecord, training: Change) -> bool:
+    """Where no validation batch is held: the run's own validation loss lies above that of training, or cannot tell."""
+    curve = record.memo(validation_curve)
+    if curve is None:
+        return False
+    trend = record.memo(validation_trend)
+    level = trend.end if trend is not None else float(curve.mean[-1])
+    return not curve.same_criterion or level > training.before + training.gain / 2
+
+
+def compared(release: Release, guess: float, least: float, errors: float) -> Iterator[Evidence]:
+    """The numbers of a comparison.
+
+    Args:
+        release: What was left out.
+        guess: Loss of a constant guess.
+        least: Least gain, in the unit of the loss.
+        errors: And in standard errors.
+    """
+    what = _names(release)
+    for kind, change in (("validation", release.validation), ("training", release.training)):
+        if change is None:
+            yield Evidence(f"{kind} loss without {what}", note="not measured: no batch of it is held")
+            continue
+        note = f"{change.before:.3g} at the end of the run, {change.control:.3g} of a copy that learns as the run does"
+        gained = f"{change.gain / guess:.0%} of the loss of a constant guess; standard error {change.error:.2g}"
+        yield Evidence(f"{kind} loss without {what}", change.without, step=release.step, note=note)
+        threshold = max(least, errors * change.error)
+        yield Evidence(f"gain in {kind}", change.gain, threshold, step=release.step, note=gained)
+
+
+def standing(record: RunRecord, causes: Iterable[Restraint]) -> list[Restraint]:
+    """Strong regularisers, less those that were left out without a gain in validation."""
+    return [cause for cause in causes if not _cleared(record, LOOSENED[cause.remedy])]
+
+
+def _cleared(record: RunRecord, name: str) -> bool:
+    """Each copy without it fitted the training batches as well as the run, and was no better on others."""
+    left_out = [release for release in record.memo(releases) if name in release.left_out]
+    return bool(left_out) and all(_no_better(release) for release in left_out)
+
+
+def _no_better(release: Release) -> bool:
+    training, validation = release.training, release.validation
+    return validation is not None and training.without <= training.before and validation.gain < validation.error
+
+
+def _names(release: Release) -> str:
+    return " and ".join(NAMES[name] for name in release.left_out)
