@@ -99,6 +99,7 @@ def test_vectors_are_eigenvectors_named_as_the_parameters():
         assert {name: part.shape for name, part in vector.items()} == trained
         unit = flat(vector.values())
         assert unit.norm() == pytest.approx(1.0)
+        assert unit.dtype == torch.float64
         torch.testing.assert_close(hessian @ unit, value * unit, atol=1e-6, rtol=0)
         assert vector["unused.weight"].abs().max() < 1e-6
 

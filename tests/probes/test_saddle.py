@@ -1,6 +1,7 @@
 """The saddle test: by arithmetic, and on real trainings at saddles and everywhere else."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +15,11 @@ from benches import bench, held, in_batches
 from trained import split
 from trainwatch.config import Settings
 from trainwatch.probes import saddle
+from trainwatch.probes.curvature import Hessian
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.saddle import FIRST, SIZES, answered, measure, saddle_test
 from trainwatch.symptoms.curvature import curvature
+from twice import Squares, case
 
 SURE, ERRORS, BEYOND = 0.99, 0.975, 20.0  # what a verdict would ask for; docs/benchmarks.md has the numbers
 
@@ -116,6 +119,20 @@ def test_a_direction_need_not_be_an_eigenvector(monkeypatch):
     assert -0.2 < found.smallest < 0 < found.smallest + found.smallest_bound
     assert found.along == pytest.approx(found.smallest, rel=1e-3)
     assert found.escape.drop > 0
+
+
+def test_where_differences_serve_they_serve_the_judges_too():
+    model, loss, batches = case(Squares(once=True), "mse", batches=6)
+    twin = Squares(once=False)
+    twin.load_state_dict(model.state_dict())
+    losses, exact = ([partial(loss, net, b) for b in batches] for net in (model, twin))
+    found = saddle_test(losses[:2], losses[2:], dict(model.named_parameters()), memory=1 << 24)
+    assert found.method == "finite differences"
+    vector = torch.cat([part.reshape(-1) for part in found.direction.values()])
+    judge = Hessian(exact[2:], list(twin.parameters()), memory=0)
+    true = [float(product @ vector) for _, product in judge.apart(vector)]
+    np.testing.assert_allclose(found.curvatures, true, atol=1e-2)
+    assert np.ptp(true) > 0.1
 
 
 def test_one_rise_is_not_the_end_of_a_line():

@@ -99,7 +99,9 @@ def hessian_extremes(
         That none lies further out is likely, not proven: in 540 runs on small nets with the default tolerance, three
         took a neighbour for the last eigenvalue, half a per cent away. A tighter tolerance makes that rarer. Of an
         eigenvalue that occurs several times one copy may be found only. ReLU and its like have the Hessian of the
-        piece that they are on: what their kinks add is not seen.
+        piece that they are on: what their kinks add is not seen. An operation written by hand whose backward pass
+        cannot be differentiated is noticed by products that are not symmetric, as it makes them inside a net; as the
+        first operation on a parameter it may pass for a linear one.
     """
     if which not in WHICH:
         raise ValueError(f"which must be one of {', '.join(WHICH)}, got {which!r}")
