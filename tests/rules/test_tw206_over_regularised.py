@@ -94,7 +94,7 @@ def test_better_without_in_training_and_validation():
     assert (remedy.id, remedy.title) == ("less-dropout", "Lower dropout from p = 0.6 to p = 0.3")
     assert "drop" in remedy.how
     assert [e.value for e in found.evidence] == pytest.approx([1.0, 0.6, 1.0, 0.6])
-    assert found.evidence[1].threshold == pytest.approx(0.025 * GUESS)
+    assert found.evidence[1].threshold == pytest.approx(0.05 * GUESS)
     assert found.evidence[0].step == 199
 
 
@@ -169,11 +169,17 @@ def test_stays_silent(training, validation):
 
 @pytest.mark.parametrize(
     ("threshold", "mute", "loud"),
-    [("gain", 0.3, 0.2), ("errors", 31.0, 29.0), ("anyway", 0.0, 0.1), ("learned", 0.3, 0.31)],
+    [("remark", 0.3, 0.2), ("errors", 31.0, 29.0), ("anyway", 0.0, 0.1), ("learned", 0.3, 0.31)],
 )
 def test_each_threshold_decides(threshold, mute, loud):
     assert verdict(record_of(), **{threshold: mute}) == []
     assert len(verdict(record_of(), **{threshold: loud})) == 1
+
+
+@pytest.mark.parametrize(("gain", "severity"), [(0.2, Severity.WARNING), (0.3, Severity.INFO)])
+def test_a_gain_that_is_not_large_is_a_remark(gain, severity):
+    (found,) = verdict(record_of(), gain=gain)
+    assert found.severity is severity
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from synthetic import fit_record
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.experiments import Change, evaluated, lead, one_batch, releases, rivals
@@ -103,3 +104,11 @@ def test_releases_know_what_was_left_out_and_whether_validation_was_seen():
     assert seen.validation == seen.training
     assert unseen.validation is None
     assert seen.step == 90
+
+
+def test_validation_of_the_run_counts_where_it_was_lowest():
+    made = fit_record([1.0, 0.6, 0.5, 0.7], spread=0.0)
+    made.append("without_regulariser", "dropout", 90, np.array([1.0, 0.9, 0.5, 0.01, 0.02] * 2))
+    (found,) = releases(made)
+    assert found.training.before == 1.0
+    assert found.validation.before == pytest.approx(0.8)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
@@ -43,31 +43,31 @@ class OverRegularised(Rule):
     the run does and without each regulariser. Losses are compared in evaluation mode, on the same samples. The gain
     must be beyond `errors` standard errors, and the copy that learns as the run does must not get `anyway` of the way.
     A term that is added to the criterion, and makes up `added` of what is backpropagated, is in none of the copies:
-    learning without it must gain `penalised` of the loss of a constant guess. Where no validation batch is held, the
-    run's own validation loss must not lie above that of training by more than half the gain; without any the finding is
-    a remark. A strong regulariser is cleared by copies that fit the training batches as well as the run does without
-    it, and get no lower in validation. The loss need not be at rest under strong dropout; else half as many steps again
-    would not make the network good.
+    learning without it must gain `penalised`. Where no validation batch is held, the run's own validation loss must not
+    lie above that of training by more than half the gain; without any the finding is a remark. A strong regulariser is
+    cleared by copies that fit training as well without it and get no lower in validation. The loss need not be at rest
+    under strong dropout; else half as many steps again would not make the network good.
 
     ## Remedies
     `less-dropout`, `weaker-regularisation`, `weaker-penalty`.
 
     ## Not a fault when
-    Only training gets better: that is what a regulariser is for. The network is good already, or would have got better
-    as it is: the run is too short then (TW205).
+    Only training gets better: that is what a regulariser is for. The gain is below `gain`: from `remark` on that is a
+    remark. The network is good already, or would have got better as it is: the run is too short then (TW205).
 
     ## Sources
-    §3; Goodfellow, Bengio and Courville 2016, "Deep Learning", chapter 7.
+    §3; Goodfellow et al. 2016, "Deep Learning", chapter 7.
     """
 
     code: ClassVar[str] = "TW206"
     name: ClassVar[str] = "over-regularised"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
 
     learned: float = 0.9
-    gain: float = 0.025
+    gain: float = 0.05
+    remark: float = 0.025
     errors: float = 2.5
     anyway: float = 0.5
     added: float = 0.05
@@ -93,8 +93,8 @@ class OverRegularised(Rule):
         guess = abs(course.reference)
         margins = {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}
         if margins:
-            best = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one alone, if it suffices
-            yield self._shown(record, best, margins[best], guess)
+            alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one regulariser, if it suffices
+            yield self._shown(record, alone, margins[alone], guess)
         elif (found := self._by_strength(record)) is not None:
             yield found
         elif not tried:
@@ -103,19 +103,19 @@ class OverRegularised(Rule):
 
     def _shown(self, record: RunRecord, best: Release, margin: float, guess: float) -> Diagnosis:
         unseen = best.validation is None and record.memo(validation_curve) is None
+        small = min(change.gain for change in best.changes) < (least := self._least(best, self.gain) * guess)
         return self.diagnose(
             without(best),
-            severity=Severity.INFO if unseen else self.severity,
+            severity=Severity.INFO if unseen or small else self.severity,
             margin=min(self.errors + margin, 1e3),
             where=best.left_out,
-            evidence=tuple(compared(best, guess, self._least(best) * guess, self.errors)),
+            evidence=tuple(compared(best, guess, least, self.errors)),
             remedies=tuple(r for name in best.left_out for r in loosened(record, name)),
         )
 
     def _by_strength(self, record: RunRecord) -> Diagnosis | None:
         """A regulariser that is hardly ever meant to be so strong, in a run that has come to rest far up."""
-        strong = regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
-        causes = standing(record, strong)
+        causes = standing(record, regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty))
         if not causes or (end := rest(record)).learned > self.held:
             return None
         if not (any(c.slows for c in causes) or end.flat or end.falls_short_of(self.held)):
@@ -130,15 +130,15 @@ class OverRegularised(Rule):
         )
 
     def _in_use(self, record: RunRecord) -> bool:
-        facts: Any = record.facts.get("regularisation") or {}
+        facts = record.facts.get("regularisation", {})
         return any(facts.get(name) for name in NAMES) or record.memo(penalty_share) >= self.added
 
     def _tried(self, record: RunRecord) -> list[Release]:
         further = record.memo(unpenalised) if record.memo(penalty_share) >= self.added else None
         return [*record.memo(releases), *([] if further is None else [further])]
 
-    def _least(self, release: Release) -> float:
-        return self.penalised if release.left_out == ("penalty",) else self.gain
+    def _least(self, release: Release, usual: float) -> float:
+        return self.penalised if release.left_out == ("penalty",) else usual
 
     def _margin(self, record: RunRecord, release: Release, guess: float) -> float:
         """Standard errors by which the lesser gain is beyond the thresholds; not above 0 where it is no fault."""
@@ -146,5 +146,5 @@ class OverRegularised(Rule):
         good = shown.before < (1 - self.learned) * guess
         if good or shown.anyway >= self.anyway or (release.validation is None and memorised(record, release.training)):
             return -np.inf
-        changes = [change for change in (release.training, release.validation) if change is not None]
-        return min(beyond(change, guess, self._least(release) * guess, self.errors) for change in changes)
+        least = self._least(release, self.remark) * guess
+        return min(beyond(change, guess, least, self.errors) for change in release.changes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
+from trainwatch.symptoms.curves import validation_curve
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Change:
     """A loss at the end of a run, and of copies that learned from the start with and without a regulariser.
 
     Attributes:
-        before: At the end of the run.
+        before: At the end of the run; of validation less by what the run's own was lower at its best, since copies are
+            looked at several times, too.
         control: Of the copy that learned as the run did; not finite where it could not.
         without: Of the copy without the regulariser.
         control_error, before_error: Standard errors of the paired difference of `without` from either.
@@ -126,6 +128,11 @@ class Release:
     validation: Change | None
     step: int
 
+    @property
+    def changes(self) -> list[Change]:
+        """Those that were measured."""
+        return [change for change in (self.training, self.validation) if change is not None]
+
 
 def evaluated(record: RunRecord) -> Evaluated | None:
     """The last look at held batches, for `RunRecord.memo`; None where there is none, or it is not finite."""
@@ -159,7 +166,7 @@ def releases(record: RunRecord) -> list[Release]:
     for name in record.keys("without_regulariser"):
         row = record.latest("without_regulariser", name)
         if row is not None and (training := _change(row[1][:5])) is not None:
-            found.append(Release(tuple(name.split("+")), training, _change(row[1][5:]), row[0]))
+            found.append(Release(tuple(name.split("+")), training, _change(row[1][5:], _worsened(record)), row[0]))
     return found
 
 
@@ -167,7 +174,9 @@ def unpenalised(record: RunRecord) -> Release | None:
     """What learning by the criterion alone changed, for `RunRecord.memo`; None where it was not tried."""
     row = record.latest("further_steps", "held")
     training = _change(row[1][:5]) if row is not None else None
-    return Release(("penalty",), training, _change(row[1][5:]), row[0]) if row and training else None
+    if row is None or training is None:
+        return None
+    return Release(("penalty",), training, _change(row[1][5:], _worsened(record)), row[0])
 
 
 @dataclass(frozen=True)
@@ -202,5 +211,12 @@ def lead(record: RunRecord) -> Lead | None:
     return max((one for one in found if np.isfinite(one.error)), key=lambda one: one.lead, default=None)
 
 
-def _change(row: Array) -> Change | None:
-    return Change(*row) if np.isfinite(row[[0, 2]]).all() else None
+def _change(row: Array, worsened: float = 0.0) -> Change | None:
+    return Change(row[0] - worsened, *row[1:]) if np.isfinite(row[[0, 2]]).all() else None
+
+
+def _worsened(record: RunRecord) -> float:
+    """By how much the validation loss is above the lowest of the run."""
+    curve = record.memo(validation_curve)
+    worsened = 0.0 if curve is None else float(curve.mean[-1] - curve.mean.min())
+    return worsened if np.isfinite(worsened) else 0.0
