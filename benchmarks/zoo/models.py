@@ -87,6 +87,45 @@ class Transformer(nn.Module):
         return self.head(hidden).transpose(1, 2)
 
 
+class Factorised(nn.Module):
+    """A linear part and products of two projections: a factorisation machine (Rendle 2010) with two sets of factors."""
+
+    def __init__(self, inputs: int, rank: int, outputs: int) -> None:
+        super().__init__()
+        self.shape = outputs, rank
+        self.linear = nn.Linear(inputs, outputs)
+        self.left, self.right = (nn.Linear(inputs, outputs * rank, bias=False) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return self.linear(x) + (self.left(x) * self.right(x)).unflatten(1, self.shape).sum(-1)
+
+
+class Adapted(nn.Module):
+    """A layer and, beside it, a product of two low-rank factors (LoRA, Hu et al. 2021)."""
+
+    def __init__(self, layer: nn.Linear, rank: int, gain: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Linear(layer.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, layer.out_features, bias=False)
+        nn.init.normal_(self.up.weight, std=gain)
+        if gain:
+            nn.init.normal_(self.down.weight, std=gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.up(self.down(x))
+
+
+def adapt(model: nn.Module, rank: int, gain: float) -> None:
+    """Freeze a model and give its linear layers adapters."""
+    model.requires_grad_(False)
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, Adapted(layer, rank, gain))
+
+
 def build(spec: Model, sets: Sets) -> nn.Module:
     """The network of a scenario, for its data.
 
@@ -98,6 +137,9 @@ def build(spec: Model, sets: Sets) -> nn.Module:
     model = KINDS[spec.kind](spec, sets, spec.outputs or sets.outputs)
     _initialise(model, spec)
     gated.begin(model, spec)
+    for name, p in model.named_parameters():
+        if spec.shift and "bias" in name:
+            p.data += spec.shift
     if spec.zero_last:
         last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
         nn.init.zeros_(last.weight)
@@ -171,6 +213,10 @@ def _attention(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     return gated.Attention(sets.x_train.shape[1], sets.x_train.shape[2], spec.hidden[0], outputs)
 
 
+def _factorised(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return Factorised(math.prod(sets.x_train.shape[1:]), spec.hidden[0], outputs)
+
+
 KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
     "mlp": _mlp,
     "cnn": _cnn,
@@ -183,6 +229,7 @@ KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
     "highway": _mlp,
     "squeeze_excite": _cnn,
     "attention": _attention,
+    "factorised": _factorised,
     "gan": _mlp,  # the discriminator; see `zoo.gan`
 }
 
@@ -191,6 +238,7 @@ def _initialise(model: nn.Module, spec: Model) -> None:
     how = {
         "zero": nn.init.zeros_,
         "constant": lambda w: nn.init.constant_(w, spec.gain),
+        "alike": lambda w: nn.init.constant_(w, spec.gain),
         "normal": lambda w: nn.init.normal_(w, std=spec.gain),
         "kaiming": nn.init.kaiming_normal_,
         "xavier": lambda w: nn.init.xavier_normal_(w, spec.gain),
@@ -203,5 +251,5 @@ def _initialise(model: nn.Module, spec: Model) -> None:
     for p in model.parameters():
         if p.ndim > 1:
             how[spec.init](p)
-        elif spec.init == "zero":
+        elif spec.init in ("zero", "alike"):
             nn.init.zeros_(p)

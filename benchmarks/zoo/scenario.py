@@ -84,8 +84,9 @@ class Model:
         residual: Hidden layers of equal width add to their input.
         last: Activation after the last layer: ``none``, ``softmax``, ``sigmoid``, ``log_softmax``, ``relu``, ``tanh``.
         outputs: Units of the last layer; 0 for what the task needs.
-        init: Of all weights: ``default``, ``zero``, ``constant``, ``normal``, ``kaiming``, ``xavier``, ``orthogonal``.
-        gain: Deviation of ``normal``, value of ``constant``, factor on the others.
+        init: Of all weights: ``default``, ``zero``, ``constant``, ``alike`` (constant, and biases of zero, so that all
+            units of a layer are twins), ``normal``, ``kaiming``, ``xavier``, ``orthogonal``.
+        gain: Deviation of ``normal``, value of ``constant`` and ``alike``, factor on the others.
         zero_last: The last layer begins at zero, on purpose.
         frozen: How many of the first layers do not require gradients.
         pretrained: Epochs that it is trained before the watch begins.
@@ -95,6 +96,9 @@ class Model:
         gate_bias: Gate -> its first bias: ``input``, ``forget``, ``output`` (LSTM), ``reset``, ``update`` (GRU),
             ``gate`` (GLU, squeeze-excite, highway).
         gate_gain: Factor on the first weights from which gates are computed, or the queries and keys of attention.
+        shift: Added to all first biases.
+        adapter: Rank of adapters beside the linear layers of a net that is otherwise frozen; 0 for none.
+        adapter_gain: Deviation of both factors of an adapter; 0 for the usual: one of them zero, the other not.
     """
 
     kind: str = "mlp"
@@ -116,6 +120,9 @@ class Model:
     branch: float = _later(1.0)
     gate_bias: Mapping[str, float] = _later({})
     gate_gain: float = _later(1.0)
+    shift: float = _later(0.0)
+    adapter: int = _later(0)
+    adapter_gain: float = _later(0.0)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import trainwatch
 from benchmarks.zoo import gan
 from benchmarks.zoo.data import Sets, load
-from benchmarks.zoo.models import build
+from benchmarks.zoo.models import adapt, build
 from benchmarks.zoo.scenario import Loss, Scenario, ScenarioError
 from benchmarks.zoo.scenario import Optimizer as Spec
 from benchmarks.zoo.store import path_of, save
@@ -213,21 +213,25 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
 
 
 def _pretrain(scenario: Scenario, model: nn.Module, sets: Sets) -> None:
-    """Train the model before anybody watches, as if it came from elsewhere."""
+    """Train the model before anybody watches, as if it came from elsewhere; for adapters, on mirrored inputs."""
     optim, loss_fn = torch.optim.Adam(model.parameters(), 1e-3), criterion(scenario.loss, sets)
+    x = sets.x_train.flip(-1) if scenario.model.adapter else sets.x_train
     for _ in range(scenario.model.pretrained):
-        for rows in torch.randperm(len(sets.x_train)).split(32):
+        for rows in torch.randperm(len(x)).split(32):
             optim.zero_grad()
-            loss_fn(model(sets.x_train[rows]), sets.y_train[rows]).backward()
+            loss_fn(model(x[rows]), sets.y_train[rows]).backward()
             optim.step()
-    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-    last.reset_parameters()  # a new head on a trained body
+    if not scenario.model.adapter:
+        last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+        last.reset_parameters()  # a new head on a trained body
 
 
 def _prepared(scenario: Scenario, model: nn.Module) -> nn.Module:
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.RNNBase))]
     for layer in layers[: scenario.model.frozen]:
         layer.requires_grad_(False)
+    if scenario.model.adapter:
+        adapt(model, scenario.model.adapter, scenario.model.adapter_gain)
     return torch.compile(model) if scenario.model.compiled else model  # type: ignore[return-value]
 
 
