@@ -45,7 +45,7 @@ class Settings:
 
     Attributes:
         overhead: Share of the run's time that trainwatch may take, in (0, 1); there is a floor of 100 us a step.
-            After its first 2,000 steps, a run of short steps is watched in stretches, for as much of it as that allows.
+            After 2,000 steps or 20 s, short steps are watched in stretches, as many as that allows.
         probes: ``"auto"`` (what the rules ask for, within the budget), ``"off"``, kind -> every how many steps, or
             ``"all"``: every one at each flush, which may take many times as long as the training.
         probe_memory: Bytes that a probe's copy of the model and the held batches may take, on the model's device.

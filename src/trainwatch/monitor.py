@@ -157,9 +157,10 @@ class Monitor:
         if looked or self.settings.probes != "auto":  # what rules ask for is computed already where they just looked
             self._probe()
         self._write()
-        allowed = self._budget(self._clock() - self._began) * WATCH_SHARE
+        elapsed = self._clock() - self._began
+        allowed = self._budget(elapsed) * WATCH_SHARE
         if self.capture.step:
-            self.capture.rest(self._spent() - self._once - allowed, allowed / self.capture.step)
+            self.capture.rest(elapsed, self._spent() - self._once - allowed, allowed / self.capture.step)
 
     def epoch_end(self, metrics: Mapping[str, float]) -> None:
         """The user or the trainer says that an epoch is over."""

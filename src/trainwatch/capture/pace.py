@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-FIRST = 2000  # steps of a run that are all watched
-LONGEST = 8  # a rest lasts at most so many times as long as the stretch that was watched before it
+FIRST, SECONDS = 2000, 20.0  # so many steps of a run are all watched, or those of so many seconds if they are fewer
+LONGEST = 16  # a rest lasts at most so many times as long as the stretch that was watched before it
 
 
 class Pace:
@@ -29,15 +29,17 @@ class Pace:
         self._watched = 0  # since the last rest
         self._left = 0  # of this rest
 
-    def rest(self, steps: int, debt: float, allowance: float) -> None:
+    def rest(self, steps: int, seconds: float, debt: float, allowance: float) -> None:
         """Rest until the budget has caught up, if it must.
 
         Args:
             steps: Optimiser steps taken.
+            seconds: Since the run began.
             debt: Seconds spent beyond what was allowed so far.
             allowance: Seconds that are allowed with every further step.
         """
-        if steps >= FIRST and self._watched >= self._stretch and debt > 0:
+        begun = steps >= FIRST or seconds >= SECONDS
+        if begun and self._watched >= self._stretch and debt > 0:
             self._left = min(math.ceil(debt / allowance), LONGEST * self._stretch)
             self._watched, self.resting = 0, True
 

@@ -534,9 +534,9 @@ class RunCapture(Measuring):
 
     # ------------------------------------------------------------------ passes and flushes
 
-    def rest(self, debt: float, allowance: float) -> None:
+    def rest(self, seconds: float, debt: float, allowance: float) -> None:
         """Let steps go by unwatched, if the budget asks for it: see `Pace.rest`."""
-        self.pace.rest(self.step, debt, allowance)
+        self.pace.rest(self.step, seconds, debt, allowance)
         if self.pace.resting:
             self._forget_neighbours()
 
