@@ -61,7 +61,21 @@ class LearningRateTooHigh(Rule):
     explains: ClassVar[Any] = {
         **dict.fromkeys(("TW201", "TW202", "TW302", "TW303"), not_later),
         **dict.fromkeys(
-            ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW603", "TW604"), always
+            (
+                "TW203",
+                "TW204",
+                "TW205",
+                "TW206",
+                "TW208",
+                "TW304",
+                "TW305",
+                "TW306",
+                "TW402",
+                "TW403",
+                "TW603",
+                "TW604",
+            ),
+            always,
         ),
     }
 

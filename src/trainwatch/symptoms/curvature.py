@@ -97,7 +97,12 @@ class Curvature:
     @property
     def gradient_gain(self) -> float:
         """What a step along the gradient gains that is as long as the largest curvature allows (1 / `largest`)."""
-        return max(self.slope_squared, 0.0) / (2 * self.largest) if self.largest > 0 else np.inf
+        return self.gradient_gain_above(0.0)
+
+    def gradient_gain_above(self, errors: float) -> float:
+        """The same with a gradient shorter by so many standard errors: more than that is hardly noise."""
+        squared = self.slope_squared - errors * self.slope_error if errors else self.slope_squared
+        return max(squared, 0.0) / (2 * self.largest) if self.largest > 0 else np.inf
 
 
 def curvature(record: RunRecord) -> Curvature | None:
