@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.saddle_remedies import ways_off
-from trainwatch.symptoms.curvature import Curvature, Escape, curvature
+from trainwatch.symptoms.curvature import Curvature, Escape, curvature, decay_of, shares_of
 from trainwatch.symptoms.rest import Rest, fall_since, rest_of
 
 EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW307", "TW602")
@@ -79,9 +79,9 @@ class SaddlePoint(Rule):
         found, rest = record.memo(curvature), record.memo(rest_of)
         if found is None or rest is None:
             raise NotChecked("too few steps, or losses that are not finite, to tell whether the loss is at rest")
-        if any(escape["moved"] and escape["step"] >= found.step for escape in record.facts.get("escapes", ())):
+        if any(escape["step"] >= found.step for escape in record.facts.get("escapes", ())):
             raise NotChecked("the weights were moved since the curvature was measured")
-        escape, decay = self.confirmed(found), _decay(record)
+        escape, decay = self.confirmed(found), decay_of(record)
         if escape is None or found.along_below(self.sure) + decay >= 0:
             return
         drop = escape.drop - decay / 2 * escape.length**2  # weight decay takes its part
@@ -102,8 +102,22 @@ class SaddlePoint(Rule):
         )
         return escape if holds else None
 
+    def why_not(self, found: Curvature) -> str:
+        """What `confirmed` lacks, in words."""
+        if found.escape is None:
+            return (
+                f"no direction curves downwards on other batches, too: the most negative curvature is "
+                f"{found.smallest:.2g}, on those {found.along:.2g} +- {found.along_error:.1g}"
+            )
+        if found.escape.drop <= self.gain * found.gradient_gain:
+            return (
+                f"the gradient shows a way: a step along it would bring {found.gradient_gain:.2g}, one along the "
+                f"direction of negative curvature {found.escape.drop:.2g}"
+            )
+        return "other batches do not confirm the way down beyond their noise"
+
     def _found(self, record: RunRecord, found: Curvature, escape: Escape, rest: Rest, margin: float) -> Diagnosis:
-        shares, step = _shares(record), found.step
+        shares, step = shares_of(record)[:SHOWN], found.step
         named = ", ".join(f"'{name}' {share:.0%}" for name, share in shares)
         promised = self.gain * found.gradient_gain
         lengths = f"at a length of {escape.length:.3g}, that of the weights is {found.weights:.3g}"
@@ -129,19 +143,3 @@ class SaddlePoint(Rule):
             ),
             remedies=tuple(ways_off(record, found, escape, rest)),
         )  # fmt: skip
-
-
-def _shares(record: RunRecord) -> list[tuple[str, float]]:
-    """Parameters with the largest shares in the squared length of the direction."""
-    measured = record.latest("saddle_direction", "held")
-    names = [p["name"] for p in record.facts.get("parameters", ())]
-    known = [] if measured is None else zip(names, measured[1].tolist(), strict=True)
-    return sorted(((n, s) for n, s in known if s >= 0.01), key=lambda item: -item[1])[:SHOWN]
-
-
-def _decay(record: RunRecord) -> float:
-    """Curvature that weight decay adds to the loss, where it is part of the gradient."""
-    groups = [g for optimizer in record.facts.get("optimizers", {}).values() for g in optimizer["groups"]]
-    return max(
-        (float(g.get("weight_decay") or 0.0) for g in groups if not g.get("decoupled_weight_decay")), default=0.0
-    )
