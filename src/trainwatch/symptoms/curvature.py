@@ -127,7 +127,7 @@ def curvature(record: RunRecord) -> Curvature | None:
         slope_error=slope_error,
         batches=int(batches),
         weights=weights,
-        escape=_escape(record, step),
+        escape=_escape(record, step) if along < 0 else None,  # an older line may be of the same step
     )
 
 
