@@ -12,6 +12,7 @@ FOUND = {
     "digits_lightning": None,
     "digits_overfitting": "TW201",
     "experiments": "TW306",
+    "saddle": "TW401",
 }
 
 

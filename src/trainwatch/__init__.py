@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainwatch.callbacks.escaping import escape as escape
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
     from trainwatch.callbacks.pytorch import Watch as Watch
     from trainwatch.callbacks.pytorch import watch as watch
@@ -33,6 +34,7 @@ _HOMES = {
     "TrainWatch": "callbacks.lightning",
     "Watch": "callbacks.pytorch",
     "watch": "callbacks.pytorch",
+    "escape": "callbacks.escaping",
     "Settings": "config",
     "SettingsError": "config",
     "Diagnosis": "diagnosis",

@@ -20,11 +20,15 @@ from trainwatch.diagnosis import Diagnosis
 from trainwatch.engine import fault_of, judge
 from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
-from trainwatch.probes import nonfinite
+from trainwatch.probes import nonfinite, saddle
 from trainwatch.probes.bench import Bench
+from trainwatch.probes.escaping import Escaped, move, shared_by_processes
+from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.record import RunRecord, SegmentWriter
 from trainwatch.report import Report
+from trainwatch.rules.tw401_saddle_point import SaddlePoint
+from trainwatch.symptoms.curvature import curvature
 
 FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
@@ -219,9 +223,15 @@ class Monitor:
         if len(self.capture.models) != 1:
             return
         requests = [request for rule in self._rules for request in rule.asks(self.record)]
+        self._probes.governor.step_seconds = elapsed / max(1, self.capture.step)
+        with unheard():
+            self._probes.run(requests, self._bench(), left, last=last)
+
+    def _bench(self) -> Bench:
+        """What probes are given of the only model."""
         (model,) = self.capture.models.values()
         held = self.capture.held
-        bench = Bench(
+        return Bench(
             model,
             held.batches,
             held.reason,
@@ -231,9 +241,36 @@ class Monitor:
             tuple(self.capture.optimizers.values()),
             self.capture.samples / max(1, self.capture.step),
         )
-        self._probes.governor.step_seconds = elapsed / max(1, self.capture.step)
-        with unheard():
-            self._probes.run(requests, bench, left, last=last)
+
+    def escape(self) -> Escaped:
+        """Leave a saddle, as `trainwatch.escape` says. Its time is not taken from the budget of watching."""
+        before = self._spent()
+        found = self.containment.run("escape", self._escape)
+        self._once += self._spent() - before
+        return found or Escaped(False, reason="measuring failed: see TW000 in the report")
+
+    def _escape(self) -> Escaped:
+        if len(self.capture.models) != 1:
+            return Escaped(False, reason="several models are watched, and their common loss cannot be computed again")
+        if shared_by_processes():
+            return Escaped(False, reason="other processes hold the same weights, and would move elsewhere")
+        try:
+            with unheard():
+                direction = saddle.direction_of(self._bench())
+        except CannotIsolate as reason:
+            return Escaped(False, reason=str(reason))
+        found = self.record.memo(curvature)
+        assert found is not None
+        rule = next((rule for rule in self._rules if isinstance(rule, SaddlePoint)), SaddlePoint())
+        way = rule.confirmed(found)
+        if way is None:
+            return Escaped(False, reason=rule.why_not(found))
+        (model,) = self.capture.models.values()
+        move(model, direction, way.length)
+        self.capture.note_jump()
+        fact = {"step": self.capture.step, "length": way.length, "drop": way.drop, "drop_error": way.drop_error}
+        self.record.set_fact("escapes", [*self.record.facts.get("escapes", ()), fact])
+        return Escaped(True, way.length, way.drop, way.drop_error)
 
     @contained("notices")
     def _take(self, report: Report) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.curvature import curvature
+from trainwatch.symptoms.curvature import curvature, decay_of, shares_of
 
 HESSIAN = [4.0, 0.1, -2.0, 0.2, 7, -1.8, 0.1, 0.5, 0.05, 8, 3.0]
 #        length, A, B, error, even, error
@@ -57,3 +57,29 @@ def test_the_gain_of_the_gradient_is_what_a_safe_step_brings():
 def test_without_rows_nothing_is_known():
     assert curvature(RunRecord()) is None
     assert recorded(line=None).escape is None
+
+
+def test_a_line_that_is_of_an_earlier_look_at_the_same_step_is_not_read():
+    """The weights were moved between the two: now nothing curves downwards."""
+    assert recorded([*HESSIAN[:5], 0.2, *HESSIAN[6:]]).escape is None
+
+
+def test_the_gradient_is_shortened_by_its_noise_where_that_is_asked():
+    assert recorded().gradient_gain_above(2.0) == pytest.approx((0.5 - 2 * 0.05) / (2 * 4.0))
+    assert recorded().gradient_gain_above(20.0) == 0.0
+
+
+def test_parameters_are_named_by_their_share_in_the_direction():
+    record = RunRecord()
+    assert shares_of(record) == []
+    record.set_fact("parameters", [{"name": name} for name in ("a", "b", "c", "d")])
+    record.append("saddle_direction", "held", 30, [0.2, 0.795, 0.005, np.nan])
+    assert shares_of(record) == [("b", pytest.approx(0.795)), ("a", pytest.approx(0.2))]
+
+
+def test_decay_that_is_part_of_the_gradient_curves_the_loss():
+    record = RunRecord()
+    assert decay_of(record) == 0.0
+    groups = [{"weight_decay": 0.1}, {"weight_decay": 0.3}, {"weight_decay": 0.5, "decoupled_weight_decay": True}]
+    record.set_fact("optimizers", {"default": {"type": "SGD", "groups": groups}})
+    assert decay_of(record) == 0.3

@@ -140,10 +140,11 @@ class RunCapture(Measuring):
     @contained("wiring")
     def on_weights_loaded(self, *_: Any) -> None:
         self.facts.note_loading(self.step)
-        self._note_jump()
+        self.note_jump()
 
     @contained("motion")
-    def _note_jump(self) -> None:
+    def note_jump(self) -> None:
+        """The weights were put elsewhere by hand, which is no motion of the training."""
         for key, motion in self._motions.items():
             motion.loaded(self._commits[key])
 

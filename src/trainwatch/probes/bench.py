@@ -123,7 +123,7 @@ class Bench:
         """
         optimizer.zero_grad(set_to_none=True)
         loss = batch.loss(model).mean()
-        (loss * self._loss_factor(batch)).backward()
+        (loss * self.loss_factor(batch)).backward()
         clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if clip.get("max_norm"):
@@ -133,8 +133,12 @@ class Bench:
         step_of_copy(optimizer)
         return loss.detach()
 
-    def _loss_factor(self, batch: Batch) -> float:
-        """What the loss of one batch is multiplied by, with as many batches alike as make up a step."""
+    def loss_factor(self, batch: Batch) -> float:
+        """What the loss of one batch is multiplied by, with as many batches alike as make up a step.
+
+        Raises:
+            CannotIsolate: That is not known.
+        """
         factors = [self.record.series("loss_factor", stream) for stream in self.record.keys("loss_factor")]
         if len(factors) > 1:
             raise CannotIsolate("what is backpropagated is a sum of several losses")

@@ -15,6 +15,7 @@ from trainwatch.probes import (
     rank,
     reference,
     saddle,
+    sharpness,
     step_line,
     without_regulariser,
 )
@@ -34,6 +35,7 @@ KINDS = (
     gradient_noise,
     rank,
     saddle,
+    sharpness,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

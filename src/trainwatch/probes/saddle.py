@@ -64,6 +64,15 @@ def measure(bench: Bench) -> None:
 
     Held training batches are divided: a third gives the direction, the others confirm or refute it.
     """
+    direction_of(bench)
+
+
+def direction_of(bench: Bench) -> dict[str, torch.Tensor]:
+    """As `measure`: what was recorded, and the direction that it is of, parameter -> its part of the unit vector.
+
+    Raises:
+        CannotIsolate: It cannot be measured without touching the training.
+    """
     batches = bench.batches("train", MANY)
     first, second = batches[::APART], [b for i, b in enumerate(batches) if i % APART]
     if len(second) < 2:
@@ -83,6 +92,7 @@ def measure(bench: Bench) -> None:
         share = [found.direction.get(p["name"]) for p in bench.record.facts.get("parameters", ())]
         squares = [np.nan if part is None else float(part.square().sum()) for part in share]
         bench.record.append("saddle_direction", "held", bench.step, squares)
+    return found.direction
 
 
 def saddle_test(

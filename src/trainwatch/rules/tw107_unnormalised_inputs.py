@@ -18,7 +18,7 @@ from trainwatch.symptoms.ranges import Range, range_of
 
 NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
 EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306",
-           "TW309", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
+           "TW309", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)

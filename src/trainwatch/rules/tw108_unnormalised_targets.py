@@ -19,8 +19,8 @@ from trainwatch.symptoms.ranges import range_of
 SQUARED = ("mse_loss",)
 LINEAR = ("l1_loss", "smooth_l1_loss", "huber_loss")
 SIZE_OF_A_NORMAL = float(np.sqrt(2 / np.pi))  # mean absolute deviation over standard deviation
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306", "TW601",
-           "TW602", "TW603", "TW604")  # fmt: skip
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306", "TW401",
+           "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)

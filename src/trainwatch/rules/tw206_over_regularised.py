@@ -21,7 +21,7 @@ from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
 from trainwatch.symptoms.restraints import regularisers
 
-EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304")
+EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
 
 
 @dataclass(frozen=True)

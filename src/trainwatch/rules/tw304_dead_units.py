@@ -51,7 +51,9 @@ class DeadUnits(HiddenActivity):
     code: ClassVar[str] = "TW304"
     name: ClassVar[str] = "dead-units"
     section: ClassVar[str] = "§9"
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW307", "TW602"), always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(
+        ("TW204", "TW205", "TW208", "TW307", "TW402", "TW602"), always
+    )
 
     many: float = 0.7
 

@@ -21,7 +21,7 @@ from trainwatch.symptoms.plateau import gained_in_both
 EQUAL = 0.01  # deviation over root mean square below which entries are as good as the same
 SHOWN = 3
 EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306", "TW307",
-           "TW601", "TW602", "TW603", "TW604")  # fmt: skip
+           "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)

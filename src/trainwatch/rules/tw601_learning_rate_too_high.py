@@ -17,6 +17,9 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.plateau import gained_in_both
 
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW402", "TW403", "TW603",
+           "TW604")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LearningRateTooHigh(Rule):
@@ -60,9 +63,7 @@ class LearningRateTooHigh(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
     explains: ClassVar[Any] = {
         **dict.fromkeys(("TW201", "TW202", "TW302", "TW303"), not_later),
-        **dict.fromkeys(
-            ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW603", "TW604"), always
-        ),
+        **dict.fromkeys(EFFECTS, always),
     }
 
     jump: float = 0.5

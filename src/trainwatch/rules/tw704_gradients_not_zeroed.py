@@ -14,7 +14,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 
 EFFECTS = ("TW101", "TW102", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303",
-           "TW304", "TW305", "TW306", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
+           "TW304", "TW305", "TW306", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 
 SHOWN = 5
-EFFECTS = ("TW204", "TW205", "TW208", "TW301", "TW602", "TW102", "TW101")
+EFFECTS = ("TW204", "TW205", "TW208", "TW301", "TW401", "TW402", "TW602", "TW102", "TW101")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from trainwatch.record import RunRecord
 
+NOTED = 0.01  # share of a direction from which on a parameter is named
+
 
 @dataclass(frozen=True)
 class Escape:
@@ -97,7 +99,12 @@ class Curvature:
     @property
     def gradient_gain(self) -> float:
         """What a step along the gradient gains that is as long as the largest curvature allows (1 / `largest`)."""
-        return max(self.slope_squared, 0.0) / (2 * self.largest) if self.largest > 0 else np.inf
+        return self.gradient_gain_above(0.0)
+
+    def gradient_gain_above(self, errors: float) -> float:
+        """The same with a gradient shorter by so many standard errors: more than that is hardly noise."""
+        squared = self.slope_squared - errors * self.slope_error if errors else self.slope_squared
+        return max(squared, 0.0) / (2 * self.largest) if self.largest > 0 else np.inf
 
 
 def curvature(record: RunRecord) -> Curvature | None:
@@ -120,7 +127,7 @@ def curvature(record: RunRecord) -> Curvature | None:
         slope_error=slope_error,
         batches=int(batches),
         weights=weights,
-        escape=_escape(record, step),
+        escape=_escape(record, step) if along < 0 else None,  # an older line may be of the same step
     )
 
 
@@ -131,3 +138,19 @@ def _escape(record: RunRecord, step: int) -> Escape | None:
     rows = measured[1]
     lengths, others, losses, errors, even, even_errors = rows[np.isfinite(rows[:, 0])].T
     return Escape(lengths, losses, errors, even, even_errors, int(np.argmin(others)))
+
+
+def shares_of(record: RunRecord) -> list[tuple[str, float]]:
+    """Parameters by their share in the squared length of the direction, the largest first; those of note alone."""
+    measured = record.latest("saddle_direction", "held")
+    names = [p["name"] for p in record.facts.get("parameters", ())]
+    known = [] if measured is None else zip(names, measured[1].tolist(), strict=True)
+    return sorted(((name, share) for name, share in known if share >= NOTED), key=lambda item: -item[1])
+
+
+def decay_of(record: RunRecord) -> float:
+    """Curvature that weight decay adds to the loss, where it is part of the gradient."""
+    groups = [g for optimizer in record.facts.get("optimizers", {}).values() for g in optimizer["groups"]]
+    return max(
+        (float(g.get("weight_decay") or 0.0) for g in groups if not g.get("decoupled_weight_decay")), default=0.0
+    )

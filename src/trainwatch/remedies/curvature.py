@@ -1,0 +1,36 @@
+"""Remedies for saddle points and plateaus (§13)."""
+
+from trainwatch.remedies.entry import RemedyEntry
+
+ENTRIES: tuple[RemedyEntry, ...] = (
+    RemedyEntry(
+        id="perturb",
+        title="Move the weights by {length} along the direction of negative curvature",
+        why="Tried on batches that the direction was not taken from, this lowers the loss by {drop}; the optimiser "
+        "gained {gained} in its last {steps} steps.",
+        how="# between two steps, while the watch is live; it measures anew and moves only where that is confirmed\n"
+        "escaped = trainwatch.escape(watch)\n"
+        "print(escaped)  # how far, by how much the loss falls, or the reason why nothing was done",
+        strength="strong",
+        section="§13",
+    ),
+    RemedyEntry(
+        id="add-noise",
+        title="Shake the weights once with noise of deviation {deviation}",
+        why="At a saddle any part along the way down grows by itself: noise of this size is too small to do harm, and "
+        "has such a part in it.{pace}",
+        how="with torch.no_grad():\n"
+        "    for parameter in model.parameters():\n"
+        "        parameter.add_(torch.randn_like(parameter), alpha={deviation})",
+        strength="moderate",
+        section="§13",
+    ),
+    RemedyEntry(
+        id="momentum",
+        title="Use momentum of {proposed} (now: {present})",
+        why="{reason}",
+        how='for group in optimizer.param_groups:\n    group["momentum"] = {proposed}  # {optimizer}; was {present}',
+        strength="moderate",
+        section="§13",
+    ),
+)

@@ -1,0 +1,148 @@
+"""TW402: it fires on plateaus where there is something to learn and no way on, and nowhere else."""
+
+import numpy as np
+import pytest
+from saddles import (
+    FLAT,
+    HEALTHY,
+    PLATEAUS,
+    SADDLES,
+    VALLEYS,
+    adam,
+    dead,
+    found,
+    mlp,
+    noise,
+    run,
+    sgd,
+    silent,
+)
+from synthetic_gradients import make_record, parameter
+from torch import nn
+
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw402_flat_plateau import FlatPlateau
+
+RULE = FlatPlateau()
+CHANCE = float(np.log(10))
+NOISE = 0.01 * np.random.default_rng(0).normal(size=200)
+HESSIAN = (0.4, 0.01, -0.01, 0.001, 9, 0.0, 0.01, 1e-3, 5e-4, 8, 4.0)  # of which 7 and 8: squared gradient, its error
+
+
+def record(losses=None, *, share=1e-3, slope=1e-3, error=5e-4, ahead=1.5, ahead_error=0.1, down=None, classes=10):
+    """A net of two layers that rests at chance; the first gets this share of the squared gradient of the second."""
+    losses = CHANCE + NOISE if losses is None else np.asarray(losses, float)
+    layers = [parameter("0.weight", order=0), parameter("2.weight", order=2)]
+    rms = np.tile([share**0.5 * 1e-2, 1e-2], (len(losses), 1))
+    made = make_record(
+        losses, rms, parameters=layers, classes=classes, stream="cross_entropy" if classes else "l1_loss"
+    )
+    made.append("hessian", "held", 200, [*HESSIAN[:7], slope, error, *HESSIAN[9:]])
+    if down is not None:
+        rows = np.full((6, 6), np.nan)
+        rows[:2] = [[0, CHANCE, CHANCE, 0, 0, 0], [1, CHANCE - down, CHANCE - down, 0.5, 0.1, 0.1]]
+        made.append("saddle_line", "held", 200, rows)
+    if ahead is not None:
+        made.append("evaluated_loss", "held", 200, [CHANCE, 0.0, CHANCE, CHANCE, 0.0])
+        made.append("reference_loss", "boosting", 200, [CHANCE, CHANCE - ahead, ahead_error, CHANCE, 500, 200])
+    return made
+
+
+def fires(made, **thresholds):
+    return len(list(FlatPlateau(**thresholds).check(made)))
+
+
+def test_a_plateau_is_told_with_what_was_measured():
+    (diagnosis,) = RULE.check(record())
+    assert diagnosis.evidence[0].value == pytest.approx(1e-3, rel=1e-3)
+    assert diagnosis.evidence[1].value == pytest.approx(1e-3 / 0.8)
+    assert diagnosis.evidence[3].value == pytest.approx(0.4 * 16 / CHANCE)
+    assert diagnosis.evidence[4].value == pytest.approx(1.5)
+    assert "the loss rests at 2.3, that of a constant guess" in diagnosis.summary
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        (record(CHANCE * 0.92 + NOISE), record(CHANCE * 0.88 + NOISE)),
+        (record(CHANCE + NOISE - np.r_[np.zeros(133), np.linspace(0, 0.1, 67)]),
+         record(CHANCE + NOISE - np.r_[np.zeros(133), np.linspace(0, 0.4, 67)])),
+        (record(slope=0.0174, error=0.0), record(slope=0.0194, error=0.0)),
+        (record(slope=0.0274, error=0.005), record(slope=0.0294, error=0.005)),
+        (record(share=0.095), record(share=0.105)),
+        (record(down=0.065), record(down=0.075)),
+        (record(ahead=0.24, ahead_error=0.01), record(ahead=0.22, ahead_error=0.01)),
+        (record(ahead_error=0.45), record(ahead_error=0.55)),
+    ],
+    ids=["learned", "rest", "promise", "promise beyond noise", "starved", "drop", "lead", "errors"],
+)  # fmt: skip
+def test_each_threshold_is_where_the_rule_says(inside, outside):
+    assert fires(inside) == 1
+    assert fires(outside) == 0
+
+
+def test_it_abstains_where_it_cannot_tell():
+    with pytest.raises(NotChecked, match="whether there is anything to learn was not measured"):
+        fires(record(ahead=None))
+    with pytest.raises(NotChecked, match="what a constant guess costs"):
+        fires(record(classes=None))
+    with pytest.raises(NotChecked, match="too few steps"):
+        fires(record([CHANCE] * 3))
+
+
+def test_a_body_that_is_not_trained_is_not_starved():
+    made = record()
+    made._series.pop("grad_norm")
+    made._memo.clear()
+    made.append("grad_norm", "default", np.arange(200), np.tile([np.nan, 0.3], (200, 1)))
+    assert fires(made) == 0
+
+
+def test_it_asks_what_could_be_learned_where_nothing_was():
+    assert {wish.kind for wish in RULE.asks(record())} == {"saddle", "reference", "train_eval"}
+    assert list(RULE.asks(record(0.8 * CHANCE + NOISE))) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("data", "model", "how"), PLATEAUS.values(), ids=PLATEAUS)
+def test_a_training_on_a_plateau_is_told_and_vanishing_gradients_are_the_cause(data, model, how, seed):
+    watch = run(data, model, seed, **how)
+    assert found(RULE, watch.record).margin > 3
+    causes = {d.code: d for d in watch.report.diagnoses}
+    assert "TW402" in [d.code for d in causes["TW301"].walk()]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_dead_units_are_the_cause_of_the_plateau_that_they_make(seed):
+    watch = run("digits", lambda: dead(mlp(64, 10, 16, nn.ReLU, 2)), seed, epochs=5)
+    causes = {d.code: d for d in watch.report.diagnoses}
+    assert "TW402" in [d.code for d in causes["TW304"].walk()]
+
+
+UNLEARNABLE = {
+    "relu": (lambda: mlp(10, 3, 8, nn.ReLU), sgd(0.02)),
+    "sigmoid": (lambda: mlp(10, 3, 16, nn.Sigmoid), sgd(0.02)),
+    "two layers of sigmoids": (lambda: mlp(10, 3, 16, nn.Sigmoid, 2), adam(3e-3)),
+    "tanh": (lambda: mlp(10, 3, 16, nn.Tanh, 4), sgd(0.02)),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("model", "optimizer"), UNLEARNABLE.values(), ids=UNLEARNABLE)
+def test_where_there_is_nothing_to_learn_the_loss_rests_for_good_reason(model, optimizer, seed):
+    assert found(RULE, run(noise(seed), model, seed, epochs=8, optimizer=optimizer).record) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("data", "model", "how"), [*HEALTHY.values(), *SADDLES.values(), *VALLEYS.values()],
+    ids=[*HEALTHY, *(f"saddle, {name}" for name in SADDLES), *(f"valley, {name}" for name in VALLEYS)],
+)  # fmt: skip
+def test_a_training_that_is_elsewhere_is_not(data, model, how, seed):
+    assert silent(RULE, run(data, model, seed, **how).record)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_that_are_too_short_are_no_plateau(seed):
+    low = run("diabetes", lambda: mlp(10, 1, 16, end=FLAT), seed, epochs=20, optimizer=sgd(1e-6))
+    assert found(RULE, low.record) is None
