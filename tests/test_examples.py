@@ -14,13 +14,14 @@ FOUND = {
     "experiments": "TW306",
     "saddle": "TW401",
 }
+MEASURING = ("hessian_of_your_model",)  # prints numbers, not a report
 
 
 def test_every_example_is_run_here():
-    assert sorted(FOUND) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
+    assert sorted([*FOUND, *MEASURING]) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", [*FOUND, *MEASURING])
 def test_an_example_is_short(name):
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 65
 
@@ -33,3 +34,16 @@ def test_an_example_finds_what_it_shows(name, capsys, tmp_path, monkeypatch):
     assert report.verdict == ("findings" if FOUND[name] else "healthy")
     printed = capsys.readouterr().out
     assert (FOUND[name] or "Healthy") in printed
+
+
+def test_the_hessian_of_a_model_is_told_with_its_bounds_and_the_rate_that_it_allows(capsys):
+    found = runpy.run_path(str(EXAMPLES / "hessian_of_your_model.py"))["main"]()
+    assert found.converged
+    assert found.smallest[0] < 0 < found.largest[1] <= found.largest[0]
+    counted, largest, smallest, rate, verdict = capsys.readouterr().out.splitlines()
+    assert counted == f"1,394 parameters, {found.products} products (converged)"
+    assert largest.startswith(f"largest        {found.largest[0]:.4g} +- {found.largest_bounds[0]:.1g}, ")
+    assert smallest.startswith(f"most negative  {found.smallest[0]:.4g} +- {found.smallest_bounds[0]:.1g}, ")
+    assert rate.endswith(f"2 / {found.largest[0]:.4g} = {2 / found.largest[0]:.4g}")
+    assert 2 / found.largest[0] > 0.1  # its rate
+    assert verdict == "within it"

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainwatch.probes.lanczos import Asymmetric, lanczos
+from trainwatch.probes.lanczos import Asymmetric, _orthogonalise, lanczos
 
 N = 60
 
@@ -142,3 +143,37 @@ def test_restarts_of_a_symmetric_matrix_do_not_look_skewed():
 def test_too_few_vectors_are_refused():
     with pytest.raises(ValueError, match="4 eigenvalues take 6 vectors or more, 5 are allowed"):
         run(matrix(), most_vectors=5)
+
+
+class Passages(TorchDispatchMode):
+    """Takes down how many vectors are read to find the coordinates of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.mv.default and args[0].shape != (N, N):  # that is the operator
+            self.rows.append(min(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_product_is_held_against_the_whole_basis_once():
+    a = torch.diag(torch.linspace(-1.0, 2.0, N, dtype=torch.float64))
+    with Passages() as passages:
+        run(a, stop=lambda ritz: ritz.products == 20)
+    nearest = [min(n, 2) for n in range(1, 21)]
+    assert sum(passages.rows) == sum(range(1, 21)) + sum(nearest)
+
+
+def test_what_hardly_leaves_the_space_is_made_orthogonal_once_more():
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(200, 12, generator=generator, dtype=torch.float64))
+    basis = basis.T.float().contiguous()
+    rest = torch.randn(200, generator=generator)
+    vector = 1e6 * basis[0] + rest
+    coordinates, length = _orthogonalise(vector, basis)
+    assert float((basis @ vector).abs().max()) < 1e-6 * length
+    assert length == pytest.approx(float(vector.norm()), rel=1e-6)
+    assert coordinates[0] == pytest.approx(1e6, rel=1e-5)
+    assert coordinates[1:].abs().max() < 1.0 + float((basis @ rest).abs().max())

@@ -17,6 +17,7 @@ from trainwatch.config import Settings
 from trainwatch.probes import saddle
 from trainwatch.probes.curvature import Hessian
 from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.plane import STEPS as FOR_PLANE
 from trainwatch.probes.saddle import FIRST, SIZES, answered, measure, saddle_test
 from trainwatch.symptoms.curvature import curvature
 from twice import Squares, case
@@ -363,6 +364,107 @@ def test_a_training_stuck_at_a_saddle_is_told(data, model, how, seed):
 @pytest.mark.parametrize(("data", "model", "how"), ELSEWHERE.values(), ids=ELSEWHERE)
 def test_a_training_that_is_elsewhere_is_not(data, model, how, seed):
     assert not is_saddle(train(data, model, seed, **how))
+
+
+# The plane.
+
+
+def plane_of(given):
+    measure(given)
+    return given.record.latest("loss_plane", "held"), curvature(given.record)
+
+
+def on_a_plane(batches=None, affords=math.inf, model=None):
+    batches = [Hilly() for _ in range(6)] if batches is None else batches
+    given = bench(model or Weights(0.0, 0.0), batches, parameters=[{"name": "both"}])
+    given.affords = affords
+    return plane_of(given)
+
+
+def test_the_plane_is_as_calculus_says():
+    (step, table), found = on_a_plane()
+    assert step == 100
+    assert table.shape == (10, 10)
+    y, x = table[0, 1:], table[1:, 0]  # the direction is that of y
+    np.testing.assert_allclose(table[1:, 1:], 1 + x[:, None] ** 2 - y**2 + y**4 / 4, rtol=1e-5)
+    best = found.escape.length
+    np.testing.assert_allclose(y, best * np.linspace(-4 / 3, 4 / 3, 9), rtol=1e-6)
+    fall = best**2 - best**4 / 4
+    np.testing.assert_allclose(x, fall**0.5 * np.linspace(-1, 1, 9), rtol=1e-4)  # a rise as large as the fall
+    assert np.isnan(table[0, 0])
+
+
+def test_the_plane_shows_the_batches_that_the_line_is_made_of():
+    """Its middle is where the model is, and its places along the line have the losses of the line."""
+    (_, table), found = on_a_plane([Hilly(level=level) for level in (1.0, 9.0, 9.0, 3.0, 9.0, 9.0)])
+    assert table[5, 5] == 2.0
+    assert table[0, 8] == pytest.approx(found.escape.length)
+    assert table[5, 8] == pytest.approx(2.0 - found.escape.drop, rel=1e-5)
+
+
+def test_a_flat_second_axis_reaches_as_far_as_the_first():
+    class Downwards(Hilly):
+        def loss(self, model):
+            x, y = model.both
+            return 1 - y**2 + y**4 / 4 - 0.1 * x**2 + x**4
+
+    (_, table), _ = on_a_plane([Downwards() for _ in range(6)])
+    np.testing.assert_allclose(table[1:, 0], table[0, 1:])
+
+
+def test_a_plane_beyond_a_cliff_has_infinite_places():
+    class Cliff(Hilly):
+        def loss(self, model):
+            return super().loss(model) + 0 * (0.5 - model.both[0]).sqrt()
+
+    (_, table), _ = on_a_plane([Cliff() for _ in range(6)])
+    beyond = np.isinf(table[1:, 1:])
+    assert beyond.all(axis=1).sum() == beyond.any(axis=1).sum() > 0  # whole rows, on one side
+    assert np.isfinite(table[5, 1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("affords", "drawn"), [(saddle.STEPS + FOR_PLANE - 1, False), (saddle.STEPS + FOR_PLANE, True)]
+)
+def test_a_plane_takes_time_to_spare(affords, drawn):
+    assert (on_a_plane(affords=affords)[0] is not None) is drawn
+
+
+def test_without_a_line_or_a_second_axis_there_is_no_plane():
+    assert on_a_plane(model=Weights(0.0, math.sqrt(2)))[0] is None
+
+    class Single(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.y = nn.Parameter(torch.zeros(1))
+
+    class Ridge(Hilly):
+        def loss(self, model):
+            return 1 - model.y.square().sum() + model.y.pow(4).sum()
+
+    table, found = on_a_plane([Ridge() for _ in range(6)], model=Single())
+    assert found.escape is not None
+    assert table is None
+
+
+def test_the_plane_costs_what_it_says_and_leaves_no_trace():
+    made = []
+
+    class Counted(Hilly):
+        def loss(self, model):
+            made.append(torch.is_grad_enabled())
+            return super().loss(model)
+
+    model = Weights(0.1, 0.2)
+    losses = [[lambda b=b: b.loss(model) for b in (Counted(), Counted())] for _ in range(2)]
+    counts = []
+    for plane in (False, True):
+        made.clear()
+        found = saddle_test(*losses, {"both": model.both}, memory=1 << 20, plane=plane)
+        counts.append(made.count(False))
+        assert (found.plane is not None) is plane
+    assert counts[1] - counts[0] == 2 * 81
+    assert model.both.tolist() == torch.tensor([0.1, 0.2]).tolist()
 
 
 def test_the_step_that_is_proposed_leaves_the_saddle():

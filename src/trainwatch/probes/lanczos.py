@@ -9,6 +9,9 @@ import torch
 
 SYMMETRIC = 1e-2  # of the largest entry: rounding makes some 1e-6, an operation taken for a constant more than 0.1
 FEWEST = 2  # vectors of the basis beyond those that are wanted
+NEAR = 2  # vectors that a product of the last one has a part in: itself and the one before
+STABLE = 0.7  # what is left of a vector that is made orthogonal to rows it was orthogonal to but for rounding
+MOST_TIMES = 3  # that a vector is made orthogonal; twice is enough (Giraud and others, 2005), once for the nearest rows
 BLOCK = 1 << 16  # entries of a vector that a restart turns at a time
 
 
@@ -60,9 +63,9 @@ def lanczos(
 ) -> tuple[Ritz, torch.Tensor, torch.Tensor]:
     """Both ends of the spectrum from one Krylov space.
 
-    Each new vector is made orthogonal to all others twice, so no eigenvalue comes twice for rounding. A full basis is
-    folded into the Ritz vectors at the ends that are wanted, and grows again from there (thick restart). Of an
-    eigenvalue that the operator has several times it may find one copy only.
+    Each new vector is made orthogonal to all others, so no eigenvalue comes twice for rounding. A full basis is folded
+    into the Ritz vectors at the ends that are wanted, and grows again from there (thick restart). Of an eigenvalue that
+    the operator has several times it may find one copy only.
 
     Args:
         product: The operator: from a vector to a vector, shape (n,).
@@ -92,7 +95,7 @@ def lanczos(
     if size <= wanted + FEWEST:
         return _whole(product, start, smallest, largest, rounding)
     most = min(most_vectors, size)
-    basis = torch.zeros(most, size, dtype=start.dtype, device=start.device)
+    basis = torch.empty(most, size, dtype=start.dtype, device=start.device)  # rows cost nothing until they are used
     projected = torch.zeros(most, most, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     basis[0] = start / start.norm()
@@ -100,28 +103,28 @@ def lanczos(
     while True:
         vector = product(basis[used - 1])
         products += 1
-        column = _orthogonalise(vector, basis[:used])
+        column, length = _orthogonalise(vector, basis[:used])
         if not bool(torch.isfinite(column).all()):
             raise FloatingPointError("a product is not finite")
         _check_symmetry(column[:-1] - coupling, column, projected)
         projected[:used, used - 1] = projected[used - 1, :used] = column
-        length = float(vector.norm())
         values, vectors = torch.linalg.eigh(projected[:used, :used])
         floor = rounding * float(values.abs().max())
         ended = used == size or length <= floor
-        bounds = floor + (0.0 if ended else length) * vectors[-1].abs()
+        residual = 0.0 if ended else length
+        bounds = floor + residual * vectors[-1].abs()
         found = Ritz(values, bounds, products, ended, vectors)
         if used == size or stop(found) or products >= most_products:
             return found, *_ends(basis[:used], vectors, smallest, largest)
         if ended:  # go on in what is left of the space
             vector = torch.randn(size, generator=generator, dtype=start.dtype).to(start.device)
-            _orthogonalise(vector, basis[:used])
-        coupling = (0.0 if ended else length) * torch.eye(used, dtype=torch.float64)[-1]
+            _, length = _orthogonalise(vector, basis[:used])
+        coupling = residual * torch.eye(used, dtype=torch.float64)[-1]
         if used == most:
             kept = _kept(used, smallest, largest)
             coupling = vectors[:, kept].T @ coupling
             used = _fold(basis, projected, values, vectors, kept)
-        basis[used] = vector / vector.norm()
+        torch.div(vector, length, out=basis[used])
         used += 1
 
 
@@ -151,14 +154,29 @@ def _check_symmetry(difference: torch.Tensor, *entries: torch.Tensor) -> None:
         raise Asymmetric
 
 
-def _orthogonalise(vector: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """Take from a vector, in place, its part in the space of orthonormal rows; its coordinates there, shape (j,)."""
+def _orthogonalise(vector: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Take from a vector, in place, its part in the space of orthonormal rows.
+
+    First its part in the last rows, where by symmetry all of a product lies but rounding, then that in all, and
+    again where much of what was left goes, too. For a small model no other part of Lanczos takes as long as the passage
+    of the basis through memory, so there are no more than are needed.
+
+    Returns:
+        Its coordinates, shape (j,), and the norm of what is left.
+
+    Source:
+        Daniel, Gragg, Kaufman & Stewart, Reorthogonalization and stable algorithms for updating the Gram-Schmidt QR
+        factorization (1976).
+    """
     coordinates = torch.zeros(len(basis), dtype=torch.float64)
-    for _ in range(2):  # twice is enough (Giraud and others, 2005)
-        part = basis @ vector
-        vector -= part @ basis
-        coordinates += part.cpu().double()
-    return coordinates
+    lengths: list[float] = []
+    while len(lengths) < 2 or (len(lengths) < MOST_TIMES and lengths[-1] < STABLE * lengths[-2]):
+        rows = basis if lengths else basis[-NEAR:]
+        part = rows @ vector
+        vector -= part @ rows
+        coordinates[len(basis) - len(rows) :] += part.cpu().double()
+        lengths.append(float(vector.norm()))
+    return coordinates, lengths[-1]
 
 
 def _kept(used: int, smallest: int, largest: int) -> torch.Tensor:

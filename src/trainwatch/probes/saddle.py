@@ -14,18 +14,21 @@ from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.curvature import DIFFERENCES, Hessian, Loss
 from trainwatch.probes.evaluated import mean_and_error
 from trainwatch.probes.hessian import spectrum_ends
-from trainwatch.probes.isolation import CannotIsolate, untouched
+from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.lanczos import Ritz
+from trainwatch.probes.plane import STEPS as FOR_PLANE
+from trainwatch.probes.plane import loss_plane, losses_at
 from trainwatch.record.series import Array
 
 KIND = "saddle"
-QUANTITIES = ("hessian", "saddle_line", "saddle_direction")
+QUANTITIES = ("hessian", "saddle_line", "saddle_direction", "loss_plane")
 STEPS = 200  # 15 products of a third of the batches take about 110, curvature and lines on the others the rest
 MANY, APART = 12, 3  # batches held; every third is one that the direction is taken from
 PRODUCTS = 40
 VECTORS = 32  # of the basis, where memory allows
 WORKING = 8  # vectors at work besides, and the four that a basis takes at least
 NEAR, FLAT = 0.25, 1e-3  # bounds that will do, as a share of the value and of the largest eigenvalue
+REACH = 4 / 3  # of the plane to either side, in lengths at which the line is lowest: its fourth place is that
 FIRST, SIZES = 1e-3, 10  # predicted change of the loss at the first size, as a share of it; each size is twice the last
 
 
@@ -44,6 +47,10 @@ class SaddleTest:
         line: For lengths along the direction, from 0 on: the length, the loss of A and of B there, standard error of
             the change of the latter, mean change of B's loss over both sides, its standard error; shape (sizes, 6).
             None where no direction of negative curvature was found, or B has none along it.
+        plane: Losses of A over the plane of the direction and the eigenvector of the largest eigenvalue, shape (10, 10)
+            (see `loss_plane`): along the direction to just beyond the length that the line is lowest at, along the
+            other until the eigenvalue promises a rise as large as that fall, but no further. None where the line does
+            not fall, or it was not asked for.
         direction: Parameter -> its part of the unit vector, which points to the side where A's loss is lower.
     """
 
@@ -56,6 +63,7 @@ class SaddleTest:
     curvatures: Array
     slopes: Array
     line: Array | None
+    plane: Array | None
     direction: dict[str, torch.Tensor] = field(repr=False)
 
 
@@ -82,7 +90,7 @@ def direction_of(bench: Bench) -> dict[str, torch.Tensor]:
         if not named:
             raise CannotIsolate("no parameter requires gradients")
         source, judge = ([partial(_mean, batch, model) for batch in part] for part in (first, second))
-        found = saddle_test(source, judge, named, memory=bench.memory)
+        found = saddle_test(source, judge, named, memory=bench.memory, plane=bench.affords >= STEPS + FOR_PLANE)
     weights = float(torch.stack(torch._foreach_norm([p.detach() for p in named.values()])).norm())
     ends = (found.largest, found.largest_bound, found.smallest, found.smallest_bound, found.products)
     row = (*ends, *mean_and_error(found.curvatures), *mean_and_error(found.slopes), len(second), weights)
@@ -92,11 +100,18 @@ def direction_of(bench: Bench) -> dict[str, torch.Tensor]:
         share = [found.direction.get(p["name"]) for p in bench.record.facts.get("parameters", ())]
         squares = [np.nan if part is None else float(part.square().sum()) for part in share]
         bench.record.append("saddle_direction", "held", bench.step, squares)
+    if found.plane is not None:
+        bench.record.append("loss_plane", "held", bench.step, found.plane)
     return found.direction
 
 
 def saddle_test(
-    first: Sequence[Loss], second: Sequence[Loss], named: Mapping[str, torch.Tensor], *, memory: int
+    first: Sequence[Loss],
+    second: Sequence[Loss],
+    named: Mapping[str, torch.Tensor],
+    *,
+    memory: int,
+    plane: bool = False,
 ) -> SaddleTest:
     """Find the most negative curvature of some losses and try it on others.
 
@@ -105,6 +120,7 @@ def saddle_test(
         second: Those that judge it, of other samples; at least two.
         named: Parameters, which are moved in place and put back.
         memory: Bytes for vectors and kept graphs.
+        plane: Also find the losses over a plane.
 
     Raises:
         NoCurvature: The Hessian cannot be measured.
@@ -115,7 +131,7 @@ def saddle_test(
     vectors = max(4, min(VECTORS, spare // 2 // max(1, entries)))
     hessian = Hessian(first, parameters, memory=max(0, spare - vectors * entries))
     gradient = hessian.gradient()
-    found, (direction,), _ = spectrum_ends(
+    found, (direction,), (steepest,) = spectrum_ends(
         hessian, answered, smallest=1, largest=1, most_vectors=vectors, most_products=PRODUCTS
     )
     hessian.release()
@@ -126,12 +142,15 @@ def saddle_test(
     curvatures, slopes = np.full(len(second), np.nan), np.full(len(second), np.nan)
     for i, (other, product) in enumerate(judge.apart(direction)):
         curvatures[i], slopes[i] = float(product @ direction), float(other @ gradient)
-    smallest, line = float(found.values[0]), None
+    smallest, largest = float(found.values[0]), float(found.values[-1])
+    line = table = None
     if smallest < -hessian.rounding * found.radius and curvatures.mean() < 0:
         side, line = _line(hessian, first, second, direction, smallest)
         direction *= side
+        if plane and hessian.size > 1:
+            table = _plane(hessian, first, direction, steepest / steepest.norm(), largest, line)
     return SaddleTest(
-        largest=float(found.values[-1]),
+        largest=largest,
         largest_bound=float(found.bounds[-1]),
         smallest=smallest,
         smallest_bound=float(found.bounds[0]),
@@ -140,6 +159,7 @@ def saddle_test(
         curvatures=curvatures,
         slopes=slopes,
         line=line,
+        plane=table,
         direction=dict(zip(named, hessian.split(direction), strict=True)),
     )
 
@@ -158,8 +178,7 @@ def _line(
     """The side on which A's loss is lower, and the losses along it; lengths grow as long as A's loss falls."""
 
     def losses(length: float) -> tuple[float, Array]:
-        with hessian.moved(direction, length), untouched(hessian.device), torch.no_grad():
-            found = torch.stack([loss().detach().reshape(()) for loss in (*first, *second)]).cpu().double().numpy()
+        found = losses_at(hessian, [*first, *second], direction, length)
         return float(found[: len(first)].mean()), found[len(first) :]
 
     start, others = losses(0.0)
@@ -184,6 +203,22 @@ def _line(
         mean, error = mean_and_error(change[side])
         row[:] = x, loss[side], others.mean() + mean, error, *mean_and_error(change.mean(0))
     return 1.0 - 2.0 * side, rows
+
+
+def _plane(
+    hessian: Hessian,
+    first: Sequence[Loss],
+    direction: torch.Tensor,
+    steepest: torch.Tensor,
+    largest: float,
+    line: Array,
+) -> Array | None:
+    lowest = line[np.nanargmin(line[:, 1])]
+    reach, fall = REACH * float(lowest[0]), float(line[0, 1] - lowest[1])
+    if not fall > 0:
+        return None
+    width = min(reach, (2 * fall / largest) ** 0.5) if largest > 0 else reach  # a rise beyond the fall would hide it
+    return loss_plane(hessian, first, direction, steepest, reach, width)
 
 
 def _mean(batch: Batch, model: nn.Module) -> torch.Tensor:

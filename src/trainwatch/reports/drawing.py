@@ -200,7 +200,7 @@ def _profile(canvas: Canvas, figure: Profile) -> None:
         if not shown:
             continue
         places, values, errors = zip(*shown, strict=True)
-        colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn // len(COLOURS) % len(DASHES)]
+        colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn % len(DASHES)]  # lines may coincide
         label = f" {wording.short(name, NAME)}"
         axes.errorbar(places, values, yerr=errors, fmt=f".{dash}", color=colour, linewidth=1.4, capsize=2, label=label)
         drawn += 1
