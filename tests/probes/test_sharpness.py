@@ -37,8 +37,9 @@ def settled(kind, options, lr=0.1):
     weights = nn.Parameter(torch.tensor([1.0, 1.0], dtype=torch.float64))
     optimizer = kind([weights], lr=lr, **options)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(2000):
-        weights.grad = torch.randn(2, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 0.2])
+    for n in range(2000):
+        noise = torch.randn(2, generator=generator, dtype=torch.float64)
+        weights.grad = (1 + noise) * torch.tensor([3.0, 0.2]) * (3 if n < 500 else 1)
         optimizer.step()
     return weights, optimizer
 
@@ -74,6 +75,15 @@ def test_steps_shrink_within_the_limit_and_grow_beyond_it(kind, options, share):
         sizes.append(float(weights.detach().abs().max()))
     grown = max(sizes[-10:]) / max(sizes[20:30])
     assert (grown > 1.05) if share > 1 else (grown < 0.95)
+
+
+def test_averages_that_are_not_filled_yet_are_corrected():
+    weights = nn.Parameter(torch.tensor([1.0, 1.0]))
+    optimizer = torch.optim.Adam([weights], lr=0.1)
+    weights.grad = torch.tensor([3.0, -0.2])
+    optimizer.step()
+    (factors,) = steps_of(optimizer).factors
+    np.testing.assert_allclose(factors, [0.1 / (0.1 * 3.0), 0.1 / (0.1 * 0.2)], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -104,6 +104,12 @@ def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(outside) == 0
 
 
+def test_what_is_confirmed_does_not_hang_on_the_rest_of_the_rule():
+    """`trainwatch.escape` asks for that alone."""
+    assert RULE.confirmed(curvature(record(along_error=0.59))) is not None
+    assert RULE.confirmed(curvature(record(along_error=0.61))) is None
+
+
 def test_decay_apart_from_the_gradient_is_no_curvature():
     assert fires(record(group={"weight_decay": 1.6, "decoupled_weight_decay": True})) == 1
 
