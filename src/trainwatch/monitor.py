@@ -164,7 +164,8 @@ class Monitor:
         elapsed = self._clock() - self._began
         allowed = self._budget(elapsed) * WATCH_SHARE
         if self.capture.step:
-            self.capture.rest(elapsed, self._spent() - self._once - allowed, allowed / self.capture.step)
+            debt = self._spent(probes=False) - self._once - allowed
+            self.capture.rest(elapsed, debt, allowed / self.capture.step)
 
     def epoch_end(self, metrics: Mapping[str, float]) -> None:
         """The user or the trainer says that an epoch is over."""
@@ -351,8 +352,9 @@ class Monitor:
         }
         self.containment.run("record", self.record.set_fact, "run", facts)
 
-    def _spent(self) -> float:
-        return sum(self.containment.seconds.values())
+    def _spent(self, *, probes: bool = True) -> float:
+        """Seconds so far, with or without those of probes."""
+        return sum(s for part, s in self.containment.seconds.items() if probes or not part.startswith("probe"))
 
     def _overhead(self) -> dict[str, Any]:
         run = max(self._watched_seconds, 1e-9)

@@ -16,6 +16,7 @@ from trainwatch.probes.listening import Call, UnitAxis, named_calls, operation
 
 KIND = "activations"
 QUANTITIES = ("activity",)
+STEPS = 3  # a few forward passes, with all that hooks see
 MOST_SITES = 256
 RARE = 0.01  # of the entries: a unit that is active in fewer is rarely active
 FLAT = 0.05  # of its steepest slope: where a squashing function is flatter, it is saturated

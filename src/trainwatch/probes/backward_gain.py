@@ -16,6 +16,7 @@ from trainwatch.record.series import Array
 
 KIND = "backward_gain"
 QUANTITIES = ("backward_gain",)
+STEPS = 3
 MOST_LAYERS = 512
 MOST_CALLS = 256  # of one layer
 

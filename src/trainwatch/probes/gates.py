@@ -20,6 +20,7 @@ from trainwatch.probes.rows import Rows
 
 KIND = "gates"
 QUANTITIES = ("gates", "attention")
+STEPS = 3  # a few forward passes, with all that hooks see
 MOST_SITES = 256
 NEAR = 0.02  # of 0 or of 1: a gate that is as good as shut, or open
 

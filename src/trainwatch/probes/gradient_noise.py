@@ -10,6 +10,7 @@ from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "gradient_noise"
 QUANTITIES = ("gradient_signal",)
+STEPS = 5  # a gradient of a few batches
 
 
 def measure(bench: Bench) -> None:
