@@ -20,8 +20,10 @@ from saddles import (
 from synthetic_gradients import make_record, parameter
 from torch import nn
 
+from trainwatch.engine import nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw402_flat_plateau import FlatPlateau
+from trainwatch.rules.tw706_missing_nonlinearity import MissingNonlinearity
 
 RULE = FlatPlateau()
 CHANCE = float(np.log(10))
@@ -146,3 +148,9 @@ def test_a_training_that_is_elsewhere_is_not(data, model, how, seed):
 def test_steps_that_are_too_short_are_no_plateau(seed):
     low = run("diabetes", lambda: mlp(10, 1, 16, end=FLAT), seed, epochs=20, optimizer=sgd(1e-6))
     assert found(RULE, low.record) is None
+
+
+def test_a_linear_net_at_its_best_is_the_fault_of_the_missing_nonlinearity():
+    cause = MissingNonlinearity().diagnose("", margin=1.0)
+    (nested,) = nest([RULE.diagnose("", margin=1.0), cause])
+    assert [d.code for d in nested.walk()] == ["TW706", "TW402"]
