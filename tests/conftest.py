@@ -27,11 +27,25 @@ def nothing_is_left_watching():
         interception.unsubscribe(listener)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--all-seeds", action="store_true", help="real trainings with every seed, not the first alone")
+
+
+def pytest_collection_modifyitems(config, items):
     import torch
 
+    if not config.getoption("--all-seeds"):
+        again = [item for item in items if trains_again(item)]
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in set(again)]
     if torch.cuda.is_available():
         return
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def trains_again(item):
+    """A training of rules or probes that a test repeats with a further seed: minutes in all."""
+    seed = getattr(item, "callspec", None) and item.callspec.params.get("seed", 0)
+    return bool(seed) and item.path.parent.name in ("rules", "probes")
