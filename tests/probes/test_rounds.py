@@ -22,8 +22,11 @@ class Clock:
         return self.now
 
 
-def run(monkeypatch, *, cost, steps=400, step_takes=1.0, error=None, **settings):
-    """A training whose steps take a second each, under a probe of a given cost; (monitor, steps at which it ran)."""
+def run(monkeypatch, *, cost, steps=400, step_takes=1.0, error=None, worth=0, **settings):
+    """A training whose steps take a second each, under a probe of a given cost; (monitor, steps at which it ran).
+
+    Until it has run, the probe is taken to cost as much as `worth` steps.
+    """
     clock, ran = Clock(), []
 
     def probe(bench):
@@ -33,6 +36,7 @@ def run(monkeypatch, *, cost, steps=400, step_takes=1.0, error=None, **settings)
             raise error
 
     monkeypatch.setitem(rounds.PROBES, "activations", probe)
+    monkeypatch.setitem(rounds.STEPS, "activations", worth)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -55,6 +59,11 @@ def test_probes_keep_the_budget(cost, overhead, monkeypatch):
     spent = cost * len(during)
     assert spent <= max(overhead * 400, cost)
     assert monitor.report.overhead["share"] <= overhead
+
+
+def test_before_its_first_time_a_probe_is_taken_to_be_worth_so_many_steps(monkeypatch):
+    assert rounds.STEPS["activations"] > 0
+    assert run(monkeypatch, cost=0.1, worth=3)[1][0] == 150, "2 % of 150 s pay for three steps"
 
 
 def test_a_dear_probe_waits_and_the_report_says_so(monkeypatch):

@@ -28,7 +28,19 @@ from trainwatch.rules.tw706_missing_nonlinearity import MissingNonlinearity
 RULE = FlatPlateau()
 CHANCE = float(np.log(10))
 NOISE = 0.01 * np.random.default_rng(0).normal(size=200)
-HESSIAN = (0.4, 0.01, -0.01, 0.001, 9, -0.001, 0.01, 1e-3, 5e-4, 8, 4.0)  # of which 7 and 8: squared gradient, its error
+HESSIAN = (
+    0.4,
+    0.01,
+    -0.01,
+    0.001,
+    9,
+    -0.001,
+    0.01,
+    1e-3,
+    5e-4,
+    8,
+    4.0,
+)  # of which 7 and 8: squared gradient, its error
 
 
 def record(losses=None, *, share=1e-3, slope=1e-3, error=5e-4, ahead=1.5, ahead_error=0.1, down=None, classes=10):

@@ -46,4 +46,5 @@ def mean_and_error(losses: NDArray[np.float64]) -> tuple[float, float]:
     known = losses[~np.isnan(losses)]
     if len(known) < 2:
         return (float(known[0]) if len(known) else np.nan), np.nan
-    return float(known.mean()), float(known.std(ddof=1) / len(known) ** 0.5)
+    with np.errstate(invalid="ignore", over="ignore"):  # losses may be infinite
+        return float(known.mean()), float(known.std(ddof=1) / len(known) ** 0.5)
