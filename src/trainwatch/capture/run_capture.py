@@ -222,11 +222,12 @@ class RunCapture(Measuring):
         if waiting or not (module.training or self._trains_in_eval_mode):
             self.pace.wake()
         self._forwarded = True
-        call = functools.partial(self.nonfinite.called, module, inputs, named, output, self.step)
-        if self.nonfinite.suspects:
-            call()
-        if self.stage is None:
-            self._unwatched = call
+        if self.nonfinite.looks:
+            call = functools.partial(self.nonfinite.called, module, inputs, named, output, self.step)
+            if self.nonfinite.suspects:
+                call()
+            if self.stage is None:
+                self._unwatched = call
         loss = loss_in(output)
         if loss is not None:
             self._glance(LossCall("model", loss))
@@ -264,8 +265,9 @@ class RunCapture(Measuring):
         """What a trainer is about to give to ``training_step``. Kept until the next batch."""
         self._inputs = batch
         if self.pace.resting:
-            (model,) = self.models.values()
-            self._unwatched = functools.partial(self.nonfinite.given, model, batch, index, self.step)
+            if self.nonfinite.looks:
+                (model,) = self.models.values()
+                self._unwatched = functools.partial(self.nonfinite.given, model, batch, index, self.step)
             return
         if self.nonfinite.keeps:
             self._follow_batch(batch, index)
@@ -413,15 +415,12 @@ class RunCapture(Measuring):
         if self.stage == OFF or not self._concerns_us():
             return
         self._backpropagated = True
-        if self.pace.resting:
-            if not self.validation.idle:
-                self._training_resumes()
-            return
-        self._watch_backward(True)
-        for ring in self._rings.values():
-            ring.measure(self.scaling.scale)
-        if self.nonfinite.looks and self.scaling.scale is None:
-            self._follow_gradient()
+        if not self.pace.resting:
+            self._watch_backward(True)
+            for ring in self._rings.values():
+                ring.measure(self.scaling.scale)
+            if self.nonfinite.looks and self.scaling.scale is None:
+                self._follow_gradient()
         if not self.validation.idle:
             self._training_resumes()
 
