@@ -33,6 +33,7 @@ PROBE_KINDS = (
     "rank",
     "saddle",
     "sharpness",
+    "sparsity",
 )
 
 

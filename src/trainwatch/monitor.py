@@ -42,13 +42,13 @@ MEASURES = {
     "losses": ("train_loss",),
     "gradients": ("grad_norm",),
     "classes": ("train_classes",),
-    "motion": ("motion",),
+    "motion": ("motion", "weights"),
     "validation": VALIDATION,
-    "steps": ("train_loss", "grad_norm", "train_classes", "motion"),
+    "steps": ("train_loss", "grad_norm", "train_classes", "motion", "weights"),
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
-    "reads": ("train_loss", "grad_norm", "train_classes", "motion", *RANGES, *VALIDATION),
+    "reads": ("train_loss", "grad_norm", "train_classes", "motion", "weights", *RANGES, *VALIDATION),
 }
 
 

@@ -172,6 +172,7 @@ BAD = {
     "a text": (sgd, {"l1": "1e-4"}, ValueError, "got '1e-4'"),
     "of a group": (lambda: sgd({"params": [ones(1, 1)], "l1": -2}), {}, ValueError, "got -2"),
     "vectors alone": (lambda: sgd(ones(3)), {}, ValueError, "vectors=True"),
+    "no group": (lambda: sgd({"params": [ones(1, 1)], "l1": 0.0}), {}, ValueError, "no parameter is left"),
     "nothing": (sgd, {"l1": 0.0}, ValueError, "no parameter is left"),
     "maximised": (lambda: sgd(maximize=True), {}, ValueError, "negate its loss"),
     "complex": (lambda: sgd(nn.Parameter(torch.ones(1, 1, dtype=torch.complex64))), {}, ValueError, "complex"),

@@ -134,7 +134,9 @@ class Bench:
         return loss.detach()
 
     def loss_factor(self, batch: Batch) -> float:
-        """What the loss of one batch is multiplied by, with as many batches alike as make up a step.
+        """What the loss of one batch is multiplied by, with as many batches as make up a step.
+
+        Of how many that is, batches of the usual size tell: the last one of an epoch may be small.
 
         Raises:
             CannotIsolate: That is not known.
@@ -145,7 +147,8 @@ class Bench:
         factor = float(factors[0].values[-1]) if factors and factors[0] is not None and len(factors[0]) else 1.0
         if not np.isfinite(factor):
             raise CannotIsolate("the factor on the loss is not finite")
-        return factor * max(1, round(self._samples_per_step / max(1, batch.samples)))
+        usual = float(np.median([b.samples for b in self._batches("train")] or [1]))
+        return factor * max(1, round(self._samples_per_step / max(1.0, usual, batch.samples)))
 
     def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
         detach_trainer(copied, getattr(self._live, "_trainer", None))

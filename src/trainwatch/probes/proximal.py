@@ -18,7 +18,7 @@ class Prox:
 
     def __init__(self, optimizer: torch.optim.Optimizer, l1: float, vectors: bool) -> None:
         self._optimizer, self._l1, self._vectors = optimizer, l1, vectors
-        self._pull = PULLS[type(optimizer).__name__]
+        self._pull = pull_of(optimizer)
         self._handle: Any = optimizer.register_step_post_hook(lambda *_: self._stepped())
 
     def remove(self) -> None:
@@ -111,6 +111,18 @@ def prox(optimizer: torch.optim.Optimizer, l1: float, *, vectors: bool = False) 
     for group in optimizer.param_groups:
         group.setdefault("l1", l1)
     return Prox(optimizer, l1, vectors)
+
+
+def pull_of(optimizer: torch.optim.Optimizer) -> Pull:
+    """How far a coefficient pulls a weight in one step of an optimiser.
+
+    Raises:
+        TypeError: It is of a kind whose step size is not known.
+    """
+    kind = type(optimizer).__name__
+    if kind not in PULLS:
+        raise TypeError(f"the step size of {kind} for each weight is not known: use one of {', '.join(PULLS)}")
+    return PULLS[kind]
 
 
 def shrink(weights: torch.Tensor, by: torch.Tensor | float) -> None:

@@ -16,6 +16,7 @@ from trainwatch.probes import (
     reference,
     saddle,
     sharpness,
+    sparsity,
     step_line,
     without_regulariser,
 )
@@ -36,6 +37,7 @@ KINDS = (
     rank,
     saddle,
     sharpness,
+    sparsity,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

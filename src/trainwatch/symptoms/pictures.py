@@ -10,6 +10,7 @@ from trainwatch.figures import Bars, Curve, Figure, Heatmap
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.landscapes import landscapes_of
+from trainwatch.symptoms.sparsity import sparsity_figure
 
 POINTS = 200  # most points of a line
 COLUMNS = 100  # most columns of a heatmap
@@ -30,13 +31,14 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
 
     Returns:
         ``loss`` (training and validation losses), ``gradients`` (RMS gradient of each weight tensor over depth and
-        time) and ``classes`` (share and recall of each class), as far as they were recorded, and those of
-        `landscapes_of`.
+        time), ``classes`` (share and recall of each class) and ``sparsity`` (zeros over the L1 coefficient), as far
+        as they were recorded, and those of `landscapes_of`.
     """
     figures: dict[str, Figure | None] = {
         "loss": _losses(record),
         "gradients": _gradients(record),
         "classes": _classes(record),
+        "sparsity": sparsity_figure(record),
     }
     figures |= landscapes_of(record)
     return {name: figure for name, figure in figures.items() if figure is not None}
