@@ -18,4 +18,14 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§8",
     ),
+    RemedyEntry(
+        id="decoupled-weight-decay",
+        title="Decay the weights apart from the gradient: AdamW with weight_decay = {proposed:.2g}",
+        why="AdamW shrinks all weights by the same share of themselves. The present penalty of {present:.3g} acts as "
+        "{least:.2g} to {most:.2g} of that, depending on the layer; {proposed:.2g} is in the middle.",
+        how="optimizer = torch.optim.AdamW(model.parameters(), lr={rate:.3g}, weight_decay={proposed:.2g})\n"
+        "# a group for biases and gains of norms with weight_decay=0.0 is usual; then tune it on validation loss",
+        strength="moderate",
+        section="§16",
+    ),
 )
