@@ -96,11 +96,19 @@ def test_each_weight_has_its_own_coefficient():
 
 
 @pytest.mark.parametrize(("step", "affords", "steps"), [(4000, math.inf, MOST), (1000, math.inf, 250),
-                                                        (4000, 500, 220), (4000, 10, FEWEST)])  # fmt: skip
+                                                        (4000, 500, 220), (4000, 160, FEWEST)])  # fmt: skip
 def test_steps_follow_the_run_and_what_there_is_time_for(step, affords, steps):
     model, optimizer = trained(1e-3, steps=50)
     (_, _, _, _, taken, *_), _ = planned(model, optimizer, term(model, 1e-3), affords=affords, step=step)
     assert taken.tolist() == [0, FIRST, steps, steps]
+
+
+def test_in_a_hurry_it_plans_under_the_coefficient_of_the_run_alone():
+    model, optimizer = trained(1e-3, steps=50)
+    lines, layers = planned(model, optimizer, term(model, 1e-3), affords=159)
+    assert lines[0, :2].tolist() == [0.0, 1.0]
+    assert np.isnan(lines[:, 2:]).all()
+    assert np.isnan(layers[2:]).all()
 
 
 class Whole:

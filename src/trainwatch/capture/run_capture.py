@@ -296,13 +296,14 @@ class RunCapture(Measuring):
     def on_criterion_end(self, module: nn.Module, inputs: Any, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and not self._seen(output):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
-            self._take(LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs))
+            self.on_loss(LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs))
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
         if self.stage == OFF:
             return
         if self.pace.resting and call.output.requires_grad and self.stage != VALIDATE:
+            self._recent.append(weakref.ref(call.output))  # the module that computed it need not be asked again
             self._glance(call)
         else:
             self._take(call)
