@@ -69,4 +69,5 @@ def test_of_the_loader_that_is_trained_on():
     for x, y in loader:
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    assert watch.finish().facts["loaders"]["train"]["augmentation"] == ["RandomCrop"]
+    watch.finish()
+    assert watch.record.facts["loaders"]["train"]["augmentation"] == ["RandomCrop"]
