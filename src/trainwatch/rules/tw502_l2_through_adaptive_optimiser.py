@@ -65,7 +65,7 @@ class L2ThroughAdaptiveOptimiser(Rule):
         if len(ordered) < 2 or (factor := ordered[-1].effective / ordered[0].effective) < self.spread:
             return
         least, most, middle = ordered[0], ordered[-1], ordered[len(ordered) // 2]
-        if False:
+        if most.pull < -np.log1p(-self.felt):
             return
         gradients = record.memo(gradients_of)
         assert gradients is not None

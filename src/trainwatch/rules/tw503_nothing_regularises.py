@@ -53,7 +53,7 @@ class NothingRegularises(RisingValidation):
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look for a regulariser where validation got worse."""
         found = self.risen(record)
-        if found is None:
+        if found is None or record.memo(inventory):
             return
         samples, parameters = sizes(record)
         counted = f", with {parameters / samples:.3g} parameters per training sample" if samples and parameters else ""

@@ -64,7 +64,7 @@ class WeightsGrowing(Rule):
             raise NotChecked("several optimisers, or too few looks at the weights to tell whether they grow")
         error = max(found.error, 1e-6)
         beyond = (found.rate - self.pace) / error
-        if beyond < 2:
+        if found.factor < self.growth or beyond < 2:
             return
         shown = found.tensors[:SHOWN]
         yield self.diagnose(

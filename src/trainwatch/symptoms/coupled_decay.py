@@ -60,7 +60,7 @@ def coupled_decays(record: RunRecord) -> list[CoupledDecay] | None:
     columns = {place: i for i, place in enumerate(optimizer["parameters"])}
     found = []
     for g, group in enumerate(optimizer["groups"]):
-        decay =  float(group.get("weight_decay") or 0.0)
+        decay = 0.0 if group.get("decoupled_weight_decay") else float(group.get("weight_decay") or 0.0)
         rates = float(learning_rates(record, gradients.steps, g).mean()) * record.steps
         for i in (columns[place] for place in group["parameters"]):
             p = gradients.parameters[i]
