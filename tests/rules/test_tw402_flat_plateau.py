@@ -45,7 +45,18 @@ HESSIAN = (
 )  # of which 7 and 8: squared gradient, its error
 
 
-def record(losses=None, *, share=1e-3, slope=1e-3, error=5e-4, ahead=1.5, ahead_error=0.1, down=None, classes=10):
+def record(
+    losses=None,
+    *,
+    share=1e-3,
+    slope=1e-3,
+    error=5e-4,
+    ahead=1.5,
+    ahead_error=0.1,
+    down=None,
+    down_error=0.01,
+    classes=10,
+):
     """A net of two layers that rests at chance; the first gets this share of the squared gradient of the second."""
     losses = CHANCE + NOISE if losses is None else np.asarray(losses, float)
     layers = [parameter("0.weight", order=0), parameter("2.weight", order=2)]
@@ -56,7 +67,7 @@ def record(losses=None, *, share=1e-3, slope=1e-3, error=5e-4, ahead=1.5, ahead_
     made.append("hessian", "held", 200, [*HESSIAN[:7], slope, error, *HESSIAN[9:]])
     if down is not None:
         rows = np.full((6, 6), np.nan)
-        rows[:2] = [[0, CHANCE, CHANCE, 0, 0, 0], [1, CHANCE - down, CHANCE - down, 0.5, 0.1, 0.1]]
+        rows[:2] = [[0, CHANCE, CHANCE, 0, 0, 0], [1, CHANCE - down, CHANCE - down, down_error, 0.1, 0.1]]
         made.append("saddle_line", "held", 200, rows)
     if ahead is not None:
         made.append("evaluated_loss", "held", 200, [CHANCE, 0.0, CHANCE, CHANCE, 0.0])
@@ -87,10 +98,12 @@ def test_a_plateau_is_told_with_what_was_measured():
         (record(slope=0.0274, error=0.005), record(slope=0.0294, error=0.005)),
         (record(share=0.095), record(share=0.105)),
         (record(down=0.065), record(down=0.075)),
+        (record(down=0.2, down_error=0.11), record(down=0.2, down_error=0.09)),
         (record(ahead=0.24, ahead_error=0.01), record(ahead=0.22, ahead_error=0.01)),
         (record(ahead_error=0.45), record(ahead_error=0.55)),
     ],
-    ids=["learned", "rest", "promise", "promise beyond noise", "starved", "drop", "lead", "errors"],
+    ids=["learned", "rest", "promise", "promise beyond noise", "starved", "drop", "a drop beyond noise", "lead",
+         "errors"],
 )  # fmt: skip
 def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(inside) == 1

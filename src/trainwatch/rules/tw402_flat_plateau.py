@@ -39,10 +39,10 @@ class FlatPlateau(Rule):
     gradient without the noise of batches (`hessian`) promises less than `promise` of that loss, by a step as long as
     the largest curvature allows. The layers below the last get less than `starved` of its squared gradient
     (`grad_norm`), or to second order a step as long as all weights would change the loss by less than `still` of it. No
-    direction of negative curvature leads down by `drop` of the loss (`saddle_line`). And there is something to learn:
-    nearest neighbours or boosting (`reference_loss`), or the constant guess itself, beat the net by `lead` of the loss
-    and `errors` standard errors. Curvature alone is no measure: along the bias of the last layer it is as large as
-    anywhere.
+    direction of negative curvature leads down by `drop` of the loss, beyond noise (`saddle_line`). And there is
+    something to learn: nearest neighbours or boosting (`reference_loss`), or the constant guess itself, beat the net by
+    `lead` of the loss and `errors` standard errors. Curvature alone is no measure: along the bias of the last layer it
+    is as large as anywhere.
 
     ## Remedies
     `watch-activations` finds the layer where the signal ends; `reinitialise`; `overfit-one-batch`.
@@ -91,7 +91,7 @@ class FlatPlateau(Rule):
         flat, escape = self._flat(record, found, rest), found.escape
         if flat is None:
             return
-        down = 0.0 if escape is None else escape.drop
+        down = 0.0 if escape is None or escape.drop < SURE * escape.drop_error else escape.drop
         if down >= self.drop * rest.scale or SaddlePoint().confirmed(found) is not None:
             return
         ahead = _ahead(record, rest)
