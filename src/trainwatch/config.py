@@ -32,6 +32,7 @@ PROBE_KINDS = (
     "gradient_noise",
     "rank",
     "saddle",
+    "shaken",
     "sharpness",
 )
 

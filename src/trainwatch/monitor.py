@@ -27,6 +27,7 @@ from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.record import RunRecord, SegmentWriter
 from trainwatch.report import Report
+from trainwatch.rules.saddle_evidence import why_not
 from trainwatch.rules.tw401_saddle_point import SaddlePoint
 from trainwatch.symptoms.curvature import curvature
 
@@ -265,7 +266,7 @@ class Monitor:
         rule = next((rule for rule in self._rules if isinstance(rule, SaddlePoint)), SaddlePoint())
         way = rule.confirmed(found)
         if way is None:
-            return Escaped(False, reason=rule.why_not(found))
+            return Escaped(False, reason=why_not(found, rule.gain))
         (model,) = self.capture.models.values()
         move(model, direction, way.length)
         self.capture.note_jump()

@@ -16,12 +16,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     ),
     RemedyEntry(
         id="add-noise",
-        title="Shake the weights once with noise of deviation {deviation}",
-        why="At a saddle any part along the way down grows by itself: noise of this size is too small to do harm, and "
-        "has such a part in it.{pace}",
-        how="with torch.no_grad():\n"
-        "    for parameter in model.parameters():\n"
-        "        parameter.add_(torch.randn_like(parameter), alpha={deviation})",
+        title="Shake the weights once with noise of {size}",
+        why="{reason}",
+        how="# between two steps\nwith torch.no_grad():\n    for weight in model.parameters():\n{lines}",
         strength="moderate",
         section="§13",
     ),

@@ -11,9 +11,8 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import first_weight, reinitialise
-from trainwatch.rules.tw401_saddle_point import SaddlePoint
 from trainwatch.symptoms.curvature import Curvature, curvature
-from trainwatch.symptoms.experiments import Lead, lead
+from trainwatch.symptoms.experiments import Lead, lead, shaken
 from trainwatch.symptoms.rest import Rest, rest_of
 from trainwatch.symptoms.starved import below_the_last
 
@@ -36,9 +35,10 @@ class FlatPlateau(Rule):
     Training and validation would gain less than `rest` of the loss of a constant guess in a third of the steps. The
     gradient without the noise of batches (`hessian`) promises less than `promise` of that loss, by a step as long as
     the largest curvature allows. The layers below the last get less than `starved` of its squared gradient
-    (`grad_norm`). No direction of negative curvature leads down by `drop` of the loss (`saddle_line`). And there is
-    something to learn: nearest neighbours or boosting beat the net by `lead` of the loss and `errors` standard errors
-    (`reference_loss`). Curvature itself is no measure: along the bias of the last layer it is as large as anywhere.
+    (`grad_norm`). Neither a direction of negative curvature (`saddle_line`) nor noise in the weights (`shaken_loss`)
+    leads down by `drop` of the loss. And there is something to learn: nearest neighbours or boosting beat the net by
+    `lead` of the loss and `errors` standard errors (`reference_loss`). Curvature itself is no measure: along the bias
+    of the last layer it is as large as anywhere.
 
     ## Remedies
     `watch-activations` finds the layer where the signal ends; `reinitialise`; `overfit-one-batch`.
@@ -86,8 +86,9 @@ class FlatPlateau(Rule):
         share, escape = record.memo(below_the_last), found.escape
         if share is None or share >= self.starved or found.gradient_gain_above(SURE) >= self.promise * rest.scale:
             return
-        down = 0.0 if escape is None else escape.drop
-        if down >= self.drop * rest.scale or SaddlePoint().confirmed(found) is not None:
+        copies = record.memo(shaken)
+        down = max(0.0 if escape is None else escape.drop, 0.0 if copies is None else copies.lead)
+        if down >= self.drop * rest.scale:
             return
         ahead = record.memo(lead)
         if ahead is None:
