@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-import inspect
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,7 +14,8 @@ from trainwatch.config import SettingsError, rule_named
 from trainwatch.demo import Fault
 from trainwatch.record import RecordError
 from trainwatch.report import Report
-from trainwatch.rules import Rule, all_rules
+from trainwatch.rules import all_rules
+from trainwatch.rules.page import page, thresholds
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -189,16 +188,7 @@ def _page(name: str) -> str:
         rule = rule_named(name)
     except SettingsError as error:
         _fail(str(error))
-    about = f"Severity {rule.severity}, section {rule.section}, status {rule.status}."
-    thresholds = "\n".join(f"- `{name}` = {value!r}" for name, value in _thresholds(rule).items())
-    setting = f"Set them in `pyproject.toml` under `[tool.trainwatch.rules.{rule.name}]`:\n\n{thresholds}"
-    page = f"# {rule.code} {rule.name}\n\n{about}\n\n{inspect.getdoc(rule)}"
-    return f"{page}\n\n## Thresholds\n\n{setting}" if thresholds else page
-
-
-def _thresholds(rule: type[Rule]) -> dict[str, object]:
-    default = rule()
-    return {f.name: getattr(default, f.name) for f in fields(default)}
+    return page(rule)
 
 
 def _table() -> Table:
@@ -207,6 +197,6 @@ def _table() -> Table:
     table = Table("code", "name", "severity", "section", "thresholds", box=None, pad_edge=False, header_style="bold")
     for code, rule in all_rules().items():
         name = rule.name if rule.status == "stable" else f"{rule.name} ({rule.status})"
-        thresholds = ", ".join(f"{k}={v!r}" for k, v in _thresholds(rule).items())
-        table.add_row(code, name, str(rule.severity), rule.section, thresholds)
+        values = ", ".join(f"{k}={v!r}" for k, v in thresholds(rule).items())
+        table.add_row(code, name, str(rule.severity), rule.section, values)
     return table
