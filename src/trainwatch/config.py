@@ -33,6 +33,7 @@ PROBE_KINDS = (
     "gradient_noise",
     "rank",
     "saddle",
+    "shaken",
     "sharpness",
 )
 

@@ -16,6 +16,7 @@ from trainwatch.probes import (
     rank,
     reference,
     saddle,
+    shaken,
     sharpness,
     step_line,
     without_regulariser,
@@ -37,6 +38,7 @@ KINDS = (
     gradient_noise,
     rank,
     saddle,
+    shaken,
     sharpness,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round

@@ -12,6 +12,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "weight = torch.tensor({inverse})  # inverse frequency, {scale}\n"
         "weight = torch.tensor({effective})  # effective number of samples, beta {beta:g}\n"
         "criterion = torch.nn.CrossEntropyLoss(weight=weight)",
+        when="A class is rare, and its recall matters as much as that of others.",
+        not_when="Probabilities must be calibrated, or samples are drawn by class already: that corrects twice.",
         strength="strong",
         section="§1",
     ),
@@ -24,6 +26,15 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "weights = per_class[train_targets]  # one weight a sample\n"
         "sampler = torch.utils.data.WeightedRandomSampler(weights, num_samples=len(weights))\n"
         "loader = torch.utils.data.DataLoader(train_set, batch_size=..., sampler=sampler)  # in place of shuffle=True",
+        lightning="{next_step}\n"
+        "def train_dataloader(self):\n"
+        "    per_class = torch.tensor({inverse})\n"
+        "    weights = per_class[train_targets]  # one weight a sample\n"
+        "    sampler = torch.utils.data.WeightedRandomSampler(weights, num_samples=len(weights))\n"
+        "return torch.utils.data.DataLoader(train_set, batch_size=..., sampler=sampler)  # in place of "
+        "shuffle=True",
+        when="A class is rare, and batches often hold none of it.",
+        not_when="The rare class has a handful of samples, which would be learned by heart, or weights are in use.",
         strength="strong",
         section="§1",
     ),
@@ -32,6 +43,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Augment the rare classes",
         why="New variants of their samples teach more than copies. To match the largest class: {short}.",
         how="Apply transforms that keep the label to samples of {rare} alone until the counts match.",
+        when="Label-keeping changes of the rare class's samples are known.",
+        not_when="They would move its samples into another class.",
         strength="moderate",
         section="§1",
     ),
@@ -41,6 +54,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Only new samples bring new information about a class. "
         "To come within {ratio:g} : 1 of the largest: {short}.",
         how="Collect the scarcest first; until then hold back at least 30 samples of each for validation.",
+        when="A class is too rare to learn from or to judge on.",
+        not_when="No more of it can be had: pose the task otherwise.",
         strength="strong",
         section="§1",
     ),
@@ -53,6 +68,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "balanced_accuracy_score(y, predicted)\n"
         "f1_score(y, predicted, average='macro')\n"
         "matthews_corrcoef(y, predicted)",
+        when="Classes are unequal, and accuracy is what is looked at.",
+        not_when="All classes are alike in number.",
         strength="strong",
         section="§1",
     ),
@@ -62,6 +79,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{rate:.3g} is the share of {positive} in training. It is right for calibrated scores where both classes "
         "matter alike; the best threshold on this run: not measured.",
         how="predicted = probabilities > {rate:.3g}  # not beside class weights or resampling: that corrects twice",
+        when="Scores are calibrated, the task is yes or no, and both errors are to weigh alike.",
+        not_when="Weights or resampling are in use: that corrects twice.",
         strength="moderate",
         section="§1",
     ),
@@ -72,6 +91,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="from sklearn.ensemble import IsolationForest\n"
         "detector = IsolationForest(random_state=0).fit(x_frequent)  # frequent samples only\n"
         "score = -detector.score_samples(x)  # high is unusual; compare PR-AUC with this network's",
+        when="A class is rarer than one in a hundred, and what is usual can be learned without it.",
+        not_when="Its samples look like usual ones.",
         strength="moderate",
         section="§1",
     ),
@@ -82,6 +103,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="mean, std = x_train.mean(0), x_train.std(0).clamp(min=1e-8)  # of the training data alone\n"
         "x = (x - mean) / std  # in training, validation and use\n"
         "# images, as a whole: x = (x - {mean}) / {std}; or let the net begin with torch.nn.BatchNorm1d(features)",
+        when="Inputs are far from mean 0 and deviation 1, or differ widely in scale.",
+        not_when="The first layer normalises them, or they are sparse counts or indices.",
         strength="strong",
         section="§10",
     ),
@@ -91,6 +114,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Nine in ten entries are {val}, in training {train}: the net has not seen such inputs.",
         how="def prepare(x):\n"
         "    return (x - mean) / std  # one function, with the statistics of the training data, for both loaders",
+        when="Training and validation inputs differ in scale.",
+        not_when="The validation data are meant to come from elsewhere: that is a shift to be reported.",
         strength="strong",
         section="§10",
     ),
@@ -100,6 +125,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="An untrained net puts out numbers of about one; the targets are {mean} +- {std}.",
         how="targets = (targets - {mean}) / {std}  # in training and validation\n"
         "predictions = outputs * {std} + {mean}  # in use",
+        when="Targets are large, or far from 0, in a regression.",
+        not_when="Their unit is part of the loss, as in a likelihood with a learned scale.",
         strength="strong",
         section="§10",
     ),

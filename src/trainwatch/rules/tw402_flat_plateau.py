@@ -11,9 +11,8 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import first_weight, reinitialise
-from trainwatch.rules.tw401_saddle_point import SaddlePoint
 from trainwatch.symptoms.curvature import Curvature, curvature
-from trainwatch.symptoms.experiments import Lead, Rival, lead
+from trainwatch.symptoms.experiments import Lead, Rival, lead, shaken
 from trainwatch.symptoms.rest import Rest, rest_of
 from trainwatch.symptoms.starved import below_the_last, change_within_reach
 
@@ -38,11 +37,11 @@ class FlatPlateau(Rule):
     Training and validation would gain less than `rest` of the loss of a constant guess in a third of the steps. The
     gradient without the noise of batches (`hessian`) promises less than `promise` of that loss, by a step as long as
     the largest curvature allows. The layers below the last get less than `starved` of its squared gradient
-    (`grad_norm`), or to second order a step as long as all weights would change the loss by less than `still` of it. No
-    direction of negative curvature leads down by `drop` of the loss, beyond noise (`saddle_line`). And there is
-    something to learn: nearest neighbours or boosting (`reference_loss`), or the constant guess itself, beat the net by
-    `lead` of the loss and `errors` standard errors. Curvature alone is no measure: along the bias of the last layer it
-    is as large as anywhere.
+    (`grad_norm`), or to second order a step as long as all weights would change the loss by less than `still` of it.
+    Neither a direction of negative curvature (`saddle_line`), beyond noise, nor noise in the weights (`shaken_loss`)
+    leads down by `drop` of the loss. And there is something to learn: nearest neighbours or boosting
+    (`reference_loss`), or the constant guess itself, beat the net by `lead` of the loss and `errors` standard errors.
+    Curvature alone is no measure: along the bias of the last layer it is as large as anywhere.
 
     ## Remedies
     `watch-activations` finds the layer where the signal ends; `reinitialise`; `overfit-one-batch`.
@@ -91,8 +90,9 @@ class FlatPlateau(Rule):
         flat, escape = self._flat(record, found, rest), found.escape
         if flat is None:
             return
-        down = 0.0 if escape is None or escape.drop < SURE * escape.drop_error else escape.drop
-        if down >= self.drop * rest.scale or SaddlePoint().confirmed(found) is not None:
+        copies, sure = record.memo(shaken), escape is not None and escape.drop >= SURE * escape.drop_error
+        down = max(escape.drop if escape is not None and sure else 0.0, 0.0 if copies is None else copies.lead)
+        if down >= self.drop * rest.scale:
             return
         ahead = _ahead(record, rest)
         if ahead is None:
