@@ -31,7 +31,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    per_class = torch.tensor({inverse})\n"
         "    weights = per_class[train_targets]  # one weight a sample\n"
         "    sampler = torch.utils.data.WeightedRandomSampler(weights, num_samples=len(weights))\n"
-        "return torch.utils.data.DataLoader(train_set, batch_size=..., sampler=sampler)  # in place of "
+        "    return torch.utils.data.DataLoader(train_set, batch_size=..., sampler=sampler)  # in place of "
         "shuffle=True",
         when="A class is rare, and batches often hold none of it.",
         not_when="The rare class has a handful of samples, which would be learned by heart, or weights are in use.",
