@@ -23,6 +23,8 @@ MISSING = {
     "val_sample_correct": "no validation predictions were seen",
     "val_confusion": "no validation predictions were seen",
     "train_classes": "no class labels were seen in training",
+    "val_scores": "no scores of yes / no labels were seen in validation (several classes take the arg-max)",
+    "batches_without_class": "no training batches with one class a sample were seen",
     "target_stats": "no targets that are numbers were seen",
     "input_stats": "no inputs that are numbers were seen",
     "activity": "no probe saw activation functions",

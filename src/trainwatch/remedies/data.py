@@ -58,12 +58,26 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     ),
     RemedyEntry(
         id="move-threshold",
-        title="Name class {positive} from a score of {rate:.3g} on, in place of 0.5",
-        why="{rate:.3g} is the share of {positive} in training. It is right for calibrated scores where both classes "
-        "matter alike; the best threshold on this run: not measured.",
-        how="predicted = probabilities > {rate:.3g}  # not beside class weights or resampling: that corrects twice",
+        title="Name {positive} from a score of {threshold} on, in place of 0.5",
+        why="{measured} {rate} is the right threshold for calibrated scores where both answers matter alike "
+        "(balanced accuracy); for F1 it is half of the F1 that can be reached.",
+        how="threshold = {value}  # not beside class weights or resampling: that corrects twice\n"
+        "predicted = {score} > threshold  # plain PyTorch\n"
+        "\n"
+        "def predict_step(self, batch, batch_idx):  # Lightning: in the module\n"
+        "    x = batch[0]\n"
+        "    return {own_score} > {value}",
+        strength="strong",
+        section="§7",
+    ),
+    RemedyEntry(
+        id="retune-weights",
+        title="Let positives ({positive}) weigh {factor} times what they do now",
+        why="The scores are moved by {present}, and by too much or too little: they are cut best at {best}. "
+        "With the new weights that comes to about 0.5; moving the threshold as well would correct twice.",
+        how="{code}",
         strength="moderate",
-        section="§1",
+        section="§7",
     ),
     RemedyEntry(
         id="reframe-as-anomaly",
