@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trainwatch.config import Settings
@@ -88,8 +88,7 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     parent: dict[int, int] = {}
     for effect in order:
         for cause in order:
-            predicate = rules[found[cause].code].explains.get(found[effect].code) if cause != effect else None
-            if predicate is not None and predicate(found[cause], found[effect]):
+            if cause != effect and _accounts_for(rules, found[cause], found[effect]):
                 parent[effect] = cause
                 break
 
@@ -100,6 +99,11 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
         return found[i].with_(consequences=below, severity=worst)
 
     return sorted((build(i) for i in order if i not in parent), key=_rank)
+
+
+def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Diagnosis) -> bool:
+    told = (rules[cause.code].explains.get(effect.code), rules[effect.code].explained_by.get(cause.code))
+    return any(predicate is not None and predicate(cause, effect) for predicate in told)
 
 
 def _rank(d: Diagnosis) -> tuple[int, float, bool, str, tuple[str, ...]]:

@@ -46,13 +46,14 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     ),
     RemedyEntry(
         id="better-metric",
-        title="Judge by a metric that sees the rare classes",
-        why="Accuracy is {accuracy:.3f}, and always naming the most frequent class gives {majority:.3f}; balanced "
+        title="Judge by a metric that sees what is rare",
+        why="Accuracy is {accuracy:.3f}, and always giving the most frequent answer {majority:.3f}; balanced "
         "accuracy is {balanced:.3f}, macro-F1 {macro_f1:.3f}, MCC {mcc:.3f}, PR-AUC {pr_auc}.",
         how="from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef\n"
         "balanced_accuracy_score(y, predicted)\n"
         "f1_score(y, predicted, average='macro')\n"
-        "matthews_corrcoef(y, predicted)",
+        "matthews_corrcoef(y, predicted)\n"
+        "# Lightning: log torchmetrics.classification.MulticlassF1Score(num_classes, average='macro') and monitor that",
         strength="strong",
         section="§1",
     ),
@@ -78,6 +79,31 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="{code}",
         strength="moderate",
         section="§7",
+    ),
+    RemedyEntry(
+        id="shuffle",
+        title="Shuffle the training samples anew in each epoch",
+        why="Batches of {size} then hold {chance:.1f} classes on average, in place of {classes:.1f}.",
+        how="loader = torch.utils.data.DataLoader(train_set, batch_size={size}, shuffle=True)\n"
+        "# Lightning: what train_dataloader returns. Data that come as a stream: mix the classes in the files, or\n"
+        "# shuffle within a buffer of many batches.",
+        strength="strong",
+        section="§1",
+    ),
+    RemedyEntry(
+        id="stratified-batches",
+        title="Deal out every class to every batch",
+        why="Shuffled batches are still without {rare} in {absent:.0%} of all cases; dealt out evenly each holds "
+        "{each:.2g} of them on average.",
+        how="def batches(targets, size):  # anew in each epoch\n"
+        "    order = torch.randperm(len(targets))\n"
+        "    order = order[targets[order].argsort(stable=True)]\n"
+        "    count = -(-len(targets) // size)\n"
+        "    return [order[i::count].tolist() for i in range(count)]\n"
+        "\n"
+        "loader = torch.utils.data.DataLoader(train_set, batch_sampler=batches(train_targets, {size}))",
+        strength="moderate",
+        section="§1",
     ),
     RemedyEntry(
         id="reframe-as-anomaly",

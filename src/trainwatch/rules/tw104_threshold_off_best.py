@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 from trainwatch.rules.threshold_remedies import label_names, positive_rates, threshold_remedy
 from trainwatch.symptoms.balance import sampler_in_use, weights_in_use
 from trainwatch.symptoms.classes import label_scores
 from trainwatch.symptoms.thresholds import Gain, PrecisionRecall, out_of_bag, precision_recall
 
 SHOWN = 5
+# Whatever spoils a training spoils where its scores are cut, too, and is to be mended first.
+CAUSES = (
+    "TW101", "TW102", "TW105", "TW107", "TW204", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306",
+    "TW307", "TW308", "TW309", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604", "TW701", "TW702", "TW703",
+    "TW704", "TW705", "TW706",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class ThresholdOffBest(Rule):
 
     ## Symptom
     For a yes / no label, cutting the validation scores elsewhere gives an F1 that is higher by `min_gain` or more, and
-    by more than `min_errors` standard errors.
+    by more than `min_errors` standard errors, and that is good: of the way from naming every sample to an F1 of 1 it
+    goes `skill` or more.
 
     ## Why it hurts
     The network ranks the samples well, but what is read off its scores misses positives that it knows, or names many
@@ -44,7 +52,8 @@ class ThresholdOffBest(Rule):
 
     ## Not a fault when
     Accuracy or the ranking alone matters, or a cost of its own sets the threshold. Several classes take the arg-max.
-    Scores that are calibrated have their best F1 at half of that F1, which is below 0.5: a hard task gains by nature.
+    Scores that are calibrated have their best F1 at half of that F1: on a hard task a low threshold gains by nature,
+    and hides that the scores themselves are poor.
 
     ## Sources
     §7; Lipton, Elkan and Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure" (2014); Efron and
@@ -55,9 +64,11 @@ class ThresholdOffBest(Rule):
     name = "threshold-off-best"
     section = "§7"
     needs = ("val_scores",)
+    explained_by: ClassVar[dict[str, Predicate]] = dict.fromkeys(CAUSES, no_remark)
 
     min_gain: float = 0.05
     min_errors: float = 2.0
+    skill: float = 0.4
     min_positives: int = 30
     wanted: float = 0.9
 
@@ -71,7 +82,7 @@ class ThresholdOffBest(Rule):
         labels = scores[1].shape[1]
         wider = 1 + np.log(len(curves)) / self.min_errors**2  # close to Bonferroni's quantile for that many looks
         # On the samples that a threshold is chosen on it gains most: what is not of note there need not be resampled.
-        tried = [c for c in curves if c.f1[c.best] - max(c.f1[c.half], c.f1[-1]) >= self.min_gain]
+        tried = [c for c in curves if self._of_note(c)]
         gains = [(c, out_of_bag(c)) for c in tried]
         found = [(c, g) for c, g in gains if g.value > max(self.min_gain, self.min_errors * wider * g.error)]
         if not found:
@@ -94,6 +105,10 @@ class ThresholdOffBest(Rule):
 
     def _enough(self, curve: PrecisionRecall) -> bool:
         return min(curve.positives, len(curve.targets) - curve.positives) >= self.min_positives
+
+    def _of_note(self, curve: PrecisionRecall) -> bool:
+        best, half, every = curve.f1[curve.best], curve.f1[curve.half], curve.f1[-1]
+        return bool(best - max(half, every) >= self.min_gain and best - every >= self.skill * (1 - every))
 
     def _evidence(
         self, record: RunRecord, labels: int, found: list[tuple[PrecisionRecall, Gain]]
