@@ -34,8 +34,8 @@ class MetricHidesMinority(Rule):
     ## How it is measured
     From the confusion matrices of the last `min_passes` validation passes, all of which must agree; of several labels
     from the scores of the last pass, cut at 0.5. A class counts as missed where the upper Clopper-Pearson bound of its
-    recall (97.5 %, widened for the number of rare classes) lies below `found`. The accuracy is what `epoch_end` or the
-    trainer's log calls so where that is higher, else that of the validation passes.
+    recall (97.5 %, widened for the number of rare classes) lies below `found`. The accuracy is what the loop or the
+    trainer reports under such a name where that is higher, else that of the validation passes.
 
     ## Remedies
     `better-metric`, with the values that fair metrics have on this run.

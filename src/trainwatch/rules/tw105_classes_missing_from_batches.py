@@ -17,8 +17,8 @@ from trainwatch.symptoms.classes import TrainClasses, train_classes
 
 SHOWN = 5
 ONE = 1.5  # classes in a batch up to which data are sorted, or come class by class
-EFFECTS = ("TW102", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208", "TW309", "TW403", "TW601", "TW603",
-           "TW604")  # fmt: skip
+EFFECTS = ("TW102", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208", "TW309", "TW401", "TW402", "TW403",
+           "TW601", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)
