@@ -114,6 +114,13 @@ def _blobs() -> tuple[Array, Array]:
     return x, y
 
 
+def _screening() -> tuple[Array, Array]:
+    """6,000 people with twelve readings each, one in seven of them ill; the two kinds overlap."""
+    make = importlib.import_module("sklearn.datasets").make_classification
+    x, y = make(6000, 12, n_informative=6, weights=[0.86], flip_y=0.0, class_sep=1.6, random_state=0)
+    return x, y
+
+
 def _memory(length: int) -> tuple[Array, Array]:
     """Sequences of noise whose class is the sign of their very first entry."""
     x = np.random.default_rng(0).standard_normal((1600, length, 1))
@@ -137,6 +144,7 @@ SETS: dict[str, Callable[[], tuple[Array, Array]]] = {
     "parity": _parity,
     "xor": _xor,
     "blobs": _blobs,
+    "screening": _screening,
 }
 REGRESSIONS = ("diabetes", "sine", "friedman")
 
