@@ -68,7 +68,7 @@ class ThresholdOffBest(Rule):
 
     min_gain: float = 0.05
     min_errors: float = 2.0
-    skill: float = 0.4
+    skill: float = 0.3
     min_positives: int = 30
     wanted: float = 0.9
 

@@ -71,5 +71,5 @@ def _point(curve: PrecisionRecall, index: int) -> tuple[float, float, float]:
 
 def _spread(curve: PrecisionRecall) -> list[int]:
     """Thresholds evenly spread over the recall; the highest one names nothing and has no precision."""
-    wanted = np.linspace(0, 1, POINTS)
-    return sorted({max(1, int(np.argmax(curve.recall >= r))) for r in wanted})
+    places = np.searchsorted(curve.recall, np.linspace(0, 1, POINTS))
+    return sorted({max(1, int(i)) for i in places})
