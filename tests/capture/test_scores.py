@@ -148,6 +148,22 @@ def test_an_even_subset_is_bounded_and_does_not_depend_on_the_batches(samples, l
     assert torch.equal(found, torch.arange(0, samples, int(found[1])))
 
 
+def test_of_a_long_pass_no_more_memory_is_held_than_its_rows_need():
+    kept = EvenSubset()
+    for _ in range(12):
+        kept.add(torch.zeros(MOST_SAMPLES, 1, 2))
+    held = sum(part.untyped_storage().nbytes() for part in kept._kept)
+    assert held <= MOST_SAMPLES * 2 * 4
+
+
+def test_rows_of_different_labels_have_no_subset():
+    kept = EvenSubset()
+    assert kept.rows() is None
+    kept.add(torch.zeros(MOST_SAMPLES, 1, 2))
+    kept.add(torch.zeros(9, 3, 2))
+    assert kept.rows() is None
+
+
 def test_passes_of_the_powers_of_two_and_the_last_one_are_kept():
     record = watched(*WAYS["bce-logits"], passes=7)
     assert record.series("val_scores", "val").steps.tolist() == [1, 2, 4, 7]

@@ -48,19 +48,23 @@ class EvenSubset:
     def __init__(self) -> None:
         self._kept: list[torch.Tensor] = []
         self._every, self._seen, self._rows = 1, 0, 0
+        self._mixed = False  # rows of different labels came
 
     def add(self, rows: torch.Tensor) -> None:
         """Take in further rows, shape (n, labels, 2)."""
+        self._mixed |= bool(self._kept) and self._kept[0].shape[1:] != rows.shape[1:]
+        if self._mixed:
+            return
         some = rows[-self._seen % self._every :: self._every]
+        if self._every > 1:
+            some = some.clone()  # a view would keep all of them alive
         self._seen += len(rows)
         self._rows += len(some)
         self._kept.append(some)
         while self._rows > min(MOST_SAMPLES, MOST_CELLS // max(1, rows.shape[1])):
-            whole = torch.cat(self._kept)[::2].clone()  # a view would keep all of them alive
+            whole = torch.cat(self._kept)[::2].clone()
             self._kept, self._rows, self._every = [whole], len(whole), 2 * self._every
 
     def rows(self) -> torch.Tensor | None:
         """What was kept, at most `MOST_SAMPLES` rows; None where there is none, or where they differ in labels."""
-        if not self._kept or len({k.shape[1:] for k in self._kept}) > 1:
-            return None
-        return torch.cat(self._kept)
+        return None if self._mixed or not self._kept else torch.cat(self._kept)
