@@ -26,12 +26,14 @@ PROBE_KINDS = (
     "train_eval",
     "one_batch",
     "without_regulariser",
+    "lower_rate",
     "reference",
     "backward_gain",
     "gates",
     "gradient_noise",
     "rank",
     "saddle",
+    "shaken",
     "sharpness",
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainwatch.config import Settings
@@ -59,7 +60,7 @@ def judge(record: RunRecord, settings: Settings) -> Report:
             faults.append(fault_of(f"rule {rule.code}", error, record.steps))
             not_checked[rule.code] = "switched off by a fault of its own (see TW000)"
     figures = _figures(record, faults)
-    found = [d.with_(reported_step=_reported(d, record)) for d in found]
+    found = [_fitted(d, record) for d in found]
     diagnoses = [*nest(found), *(_internal(f) for f in faults)]
     return Report(
         verdict=_verdict(diagnoses, judged, record),
@@ -69,6 +70,14 @@ def judge(record: RunRecord, settings: Settings) -> Report:
         figures=figures,
         overhead=record.facts.get("overhead", {}),
     )
+
+
+def _fitted(diagnosis: Diagnosis, record: RunRecord) -> Diagnosis:
+    """When it was told first, and code for the framework that the run uses."""
+    remedies = diagnosis.remedies
+    if record.facts.get("framework") == "lightning":
+        remedies = tuple(replace(r, how=r.lightning) if r.lightning else r for r in remedies)
+    return diagnosis.with_(reported_step=_reported(diagnosis, record), remedies=remedies)
 
 
 def fault_of(part: str, error: BaseException, step: int) -> dict[str, Any]:

@@ -170,10 +170,11 @@ def test_message_and_evidence():
 )
 def test_the_code_reads_scores_as_the_loss_does(criterion, code):
     (found,) = verdict(scored(drawn(shift=-2), criterion=criterion))
-    how = found.remedies[0].how
-    assert code in how
-    assert code.replace("model", "self").replace("predicted =", "return") in how
-    compile(how, "remedy", "exec")
+    moved = found.remedies[0]
+    assert code in moved.how
+    assert code.replace("predicted =", "return") in moved.lightning
+    compile(moved.how, "remedy", "exec")
+    compile(moved.lightning, "remedy", "exec")
 
 
 def test_labels_that_gain_are_named_and_all_have_a_threshold():

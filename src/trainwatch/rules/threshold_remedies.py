@@ -13,8 +13,12 @@ from trainwatch.symptoms.curves import Array, primary_stream
 from trainwatch.symptoms.thresholds import PrecisionRecall, precision_recall
 
 ENOUGH = 30  # positives from which on a threshold can be chosen
-SCORES = {"binary_cross_entropy": "{}", "cross_entropy": "{}.softmax(1)[:, 1]", "nll_loss": "{}.exp()[:, 1]"}
-LOGITS = "torch.sigmoid({})"
+SCORES = {
+    "binary_cross_entropy": "model(x)",
+    "cross_entropy": "model(x).softmax(1)[:, 1]",
+    "nll_loss": "model(x).exp()[:, 1]",
+}
+LOGITS = "torch.sigmoid(model(x))"
 
 
 def label_names(record: RunRecord, labels: int) -> tuple[str, ...]:
@@ -60,7 +64,6 @@ def threshold_remedy(record: RunRecord, labels: int, chosen: list[PrecisionRecal
     meant = [c.label for c in chosen] or list(range(labels))
     shares = "" if rates is None else ", ".join(f"{rates[i]:.3g}" for i in meant[:5])
     criterion = record.facts.get("validation", {}).get(primary_stream(record) or "", {}).get("criterion")
-    score = SCORES.get(str(criterion), LOGITS)
     return remedy(
         "move-threshold",
         positive=", ".join(names[i] for i in meant[:5]),
@@ -70,8 +73,7 @@ def threshold_remedy(record: RunRecord, labels: int, chosen: list[PrecisionRecal
         else "The best on this run: not measured.",
         rate=f"{shares}, the share of positives in training," if shares else "The share of positives in training",
         value=f"{values[0]:.4g}" if labels == 1 else f"torch.tensor([{', '.join(f'{v:.4g}' for v in values)}])",
-        score=score.format("model(x)"),
-        own_score=score.format("self(x)"),
+        score=SCORES.get(str(criterion), LOGITS),
     )
 
 
