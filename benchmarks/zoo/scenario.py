@@ -161,6 +161,7 @@ class Optimizer:
             of a copy of the model; ``stale_head``: the last layer was replaced after the optimiser was made.
         schedule: ``none``, ``cosine``, ``linear`` (decay to zero), ``warmup``, ``restarts`` or ``step``.
         rates: How the names of parameters begin -> factor on their rate; each is a group of its own.
+        prox: L1 coefficient of proximal steps, by `trainwatch.prox`; 0 for none.
     """
 
     name: str = "Adam"
@@ -170,6 +171,7 @@ class Optimizer:
     parameters: str = "all"
     schedule: str = "none"
     rates: Mapping[str, float] = _later({})
+    prox: float = _later(0.0)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimiz
         ],
     }
     chosen = getattr(torch.optim, spec.name)(_groups(spec, model, list(parameters[spec.parameters]())), **options)
+    if spec.prox:
+        trainwatch.prox(chosen, l1=spec.prox)
     third = max(1, steps // 3)
     schedules: dict[str, Callable[[], lr_scheduler.LRScheduler | None]] = {
         "none": lambda: None,

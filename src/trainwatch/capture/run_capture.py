@@ -400,9 +400,15 @@ class RunCapture(Measuring):
             self._note_order(root)
             self._begin_motion()
         self._watch_backward(False)
+        if self.penalties.due(self.step):
+            self._look_for_penalties(root)
         foreign = self.losses.backward(self.scaling.unscaled(root))
         if foreign is not None and self.nonfinite.looks and self.scaling.scale is None:  # its overflow is the scaler's
             self._follow_root(foreign)
+
+    @contained("penalties")
+    def _look_for_penalties(self, root: torch.Tensor) -> None:
+        self.penalties.look(root)
 
     @contained("first non-finite")
     def _follow_root(self, root: torch.Tensor) -> None:
@@ -491,6 +497,7 @@ class RunCapture(Measuring):
             self.nonfinite.drop()
         self._watch_step(key, step)
         self._commit_losses(key, step)
+        self._commit_penalties(step)
         full = self._commit_gradients(key, step)
         if Motion.due(step + 1):
             self._look_at_weights(key, step + 1)
@@ -510,6 +517,10 @@ class RunCapture(Measuring):
         self._count_classes(mine)
         if stale:
             self._take_late(stale)
+
+    @contained("penalties")
+    def _commit_penalties(self, step: int) -> None:
+        self.penalties.commit(step, self.scaling.scale)
 
     @contained("gradients")
     def _commit_gradients(self, key: str, step: int) -> bool:
