@@ -114,6 +114,7 @@ class Measuring:
         self._flush_motion(last)
         self._deliver(last)
         if last:
+            self._finish_passes()
             self._note_still()
         self._flush_wiring(last)
         self._print_next = True
@@ -122,6 +123,10 @@ class Measuring:
     def _end_validation(self) -> None:
         self._take_late([e for e in self.losses.pending if not e.reached])
         self.validation.close()
+
+    @contained("validation")
+    def _finish_passes(self) -> None:
+        self.book.finish()
 
     @contained("gradients")
     def _flush_gradients(self) -> None:
@@ -146,6 +151,7 @@ class Measuring:
             lambda key, counts: self.record.append(
                 "train_classes", key, step, counts.astype(np.float32), {"uncounted_batches": self.classes.uncounted}
             ),
+            lambda size, absent: self.record.append("batches_without_class", size, step, absent.astype(np.float32)),
         )
 
     @contained("rates")

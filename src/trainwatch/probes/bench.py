@@ -134,9 +134,9 @@ class Bench:
         return loss.detach()
 
     def loss_factor(self, batch: Batch) -> float:
-        """What the loss of one batch is multiplied by, with as many batches as make up a step.
+        """What the loss of one batch is multiplied by, with as many full batches as make up a step.
 
-        Of how many that is, batches of the usual size tell: the last one of an epoch may be small.
+        The last batch of an epoch may hold a few samples: the run takes a step from it that is no longer for that.
 
         Raises:
             CannotIsolate: That is not known.
@@ -147,8 +147,8 @@ class Bench:
         factor = float(factors[0].values[-1]) if factors and factors[0] is not None and len(factors[0]) else 1.0
         if not np.isfinite(factor):
             raise CannotIsolate("the factor on the loss is not finite")
-        usual = float(np.median([b.samples for b in self._batches("train")] or [1]))
-        return factor * max(1, round(self._samples_per_step / max(1.0, usual, batch.samples)))
+        full = max(batch.samples, *(held.samples for held in self._batches("train")), 1)
+        return factor * max(1, round(self._samples_per_step / full))
 
     def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
         detach_trainer(copied, getattr(self._live, "_trainer", None))

@@ -30,6 +30,7 @@ def remedy(id: str, *, already_in_use: bool = False, **numbers: object) -> Remed
         title=entry.title.format(**numbers),
         why=entry.why.format(**numbers),
         how=entry.how.format(**numbers),
+        lightning=entry.lightning.format(**numbers),
         already_in_use=already_in_use,
         strength=entry.strength,
     )

@@ -15,6 +15,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "with torch.no_grad():\n"
         "    for w in weights:\n"
         "        w.copy_(w.sign() * (w.abs() - lr * {coefficient:.3g}).clamp(min=0))",
+        when="An L1 term is in the loss and exact zeros are wanted.",
+        not_when="Small weights will do, or every feature matters a little: then L2.",
         strength="strong",
         section="§8",
     ),
@@ -25,6 +27,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "{least:.2g} to {most:.2g} of that, depending on the layer; {proposed:.2g} is in the middle.",
         how="optimizer = torch.optim.AdamW(model.parameters(), lr={rate:.3g}, weight_decay={proposed:.2g})\n"
         "# a group for biases and gains of norms with weight_decay=0.0 is usual; then tune it on validation loss",
+        when="Weight decay runs through an adaptive optimiser's gradient.",
+        not_when="The decay was tuned as it is, and validation is content: the best value differs.",
         strength="moderate",
         section="§16",
     ),
@@ -36,6 +40,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="with torch.no_grad():  # after each optimizer.step()\n"
         "    w = model.get_parameter('{name}')\n"
         "    w.copy_(torch.renorm(w, p=2, dim=0, maxnorm={limit:.3g}))",
+        when="Weights grow without end, and the scale of a layer matters: nothing normalises behind it.",
+        not_when="A normalisation follows, or large weights are what the task needs.",
         strength="moderate",
         section="§15",
     ),
