@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 
@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trainwatch.probes.isolation import CannotIsolate, untouched
 
 Loss = Callable[[], torch.Tensor]
-Combine = Callable[[torch.Tensor], torch.Tensor]
+Combine = Callable[[torch.Tensor], object]
 
 EXACT, DIFFERENCES = "double backward", "finite differences"
 COARSE = 1e-5  # precision of float16 and bfloat16, in which a curvature drowns
@@ -37,7 +37,7 @@ class Hessian:
         losses: Each computes a scalar afresh from the tensors, always the same way.
         parameters: Leaves that require gradients. One that no loss depends on has zeros.
         memory: Bytes that kept graphs may take.
-        combine: What is made of each mean gradient and product, such as the average over processes.
+        combine: Makes of each mean gradient and product, in place, such as the average over processes.
 
     Attributes:
         size: Entries of all parameters together.
@@ -52,7 +52,12 @@ class Hessian:
     """
 
     def __init__(
-        self, losses: Sequence[Loss], parameters: Sequence[torch.Tensor], *, memory: int, combine: Combine = lambda t: t
+        self,
+        losses: Sequence[Loss],
+        parameters: Sequence[torch.Tensor],
+        *,
+        memory: int,
+        combine: Combine = lambda t: None,
     ) -> None:
         self._losses, self._parameters, self._combine = losses, parameters, combine
         self.dtype = reduce(torch.promote_types, (p.dtype for p in parameters))
@@ -68,12 +73,19 @@ class Hessian:
         self._graphs: list[tuple[torch.Tensor, ...]] = []
         self.kept = min(len(losses), int(memory // max(1, self._settle())))
 
-    def __call__(self, vector: torch.Tensor) -> torch.Tensor:
-        """The product with a vector, shape (size,)."""
+    def __call__(self, vector: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The product with a vector, shape (size,), written into `out` where that is given."""
         self.products += 1
+        out = torch.empty_like(vector) if out is None else out
         if self.method == DIFFERENCES:
-            return self._combine(self._difference(vector, self._losses))
-        return self._combine(_mean(self._second(self._graph(n), vector) for n in range(len(self._losses))))
+            out.copy_(self._difference(vector, self._losses))
+        else:
+            self._second(self._graph(0), vector, out)
+            for n in range(1, len(self._losses)):
+                out += self._second(self._graph(n), vector)
+            out /= len(self._losses)
+        self._combine(out)
+        return out
 
     @property
     def rounding(self) -> float:
@@ -83,7 +95,12 @@ class Hessian:
 
     def gradient(self) -> torch.Tensor:
         """That of the mean loss, shape (size,)."""
-        return self._combine(_mean(self._flat(self._graph(n)) for n in range(len(self._losses))))
+        mean = self._flat(self._graph(0))
+        for n in range(1, len(self._losses)):
+            mean += self._flat(self._graph(n))
+        mean /= len(self._losses)
+        self._combine(mean)
+        return mean
 
     def apart(self, vector: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Gradient and product of each loss on its own, flat, shape (size,) both; nothing is kept or combined."""
@@ -159,11 +176,13 @@ class Hessian:
                 raise NoCurvature("the loss does not depend on the parameters, or was computed without gradients")
             return self._differentiated([value.reshape(())], None, graph=graph)
 
-    def _second(self, gradient: Sequence[torch.Tensor], vector: torch.Tensor) -> torch.Tensor:
+    def _second(
+        self, gradient: Sequence[torch.Tensor], vector: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         pairs = [(g, part.to(g)) for g, part in zip(gradient, self.split(vector), strict=True) if g.requires_grad]
         if not pairs:  # the loss is linear
-            return torch.zeros_like(vector)
-        return self._flat(self._differentiated([g for g, _ in pairs], [part for _, part in pairs], graph=False))
+            return torch.zeros_like(vector) if out is None else out.zero_()
+        return self._flat(self._differentiated([g for g, _ in pairs], [part for _, part in pairs], graph=False), out)
 
     def _differentiated(
         self, outputs: Sequence[torch.Tensor], directions: Sequence[torch.Tensor] | None, *, graph: bool
@@ -197,17 +216,9 @@ class Hessian:
                     total += sign * self._flat(self._first(loss, graph=False))
         return total / (2 * step * len(losses))
 
-    def _flat(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _flat(self, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
         dense = (t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors)
-        return torch.cat([t.reshape(-1).to(self.dtype) for t in dense])
-
-
-def _mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The mean of vectors that nothing else needs: the first becomes it."""
-    total, count = torch.zeros(()), 0
-    for count, part in enumerate(parts, 1):
-        total = part if count == 1 else total.add_(part)
-    return total.div_(count) if count > 1 else total
+        return torch.cat([t.reshape(-1).to(self.dtype) for t in dense], out=out)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import nn
 from trainwatch.probes.curvature import DIFFERENCES, Combine, Hessian, NoCurvature
 from trainwatch.probes.isolation import twin, untouched
 from trainwatch.probes.lanczos import FEWEST, Asymmetric, Ritz, lanczos
+from trainwatch.probes.quick import quicken
 
 WHICH = {"both": (1, 1), "largest": (0, 1), "smallest": (1, 0)}
 MOST_VECTORS = 128  # of a basis, however much memory there is: from there on orthogonalising costs more than products
@@ -208,13 +209,14 @@ def _differentiable(
         if loss is not None or batches is not None or dtype is not None:
             raise TypeError("loss, batches and dtype belong to a model: `function` is none, pass `parameters` only")
         named = _named(parameters)
-        yield [function], named, lambda t: t
+        yield [function], named, lambda t: None
         return
     if parameters is not None or loss is None or not batches:
         raise TypeError("a model needs `loss` and at least one of `batches`, and no `parameters`")
     device = next((p.device for p in function.parameters()), torch.device("cpu"))
     with untouched(device, function):
         model = twin(function, most_bytes=1 << 62).eval()
+        quicken(model)
         if dtype is not None:
             model, batches = model.to(dtype), [_cast(batch, dtype) for batch in batches]
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -238,12 +240,12 @@ def _named(parameters: Mapping[str, torch.Tensor] | Iterable[torch.Tensor] | Non
 def _averaging(model: nn.Module) -> Combine:
     """The average over the processes of a `DistributedDataParallel`; nothing otherwise."""
     if not isinstance(model, nn.parallel.DistributedDataParallel):
-        return lambda t: t
+        return lambda t: None
     group = model.process_group
 
-    def average(tensor: torch.Tensor) -> torch.Tensor:
+    def average(tensor: torch.Tensor) -> None:
         torch.distributed.all_reduce(tensor, group=group)
-        return tensor / torch.distributed.get_world_size(group)
+        tensor /= torch.distributed.get_world_size(group)
 
     return average
 
