@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import reduce
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainwatch.probes.isolation import CannotIsolate, untouched
@@ -15,6 +16,7 @@ Loss = Callable[[], torch.Tensor]
 Combine = Callable[[torch.Tensor], object]
 
 EXACT, DIFFERENCES = "double backward", "finite differences"
+MARK = once_differentiable(lambda ctx: None).__code__  # of what it makes of any backward pass
 COARSE = 1e-5  # precision of float16 and bfloat16, in which a curvature drowns
 
 
@@ -47,8 +49,8 @@ class Hessian:
         kept: Losses whose graphs are kept.
 
     Raises:
-        NoCurvature: A loss is no real scalar, does not depend on the parameters or has no gradient, or these are
-            complex, of half precision or on several devices.
+        NoCurvature: A loss is no real scalar or not finite, does not depend on the parameters or has no gradient, or
+            these are complex, of half precision or on several devices.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Hessian:
         self.device = parameters[0].device
         self.size, self.products, self.method = sum(p.numel() for p in parameters), 0, EXACT
         if self.dtype.is_complex:
-            raise NoCurvature("complex parameters: a Hessian is measured of real ones")
+            raise NoCurvature("complex parameters: a Hessian is measured of real ones (torch.view_as_real)")
         if torch.finfo(self.dtype).eps > COARSE:
             raise NoCurvature(f"parameters of {self.dtype} have no curvature to rely on: ask for dtype=torch.float32")
         if len({p.device for p in parameters}) > 1:
@@ -174,6 +176,10 @@ class Hessian:
                 raise NoCurvature("the loss is not a single real number: return a scalar, such as a mean")
             if not value.requires_grad:
                 raise NoCurvature("the loss does not depend on the parameters, or was computed without gradients")
+            if not bool(torch.isfinite(value.detach()).all()):
+                raise NoCurvature(f"the loss is {float(value.detach())}: look at the weights and the batch it is of")
+            if graph and _once_differentiable(value):
+                raise Undefined("a function is marked as differentiable once")
             return self._differentiated([value.reshape(())], None, graph=graph)
 
     def _second(
@@ -219,6 +225,23 @@ class Hessian:
     def _flat(self, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
         dense = (t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors)
         return torch.cat([t.reshape(-1).to(self.dtype) for t in dense], out=out)
+
+
+def _once_differentiable(loss: torch.Tensor) -> bool:
+    """Whether a function in the graph is marked so: where nothing curved follows it, torch takes it for linear."""
+    found, todo = set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in found:
+            continue
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        while backward is not None:  # what decorators wrap
+            if getattr(backward, "__code__", None) is MARK:
+                return True
+            backward = getattr(backward, "__wrapped__", None)
+        found.add(node)
+        todo += [before for before, _ in node.next_functions]
+    return False
 
 
 @contextmanager
