@@ -6,7 +6,6 @@ import re
 import pytest
 
 from trainwatch.config import Settings
-from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 from trainwatch.remedies import CATALOGUE, remedy
@@ -37,7 +36,7 @@ def test_lightning_code_needs_no_numbers_of_its_own_and_is_code(id):
     plain = {f for text in (entry.title, entry.why, entry.how) for f in re.findall(r"\{(\w+)", text)}
     named = set(re.findall(r"(?<!\{)\{(\w+)[^{}]*\}(?!\})", entry.lightning))
     assert named <= plain
-    numbers = {name: 0.5 for name in entry.fields} | {"optimizer": "SGD", "next_step": "# next", "inverse": [1.0]}
+    numbers = dict.fromkeys(entry.fields, 0.5) | {"optimizer": "SGD", "next_step": "# next", "inverse": [1.0]}
     ast.parse(remedy(id, **numbers).lightning)
 
 

@@ -35,6 +35,7 @@ PROBE_KINDS = (
     "saddle",
     "shaken",
     "sharpness",
+    "sparsity",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,8 @@ MISSING = {
     "val_sample_correct": "no validation predictions were seen",
     "val_confusion": "no validation predictions were seen",
     "train_classes": "no class labels were seen in training",
+    "val_scores": "no scores of yes / no labels were seen in validation (several classes take the arg-max)",
+    "batches_without_class": "no training batches with one class a sample were seen",
     "target_stats": "no targets that are numbers were seen",
     "input_stats": "no inputs that are numbers were seen",
     "activity": "no probe saw activation functions",
@@ -95,8 +97,7 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     parent: dict[int, int] = {}
     for effect in order:
         for cause in order:
-            predicate = rules[found[cause].code].explains.get(found[effect].code) if cause != effect else None
-            if predicate is not None and predicate(found[cause], found[effect]):
+            if cause != effect and _accounts_for(rules, found[cause], found[effect]):
                 parent[effect] = cause
                 break
 
@@ -107,6 +108,11 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
         return found[i].with_(consequences=below, severity=worst)
 
     return sorted((build(i) for i in order if i not in parent), key=_rank)
+
+
+def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Diagnosis) -> bool:
+    told = (rules[cause.code].explains.get(effect.code), rules[effect.code].explained_by.get(cause.code))
+    return any(predicate is not None and predicate(cause, effect) for predicate in told)
 
 
 def _rank(d: Diagnosis) -> tuple[int, float, bool, str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from trainwatch.probes import (
     saddle,
     shaken,
     sharpness,
+    sparsity,
     step_line,
     without_regulariser,
 )
@@ -40,6 +41,7 @@ KINDS = (
     saddle,
     shaken,
     sharpness,
+    sparsity,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

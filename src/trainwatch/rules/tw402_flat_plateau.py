@@ -90,9 +90,10 @@ class FlatPlateau(Rule):
         flat, escape = self._flat(record, found, rest), found.escape
         if flat is None:
             return
-        copies, sure = record.memo(shaken), escape is not None and escape.drop >= SURE * escape.drop_error
-        down = max(escape.drop if escape is not None and sure else 0.0, 0.0 if copies is None else copies.lead)
-        if down >= self.drop * rest.scale:
+        copies = record.memo(shaken)
+        falls = [] if escape is None or escape.drop < SURE * escape.drop_error else [escape.drop]
+        falls += [] if copies is None or copies.lead < self.errors * copies.error else [copies.lead]
+        if max(falls, default=0.0) >= self.drop * rest.scale:
             return
         ahead = _ahead(record, rest)
         if ahead is None:
