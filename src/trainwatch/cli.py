@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import enum
-import inspect
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,8 +13,10 @@ import trainwatch
 from trainwatch.config import SettingsError, rule_named
 from trainwatch.demo import Fault
 from trainwatch.record import RecordError
+from trainwatch.remedies import CATALOGUE
 from trainwatch.report import Report
-from trainwatch.rules import Rule, all_rules
+from trainwatch.rules import all_rules
+from trainwatch.rules.page import page, thresholds
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -132,9 +132,11 @@ def diagnose(
 
 @app.command()
 def explain(
-    rule: Annotated[str, typer.Argument(help="Code or name, such as TW301.", show_default=False)],
+    rule: Annotated[
+        str, typer.Argument(help="Code or name of a rule, such as TW301, or id of a remedy.", show_default=False)
+    ],
 ) -> None:
-    """Explain a diagnosis: what it means, how it is measured, what to do."""
+    """Explain a diagnosis: what it means, how it is measured, what to do. Or a remedy: when it fits, and its code."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -185,20 +187,13 @@ def _deliver(report: Report, format: str, output: Path | None) -> None:
 def _page(name: str) -> str:
     if name.upper() == "TW000":
         return INTERNAL
+    if name.lower() in CATALOGUE:
+        return CATALOGUE[name.lower()].page()
     try:
         rule = rule_named(name)
     except SettingsError as error:
         _fail(str(error))
-    about = f"Severity {rule.severity}, section {rule.section}, status {rule.status}."
-    thresholds = "\n".join(f"- `{name}` = {value!r}" for name, value in _thresholds(rule).items())
-    setting = f"Set them in `pyproject.toml` under `[tool.trainwatch.rules.{rule.name}]`:\n\n{thresholds}"
-    page = f"# {rule.code} {rule.name}\n\n{about}\n\n{inspect.getdoc(rule)}"
-    return f"{page}\n\n## Thresholds\n\n{setting}" if thresholds else page
-
-
-def _thresholds(rule: type[Rule]) -> dict[str, object]:
-    default = rule()
-    return {f.name: getattr(default, f.name) for f in fields(default)}
+    return page(rule)
 
 
 def _table() -> Table:
@@ -207,6 +202,6 @@ def _table() -> Table:
     table = Table("code", "name", "severity", "section", "thresholds", box=None, pad_edge=False, header_style="bold")
     for code, rule in all_rules().items():
         name = rule.name if rule.status == "stable" else f"{rule.name} ({rule.status})"
-        thresholds = ", ".join(f"{k}={v!r}" for k, v in _thresholds(rule).items())
-        table.add_row(code, name, str(rule.severity), rule.section, thresholds)
+        values = ", ".join(f"{k}={v!r}" for k, v in thresholds(rule).items())
+        table.add_row(code, name, str(rule.severity), rule.section, values)
     return table

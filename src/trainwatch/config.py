@@ -26,13 +26,16 @@ PROBE_KINDS = (
     "train_eval",
     "one_batch",
     "without_regulariser",
+    "lower_rate",
     "reference",
     "backward_gain",
     "gates",
     "gradient_noise",
     "rank",
     "saddle",
+    "shaken",
     "sharpness",
+    "sparsity",
 )
 
 

@@ -18,17 +18,14 @@ from trainwatch.config import Settings
 from trainwatch.containment import Containment, contained
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.engine import fault_of, judge
+from trainwatch.escaping import Escaped, leave_saddle
 from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
-from trainwatch.probes import nonfinite, saddle
+from trainwatch.probes import nonfinite
 from trainwatch.probes.bench import Bench
-from trainwatch.probes.escaping import Escaped, move, shared_by_processes
-from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.record import RunRecord, SegmentWriter
 from trainwatch.report import Report
-from trainwatch.rules.tw401_saddle_point import SaddlePoint
-from trainwatch.symptoms.curvature import curvature
 
 FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
@@ -41,14 +38,23 @@ RANGES = ("input_stats", "output_stats", "target_stats")
 MEASURES = {
     "losses": ("train_loss",),
     "gradients": ("grad_norm",),
-    "classes": ("train_classes",),
-    "motion": ("motion",),
+    "classes": ("train_classes", "batches_without_class"),
+    "motion": ("motion", "weights"),
     "validation": VALIDATION,
-    "steps": ("train_loss", "grad_norm", "train_classes", "motion"),
+    "steps": ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights"),
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
-    "reads": ("train_loss", "grad_norm", "train_classes", "motion", *RANGES, *VALIDATION),
+    "reads": (
+        "train_loss",
+        "grad_norm",
+        "train_classes",
+        "batches_without_class",
+        "motion",
+        "weights",
+        *RANGES,
+        *VALIDATION,
+    ),
 }
 
 
@@ -253,25 +259,7 @@ class Monitor:
     def _escape(self) -> Escaped:
         if len(self.capture.models) != 1:
             return Escaped(False, reason="several models are watched, and their common loss cannot be computed again")
-        if shared_by_processes():
-            return Escaped(False, reason="other processes hold the same weights, and would move elsewhere")
-        try:
-            with unheard():
-                direction = saddle.direction_of(self._bench())
-        except CannotIsolate as reason:
-            return Escaped(False, reason=str(reason))
-        found = self.record.memo(curvature)
-        assert found is not None
-        rule = next((rule for rule in self._rules if isinstance(rule, SaddlePoint)), SaddlePoint())
-        way = rule.confirmed(found)
-        if way is None:
-            return Escaped(False, reason=rule.why_not(found))
-        (model,) = self.capture.models.values()
-        move(model, direction, way.length)
-        self.capture.note_jump()
-        fact = {"step": self.capture.step, "length": way.length, "drop": way.drop, "drop_error": way.drop_error}
-        self.record.set_fact("escapes", [*self.record.facts.get("escapes", ()), fact])
-        return Escaped(True, way.length, way.drop, way.drop_error)
+        return leave_saddle(self.capture, self._bench(), self._rules)
 
     @contained("notices")
     def _take(self, report: Report) -> None:

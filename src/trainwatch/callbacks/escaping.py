@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainwatch.callbacks.pytorch import Watch
+from trainwatch.escaping import Escaped
 from trainwatch.monitor import Monitor
-from trainwatch.probes.escaping import Escaped
 
 if TYPE_CHECKING:
     from trainwatch.callbacks.lightning import TrainWatch

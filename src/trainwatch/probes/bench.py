@@ -134,7 +134,9 @@ class Bench:
         return loss.detach()
 
     def loss_factor(self, batch: Batch) -> float:
-        """What the loss of one batch is multiplied by, with as many batches alike as make up a step.
+        """What the loss of one batch is multiplied by, with as many full batches as make up a step.
+
+        The last batch of an epoch may hold a few samples: the run takes a step from it that is no longer for that.
 
         Raises:
             CannotIsolate: That is not known.
@@ -145,7 +147,8 @@ class Bench:
         factor = float(factors[0].values[-1]) if factors and factors[0] is not None and len(factors[0]) else 1.0
         if not np.isfinite(factor):
             raise CannotIsolate("the factor on the loss is not finite")
-        return factor * max(1, round(self._samples_per_step / max(1, batch.samples)))
+        full = max(batch.samples, *(held.samples for held in self._batches("train")), 1)
+        return factor * max(1, round(self._samples_per_step / full))
 
     def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
         detach_trainer(copied, getattr(self._live, "_trainer", None))

@@ -11,11 +11,14 @@ from trainwatch.probes import (
     evaluated,
     gates,
     gradient_noise,
+    lower_rate,
     one_batch,
     rank,
     reference,
     saddle,
+    shaken,
     sharpness,
+    sparsity,
     step_line,
     without_regulariser,
 )
@@ -29,13 +32,16 @@ KINDS = (
     evaluated,
     one_batch,
     without_regulariser,
+    lower_rate,
     reference,
     backward_gain,
     gates,
     gradient_noise,
     rank,
     saddle,
+    shaken,
     sharpness,
+    sparsity,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

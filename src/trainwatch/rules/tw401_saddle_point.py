@@ -8,17 +8,23 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.saddle_evidence import along_the_direction, at_the_point, of_shaking, summary
 from trainwatch.rules.saddle_remedies import ways_off
 from trainwatch.symptoms.curvature import Curvature, Escape, curvature, decay_of, shares_of
+from trainwatch.symptoms.experiments import Shaken, shaken
 from trainwatch.symptoms.rest import Rest, fall_since, rest_of
 
 EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW307", "TW602")
 GOOD = 0.9  # of the loss of a constant guess gone: then it is not worth the time to look
 RESTING = 0.1  # of the loss of a constant guess: where it fell by less lately, it may be at rest
 SHOWN = 3
+SURE = 3.0  # standard errors
+
+Way = tuple[Escape, float] | None  # with its margin
+Free = tuple[Shaken, float] | None
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class SaddlePoint(Rule):
 
     ## Symptom
     The loss has come to rest, and steps along a direction that the optimiser does not take lower it by at least
-    `drop` of the loss of a constant guess (of the first loss, where that is not known).
+    `drop` of the loss of a constant guess (of the first loss, where that is not known), or noise in the weights frees
+    the run.
 
     ## Why it hurts
     Near a saddle the gradient is next to nothing, so steps are, too. The run is not done: it waits until rounding or
@@ -40,7 +47,9 @@ class SaddlePoint(Rule):
     The fall is more than `gain` times what a step along the gradient would bring that is as long as the largest
     curvature allows, and more than the optimiser gained in the last third of its steps and since the measurement,
     beyond `errors` standard errors. Weight decay that is part of the gradient is taken off curvature and fall. A
-    negative eigenvalue alone says nothing: healthy nets have many, all along.
+    negative eigenvalue alone says nothing: healthy nets have many, all along. Or there is one, and of copies that train
+    on at the end (`shaken_loss`) all whose weights were shaken come to a loss lower by `freed` of a constant guess's
+    than the lowest of one left as it was: units that are alike part slowly, by no straight line.
 
     ## Remedies
     `perturb` along the direction, by the step that was tried; `add-noise`; `momentum`.
@@ -60,35 +69,34 @@ class SaddlePoint(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "hessian")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
-    drop: float = 0.03
+    drop: float = 0.015
     sure: float = 0.99
     beyond: float = 0.975
     sizes: int = 2
-    gain: float = 20.0
+    gain: float = 5.0
     errors: float = 2.0
+    freed: float = 0.05
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Look for a way down where the loss rests high up, or nobody knows how high."""
         rest = record.memo(rest_of)
         if rest is not None and rest.fall < RESTING * rest.scale and not (rest.known and rest.learned > GOOD):
-            priority = 1.2 if rest.learned <= GOOD else 0.3
-            yield ProbeRequest("saddle", (), "the loss is at rest: does it curve downwards somewhere?", priority)
+            high = rest.learned <= GOOD
+            yield ProbeRequest("saddle", (), "the loss is at rest: does it curve downwards?", 1.2 if high else 0.3)
+            if high:
+                yield ProbeRequest("shaken", (), "the loss is at rest: does noise in the weights free it?", 0.45)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Compare the way down that was found with what the optimiser gains."""
+        """Compare the way down that was found, and what shaken copies gain, with what the optimiser gains."""
         found, rest = record.memo(curvature), record.memo(rest_of)
         if found is None or rest is None:
             raise NotChecked("too few steps, or losses that are not finite, to tell whether the loss is at rest")
         if any(escape["step"] >= found.step for escape in record.facts.get("escapes", ())):
             raise NotChecked("the weights were moved since the curvature was measured")
-        escape, decay = self.confirmed(found), decay_of(record)
-        if escape is None or found.along_below(self.sure) + decay >= 0:
-            return
-        drop = escape.drop - decay / 2 * escape.length**2  # weight decay takes its part
-        gained, error = max(rest.fall, fall_since(record, found.step)), float(np.hypot(rest.error, escape.drop_error))
-        if drop < self.drop * rest.scale or drop <= gained + self.errors * error:
-            return
-        yield self._found(record, found, escape, rest, (drop - gained) / max(error, 1e-3 * drop))
+        gained = max(rest.fall, fall_since(record, found.step))
+        way, free = self._way(record, found, rest, gained), self._free(record, found, rest, gained)
+        if way is not None or free is not None:
+            yield self._found(record, found, rest, way, free, gained)
 
     def confirmed(self, found: Curvature) -> Escape | None:
         """The way down, where batches confirm it that it was not taken from; else None."""
@@ -102,44 +110,38 @@ class SaddlePoint(Rule):
         )
         return escape if holds else None
 
-    def why_not(self, found: Curvature) -> str:
-        """What `confirmed` lacks, in words."""
-        if found.escape is None:
-            return (
-                f"no direction curves downwards on other batches, too: the most negative curvature is "
-                f"{found.smallest:.2g}, on those {found.along:.2g} +- {found.along_error:.1g}"
-            )
-        if found.escape.drop <= self.gain * found.gradient_gain:
-            return (
-                f"the gradient shows a way: a step along it would bring {found.gradient_gain:.2g}, one along the "
-                f"direction of negative curvature {found.escape.drop:.2g}"
-            )
-        return "other batches do not confirm the way down beyond their noise"
+    def _way(self, record: RunRecord, found: Curvature, rest: Rest, gained: float) -> Way:
+        """A way down that pays, and its margin."""
+        escape, decay = self.confirmed(found), decay_of(record)
+        if escape is None or found.along_below(self.sure) + decay >= 0:
+            return None
+        drop = escape.drop - decay / 2 * escape.length**2  # weight decay takes its part
+        error = float(np.hypot(rest.error, escape.drop_error))
+        if drop < self.drop * rest.scale or drop <= gained + self.errors * error:
+            return None
+        return escape, (drop - gained) / max(error, 1e-3 * drop)
 
-    def _found(self, record: RunRecord, found: Curvature, escape: Escape, rest: Rest, margin: float) -> Diagnosis:
-        shares, step = shares_of(record)[:SHOWN], found.step
-        named = ", ".join(f"'{name}' {share:.0%}" for name, share in shares)
-        promised = self.gain * found.gradient_gain
-        lengths = f"at a length of {escape.length:.3g}, that of the weights is {found.weights:.3g}"
-        note = f"+- {escape.drop_error:.1g}, {found.batches} batches; {lengths}"
+    def _free(self, record: RunRecord, found: Curvature, rest: Rest, gained: float) -> Free:
+        """What noise in the weights brings, where it pays, and its margin."""
+        copies, least = record.memo(shaken), max(self.freed * rest.scale, gained)
+        if copies is None or found.smallest + found.smallest_bound + decay_of(record) >= 0:
+            return None
+        margin = (copies.lead - least) / max(copies.error, 1e-3 * least)
+        return (copies, margin) if margin > 0 and copies.lead > SURE * copies.error else None
+
+    def _found(self, record: RunRecord, found: Curvature, rest: Rest, way: Way, free: Free, gained: float) -> Diagnosis:
+        escape, copies = way[0] if way else None, free[0] if free else None
+        shares = shares_of(record)[:SHOWN] if escape else []
+        least = max(self.drop * rest.scale, self.gain * found.gradient_gain)
         return self.diagnose(
-            f"the loss rests at a saddle: it gained {rest.fall:.2g} in the last {rest.steps} steps, and falls by "
-            f"{escape.drop:.3g} within {escape.length:.3g} along a direction of negative curvature (mostly {named})",
-            margin=min(margin, 1e3),
+            summary(rest, escape, copies, shares),
+            margin=min(max(margin for _, margin in (pair for pair in (way, free) if pair)), 1e3),
             where=tuple(name for name, _ in shares),
-            onset_step=max(0, step - rest.steps),
+            onset_step=max(0, found.step - rest.steps),
             evidence=(
-                Evidence("fall of the loss along the direction, on other batches", escape.drop,
-                         max(self.drop * rest.scale, promised), step=step, note=note),
-                Evidence("what the optimiser gained over the plateau", rest.fall, step=record.steps,
-                         note=f"+- {rest.error:.1g}, in {rest.steps} steps"),
-                Evidence("curvature along the direction, on other batches", found.along, 0.0, step=step,
-                         note=f"below {found.along_below(self.sure):.3g} with {self.sure:.0%} confidence"),
-                Evidence("most negative eigenvalue", found.smallest, step=step,
-                         note=f"within {found.smallest_bound:.1g}; {found.products} products with the Hessian"),
-                Evidence("largest eigenvalue", found.largest, step=step, note=f"within {found.largest_bound:.1g}"),
-                Evidence("what a step along the gradient would bring", found.gradient_gain, escape.drop / self.gain,
-                         step=step),
+                *(along_the_direction(found, escape, least, self.sure) if escape else ()),
+                *(of_shaking(copies, max(self.freed * rest.scale, gained)) if copies else ()),
+                *at_the_point(record, found, rest),
             ),
-            remedies=tuple(ways_off(record, found, escape, rest)),
-        )  # fmt: skip
+            remedies=tuple(ways_off(record, found, escape, copies, rest)),
+        )

@@ -134,6 +134,34 @@ class Release:
         return [change for change in (self.training, self.validation) if change is not None]
 
 
+@dataclass(frozen=True)
+class Shaken:
+    """Losses of held batches after some steps: of a copy as it was, and of copies whose weights were shaken before.
+
+    Attributes:
+        steps: Of each copy.
+        size: Of the noise in a weight, over the root mean square of its tensor or of usual beginnings.
+        before: Loss at the end of the run.
+        still: The lowest of the copy that was not shaken.
+        shaken: Of the others, after all steps, the worst of them.
+        error: Standard error of its difference from `still`.
+        step: Optimiser steps taken before.
+    """
+
+    steps: int
+    size: float
+    before: float
+    still: float
+    shaken: float
+    error: float
+    step: int
+
+    @property
+    def lead(self) -> float:
+        """By how much less the loss is where the weights were shaken."""
+        return self.still - self.shaken
+
+
 def evaluated(record: RunRecord) -> Evaluated | None:
     """The last look at held batches, for `RunRecord.memo`; None where there is none, or it is not finite."""
     row = record.latest("evaluated_loss", "held")
@@ -147,6 +175,16 @@ def one_batch(record: RunRecord) -> OneBatch | None:
         return None
     before, own, reference, samples = row[1]
     return OneBatch(before, own, reference, round(samples), row[0])
+
+
+def shaken(record: RunRecord) -> Shaken | None:
+    """What shaking the weights led to, for `RunRecord.memo`; None where it was not tried, or a loss is not finite."""
+    row = record.latest("shaken_loss", "held")
+    if row is None or not np.isfinite(row[1]).all():
+        return None
+    steps, size, before, still, *draws = row[1].tolist()
+    last, error = max(zip(draws[::2], draws[1::2], strict=True))
+    return Shaken(round(steps), size, before, still, last, error, row[0])
 
 
 def rivals(record: RunRecord) -> list[Rival]:
