@@ -72,7 +72,7 @@ class StepBeyondStability(Rule):
         if rest is None or record.steps < self.steps or rest.learned >= 1 - self.harm:
             return
         if rest.fall - SURE * rest.error < self.harm * rest.scale:
-            for kind, priority in (("sharpness", 0.48), ("lower_rate", 0.47)):
+            for kind, priority in (("sharpness", 0.65), ("lower_rate", 0.64)):
                 yield ProbeRequest(kind, (), "are steps too long for the curvature?", priority)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
