@@ -36,7 +36,12 @@ def test_lightning_code_needs_no_numbers_of_its_own_and_is_code(id):
     plain = {f for text in (entry.title, entry.why, entry.how) for f in re.findall(r"\{(\w+)", text)}
     named = set(re.findall(r"(?<!\{)\{(\w+)[^{}]*\}(?!\})", entry.lightning))
     assert named <= plain
-    numbers = dict.fromkeys(entry.fields, 0.5) | {"optimizer": "SGD", "next_step": "# next", "inverse": [1.0]}
+    numbers = dict.fromkeys(entry.fields, 0.5) | {
+        "optimizer": "SGD",
+        "next_step": "# next",
+        "inverse": [1.0],
+        "module": "BatchNorm1d",
+    }
     ast.parse(remedy(id, **numbers).lightning)
 
 

@@ -36,6 +36,8 @@ PROBE_KINDS = (
     "shaken",
     "sharpness",
     "sparsity",
+    "small_changes",
+    "input_importance",
 )
 
 

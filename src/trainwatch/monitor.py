@@ -32,7 +32,15 @@ FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine
 WATCH_SHARE = 0.75  # of the budget for everything but probes; where it is used up, steps go by unwatched
 LAST_ROUND = 5.0  # seconds that probes may take at the end of a run, or the budget's share of it if that is more
-VALIDATION = ("val_loss", "val_sample_loss", "val_sample_correct", "val_confusion", "val_scores", "val_spread")
+VALIDATION = (
+    "val_loss",
+    "val_sample_loss",
+    "val_sample_correct",
+    "val_confusion",
+    "val_scores",
+    "val_spread",
+    "val_churn",
+)
 RANGES = ("input_stats", "output_stats", "target_stats")
 # Part -> the quantities that are missing where it had to be switched off.
 MEASURES = {

@@ -25,6 +25,7 @@ FINGERPRINTS = 4096  # samples of a pass that are compared with those of trainin
 PER_BATCH = 256
 PRINTED_PASSES = 8  # of a run: after a few passes it is known what each stream is
 KNOWN_TRAIN = 20_000
+FOLLOWED = 4096  # predictions of a pass that are compared with those of the pass before
 
 
 @dataclass(slots=True)
@@ -131,6 +132,7 @@ class Stream:
     passes: int = 0
     paired: bool = True
     scores: tuple[int, NDArray[Any]] | None = None  # step and scores of the last pass, until they are written
+    predicted: NDArray[Any] | None = None  # classes that the last pass predicted, of samples at even distances
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -169,6 +171,7 @@ class PassBook:
         truth, predicted = _joined(views, "truth"), _joined(views, "predicted")
         if truth is not None and predicted is not None and len({v.classes for v in views}) == 1:
             parts["confusion"] = _confusion(truth, predicted, views[0].classes)
+            parts["predicted"] = _followed(truth, predicted, views[0].classes)
         if views and (scores := done.scores.rows()) is not None:
             parts["scores"] = scores
         if views and all(v.variances is not None for v in views):
@@ -200,6 +203,7 @@ class PassBook:
             return
         paired_again = stream.ordered == ordered and stream.samples == samples
         stream.paired = stream.paired and paired_again
+        churn = _churn(stream, parts.get("predicted"))
         stream.passes += 1
         self._recognise(stream, parts.get("prints"))
         key, step = stream.name, done.step
@@ -216,6 +220,8 @@ class PassBook:
             put("val_group_size", key, step, sizes)
         self._put_alike("val_confusion", key, step, parts.get("confusion"))
         self._put_alike("val_spread", key, step, parts.get("spread"))
+        if churn is not None:
+            put("val_churn", key, step, churn)
         stream.scores = (step, parts["scores"]) if "scores" in parts else None
         if stream.passes & (stream.passes - 1) == 0:
             self._put_scores(stream)
@@ -345,6 +351,22 @@ def _confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> to
     cell = torch.where(valid, truth * classes + predicted, classes * classes)
     counts = torch.zeros(classes * classes + 1, dtype=torch.long, device=cell.device)
     return counts.scatter_add_(0, cell, torch.ones_like(cell))[:-1].reshape(classes, classes)
+
+
+def _followed(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> torch.Tensor:
+    """Predicted classes at even distances, shape (at most `FOLLOWED`,); -1 where there is nothing to predict."""
+    some = slice(None, None, max(1, -(-len(truth) // FOLLOWED)))
+    valid = (truth[some] >= 0) & (truth[some] < classes)
+    return torch.where(valid, predicted[some], -1).to(torch.int32)
+
+
+def _churn(stream: Stream, predicted: NDArray[Any] | None) -> float | None:
+    """Share of predictions that are others than in the pass before; None where the samples are not the same."""
+    before, stream.predicted = stream.predicted, predicted if stream.paired else None
+    if before is None or stream.predicted is None or before.shape != stream.predicted.shape:
+        return None
+    known = before >= 0
+    return float((before != stream.predicted)[known].mean()) if known.any() else None
 
 
 def _finite(values: NDArray[Any]) -> NDArray[Any]:

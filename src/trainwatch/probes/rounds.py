@@ -11,6 +11,7 @@ from trainwatch.probes import (
     evaluated,
     gates,
     gradient_noise,
+    input_importance,
     lower_rate,
     one_batch,
     rank,
@@ -18,6 +19,7 @@ from trainwatch.probes import (
     saddle,
     shaken,
     sharpness,
+    small_changes,
     sparsity,
     step_line,
     without_regulariser,
@@ -42,6 +44,8 @@ KINDS = (
     shaken,
     sharpness,
     sparsity,
+    small_changes,
+    input_importance,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

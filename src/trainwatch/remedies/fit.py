@@ -47,8 +47,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="stronger-regularisation",
         title="Raise the weight decay from {present:g} to {proposed:g}",
-        why="A stronger pull towards small weights limits how closely the network can follow noise.",
-        how="{next_step}\noptimizer = torch.optim.AdamW(model.parameters(), lr=..., weight_decay={proposed:g})",
+        why="A stronger pull towards small weights limits how closely the network can follow noise. {kind}",
+        how="{next_step}\noptimizer = torch.optim.AdamW(model.parameters(), lr=..., weight_decay={proposed:g})"
+        "{selection}",
         when="The gap between training and validation grows.",
         not_when="Training is poor as well: that is underfitting.",
         strength="moderate",

@@ -7,7 +7,7 @@ for name in {modules}:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, """
 
-_NORMALISE = """\
+NORMALISE = """\
 # wraps each layer in place; better still, write it into the model
 for name, width in {layers}:
     parent, _, child = name.rpartition(".")
@@ -40,7 +40,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Normalise after {count} layers with {module}",
         why="It brings each layer's inputs back to where the activation has a slope, whatever the depth; now a "
         "layer passes back {factor} of the gradient that it gets.",
-        how=_NORMALISE,
+        how=NORMALISE,
         when="Layers scale the signal or the gradient up or down with depth; batches hold some 16 samples or more.",
         not_when="Batches are small, sequences vary in length, or samples of a batch must not see one another.",
         strength="strong",
@@ -50,7 +50,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="layer-norm",
         title="Normalise after {count} layers with {module}",
         why="{reason}",
-        how=_NORMALISE,
+        how=NORMALISE,
         when="As batch norm, for small batches, sequences and transformers.",
         not_when="The scale of a sample's features carries meaning.",
         strength="strong",

@@ -1,6 +1,13 @@
 """Remedies for regularisers that do not do what they are for (§8, §16)."""
 
 from trainwatch.remedies.entry import RemedyEntry
+from trainwatch.remedies.gradients import NORMALISE
+
+_STEP = """\
+(gradient,) = torch.autograd.grad({criterion}({model}(inputs), targets), inputs)
+spread = inputs.detach().std([d for d in range(inputs.ndim) if d != 1], keepdim=True)
+moved = (inputs + {{size:g}} * spread * gradient.sign()).detach()
+loss = ({criterion}({model}(inputs.detach()), targets) + {criterion}({model}(moved), targets)) / 2"""
 
 ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
@@ -44,5 +51,38 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         not_when="A normalisation follows, or large weights are what the task needs.",
         strength="moderate",
         section="§15",
+    ),
+    RemedyEntry(
+        id="normalisation",
+        title="Normalise after {count} layers with {module}",
+        why="Nothing normalises here, and {drift}. A normalisation keeps the scale of what layers pass on, whatever "
+        "the size of their weights; batch norm regularises mildly besides, since each sample is seen among others. Why "
+        "it works is contested: a smoother loss is better supported than less covariate shift.",
+        how=NORMALISE,
+        lightning="# at the end of the LightningModule's __init__\n"
+        + NORMALISE.partition("\n")[2].replace("model.", "self."),
+        when="No layer normalises, and gradients or activations change their scale over depth or over the run.",
+        not_when="Batches are small or samples of a batch must not see one another: then layer norm; or the scale "
+        "carries meaning.",
+        strength="moderate",
+        section="§4",
+    ),
+    RemedyEntry(
+        id="adversarial-training",
+        title="Train on inputs moved by {size:g} of their spread against the loss, too",
+        why="One such step takes the loss of held batches from {before:.3g} to {after:.3g}; noise of the same size "
+        "takes it to {noise:.3g}. Training on such inputs makes the output steadier; on clean ones it may cost "
+        "accuracy.",
+        how="# in each step, in the place of the loss; it takes about three times as long\n"
+        "inputs = inputs.clone().requires_grad_(True)\n" + _STEP.format(model="model", criterion="criterion"),
+        lightning="def training_step(self, batch, index):  # it takes about three times as long\n"
+        "    inputs, targets = batch\n"
+        "    inputs = inputs.clone().requires_grad_(True)\n    "
+        + _STEP.format(model="self", criterion="self.criterion").replace("\n", "\n    ")
+        + "\n    return loss",
+        when="Inputs are numbers, and a small step against the loss raises it far more than noise does.",
+        not_when="Accuracy on clean inputs is all that counts, or inputs are words or categories.",
+        strength="weak",
+        section="§4",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,9 +61,13 @@ class RisingValidation(Rule):
     accuracy_slack: float = 0.01
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """The gap between training and validation under the same conditions."""
+        """The gap under the same conditions; where validation rises, what would have to be regularised, and how."""
         if record.has("val_loss"):
             yield ProbeRequest("train_eval", (), "training and validation loss under the same conditions", 0.1)
+        with suppress(NotChecked):
+            if self.rise(record) is not None:
+                yield ProbeRequest("small_changes", (), "validation rises: what do small changes of inputs do?", 0.2)
+                yield ProbeRequest("input_importance", (), "validation rises: would L1 or L2 fit better?", 0.2)
 
     def rise(self, record: RunRecord) -> tuple[Rise, float, float] | None:
         """A rise beyond both thresholds, the drop before it, and the margin; None where there is none.

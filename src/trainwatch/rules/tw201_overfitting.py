@@ -11,7 +11,8 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, always
-from trainwatch.rules.fit_remedies import sizes, stronger_regularisation
+from trainwatch.rules.effect_evidence import stability
+from trainwatch.rules.fit_remedies import adversarial, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
 from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.useful_motion import weight_ranks
@@ -41,7 +42,7 @@ class Overfitting(RisingValidation):
 
     ## Remedies
     Early stopping, more data, augmentation, stronger regularisation, dropout, a smaller network, cleaner labels,
-    averaging; a larger learning rate is supported weakly.
+    averaging; a larger learning rate and adversarial training are supported weakly.
 
     ## Not a fault when
     Accuracy holds: that is over-confidence (TW202). The weights of the best pass are loaded again at the end: a
@@ -57,7 +58,8 @@ class Overfitting(RisingValidation):
     explains: ClassVar[dict[str, Predicate]] = {"TW203": always, "TW503": always, "TW504": always}
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Where it overfits: how far its layers could shrink."""
+        """Where it overfits: besides what its base asks, how far its layers could shrink."""
+        yield from super().asks(record)
         with suppress(NotChecked):
             if self.rise(record) is not None:
                 yield ProbeRequest("rank", (), "the net overfits: how far could its layers shrink?", 0.3)
@@ -78,7 +80,7 @@ class Overfitting(RisingValidation):
             margin=found.margin,
             where=(found.curve.stream,),
             onset_step=rise.best_step,
-            evidence=(*self.evidence(found), counted),
+            evidence=(*self.evidence(found), counted, *stability(record)),
             remedies=_remedies(record, found),
         )
 
@@ -112,6 +114,7 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
             remedy("clean-data", training=found.training[1]),
             remedy("ensemble", best_step=found.rise.best_step),
             remedy("raise-learning-rate"),
+            *adversarial(record),
         ]
     )
 

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.fit_remedies import sizes, stronger_regularisation
+from trainwatch.rules.effect_evidence import stability, weights
+from trainwatch.rules.fit_remedies import adversarial, normalisation, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, early_stopping, ranked
 from trainwatch.symptoms.inventory import inventory
-from trainwatch.symptoms.weight_growth import weight_growth
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,12 @@ class NothingRegularises(RisingValidation):
     ## How it is measured
     The inventory is read from model, optimiser, trainer, loader and loss: weight decay, L1 and L2 terms and
     `trainwatch.prox`, dropout, normalisation, augmentation, early stopping, label smoothing. What it is to prevent is
-    measured: the gap between training and validation, and how far weights have grown.
+    measured: the gap between training and validation, how far weights have grown, how many are zero, what small changes
+    of the inputs do to the output (`small_changes`), and how many predictions change from pass to pass (`val_churn`).
 
     ## Remedies
-    `stronger-regularisation`, `dropout`, `augment`, `early-stopping`.
+    `stronger-regularisation` (with what speaks for L1 or L2), `dropout`, `augment`, `early-stopping`, `normalisation`
+    where gradients change over depth, `adversarial-training`.
 
     ## Not a fault when
     A loop of one's own regularises in a way that leaves no trace: it stops by hand, or changes inputs before the model
@@ -75,6 +75,8 @@ class NothingRegularises(RisingValidation):
                     ),
                     remedy("augment", samples=samples or "few"),
                     early_stopping(record, found.curve, found.rise),
+                    *normalisation(record),
+                    *adversarial(record),
                 ]
             ),
         )
@@ -85,9 +87,5 @@ def _effects(record: RunRecord, found: Risen) -> Iterator[Evidence]:
     now, step = found.training[1], int(found.curve.steps[-1])
     if found.curve.same_criterion:
         yield Evidence("validation loss above training loss", found.rise.end - now, step=step)
-    growth = record.memo(weight_growth)
-    if growth is not None:
-        yield Evidence("size of the weights over that at the start", growth.factor, step=int(growth.steps[-1]))
-        entries = np.array([one.zeros for one in growth.tensors])
-        yield Evidence("share of weights that are zero", float(entries.mean()), note="mean over the tensors")
-    yield Evidence("change of the output under small changes of the input", note="not measured")
+    yield from weights(record)
+    yield from stability(record)

@@ -10,7 +10,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule
-from trainwatch.rules.fit_remedies import stronger_regularisation
+from trainwatch.rules.fit_remedies import normalise, stronger_regularisation
 from trainwatch.symptoms.weight_growth import Norms, weight_growth
 
 SHOWN = 3
@@ -37,7 +37,7 @@ class WeightsGrowing(Rule):
     errors.
 
     ## Remedies
-    `stronger-regularisation`, `max-norm`.
+    `stronger-regularisation`, `max-norm`; `normalisation` where there is none.
 
     ## Not a fault when
     Weights began very small on purpose. The validation loss keeps falling: then they grow because there is something to
@@ -87,7 +87,9 @@ def _norms(one: Norms) -> Evidence:
 
 
 def _remedies(record: RunRecord, most: Norms, growth: float) -> Iterator[Remedy]:
-    (rows,) = [p["shape"][0] for p in record.facts["parameters"] if p["name"] == most.name]
+    (weight,) = [p for p in record.facts["parameters"] if p["name"] == most.name]
+    rows = weight["shape"][0]
     limit = growth * most.l2 / most.growth / rows**0.5  # so many times the length that a row had at the start
     yield stronger_regularisation(record)
     yield remedy("max-norm", name=most.name, limit=limit, present=most.l2 / rows**0.5)
+    yield from normalise(record, [weight], f"its weights are {most.growth:.2g} times as large as at the start")
