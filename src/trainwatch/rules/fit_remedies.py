@@ -102,6 +102,12 @@ def normalisation(record: RunRecord) -> Iterator[Remedy]:
     yield from normalise(record, signal.parameters[:-1], drift)
 
 
+def last_weight(record: RunRecord) -> dict[str, Any] | None:
+    """Facts of the weight that is used last; None where there is none."""
+    weights = [p for p in record.facts.get("parameters", ()) if len(p["shape"]) > 1]
+    return max(weights, key=lambda p: int(p.get("order") or 0), default=None)
+
+
 def normalise(record: RunRecord, weights: Iterable[dict[str, Any]], drift: str) -> Iterator[Remedy]:
     """The remedy `normalisation` behind the layers of some weights, where nothing normalises yet."""
     sizes = {p["module"]: (p["module_type"], p["shape"][0]) for p in weights if p.get("module_type") in NORMALISATION}

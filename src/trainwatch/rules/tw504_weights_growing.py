@@ -10,7 +10,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule
-from trainwatch.rules.fit_remedies import normalise, stronger_regularisation
+from trainwatch.rules.fit_remedies import last_weight, normalise, stronger_regularisation
 from trainwatch.symptoms.weight_growth import Norms, weight_growth
 
 SHOWN = 3
@@ -92,4 +92,5 @@ def _remedies(record: RunRecord, most: Norms, growth: float) -> Iterator[Remedy]
     limit = growth * most.l2 / most.growth / rows**0.5  # so many times the length that a row had at the start
     yield stronger_regularisation(record)
     yield remedy("max-norm", name=most.name, limit=limit, present=most.l2 / rows**0.5)
-    yield from normalise(record, [weight], f"its weights are {most.growth:.2g} times as large as at the start")
+    inner = [weight] if weight is not last_weight(record) else []  # outputs are to keep their scale
+    yield from normalise(record, inner, f"its weights are {most.growth:.2g} times as large as at the start")
