@@ -62,6 +62,22 @@ def test_remedies_have_the_numbers_of_the_run():
     assert verdict(record_of(decay=0.01))[0].remedies[0].already_in_use
 
 
+def test_a_normalisation_behind_the_layer_that_grew_unless_it_is_the_last_or_there_is_one():
+    def cures(grown, **facts):
+        made = record_of()
+        for order, p in enumerate(made.facts["parameters"]):
+            p.update(order=order, module=p["name"][0], module_type="Linear")
+            p["norm"] *= 0.5 if p["name"] == grown else 1.0
+        made.set_fact("regularisation", facts)
+        return {r.id: r for r in verdict(made)[0].remedies}
+
+    found = cures("a.weight")["normalisation"]
+    assert "its weights are 10 times as large as at the start" in found.why
+    assert "('a', 16)" in found.how
+    assert "normalisation" not in cures("b.weight")
+    assert "normalisation" not in cures("a.weight", normalisation=["n"])
+
+
 @pytest.mark.parametrize(
     "made",
     [record_of(factor=2.9), record_of(power=0.1), record_of(power=0.0), record_of(power=0.1, noise=0.6),

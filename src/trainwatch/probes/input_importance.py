@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trainwatch.probes.bench import Bench
-from trainwatch.probes.evaluated import losses_of
+from trainwatch.probes.evaluated import losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.numbers_in import batches_of_numbers, changed, inputs_of
 
@@ -26,7 +26,8 @@ def measure(bench: Bench) -> None:
     """On a copy in evaluation mode, give each feature in turn the values of other samples, and see the loss rise.
 
     A feature that the net has no use for may be shuffled at no price, however large its weights are; one of several
-    that say the same comes out too cheap (permutation importance; Breiman 2001, Fisher et al. 2019).
+    that say the same comes out too cheap (permutation importance; Breiman 2001, Fisher et al. 2019). A rise within its
+    standard error counts as none: many features that say nothing would add up to a lot.
 
     A row of `input_importance`, under ``val`` or ``train``, is (features, how many of them make up nine tenths of the
     sum of all rises, the median over these of the largest absolute correlation with another of them, samples).
@@ -41,15 +42,15 @@ def measure(bench: Bench) -> None:
     if x.ndim > 2 or x.shape[1] > MOST_FEATURES or len(x) < FEWEST:
         raise CannotIsolate(f"the inputs are no table of up to {MOST_FEATURES} numbers for {FEWEST} samples or more")
     other = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)]
-    rises = []
+    gains = np.zeros(x.shape[1])
     with bench.model() as model:
         before = losses_of(model, list(changed(batches, x)))
         for feature in range(x.shape[1]):
             shuffled = x.clone()
             shuffled[:, feature] = other[:, feature]
-            rises.append(float(np.nanmean(losses_of(model, list(changed(batches, shuffled))) - before)))
-    gains = np.clip(np.nan_to_num(rises), 0.0, None)
-    if not gains.sum() > 0 or not np.isfinite(gains).all():
+            rise, error = mean_and_error(losses_of(model, list(changed(batches, shuffled))) - before)
+            gains[feature] = rise if rise > error else 0.0
+    if not 0 < gains.sum() < np.inf:
         raise CannotIsolate("the loss did not rise whichever input was shuffled")
     order = np.argsort(-gains, kind="stable")
     needed = order[: int(np.searchsorted(gains[order].cumsum() / gains.sum(), MOST_OF_IT) + 1)]

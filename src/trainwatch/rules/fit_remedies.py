@@ -17,7 +17,7 @@ from trainwatch.symptoms.losses import penalty_share
 from trainwatch.symptoms.restraints import MODERATE, USUAL
 from trainwatch.symptoms.stability import importance, small_changes
 
-FEW_INPUTS = 1 / 3  # of all: L1 selects, where so few make up most of what the loss hangs on
+FEW_INPUTS = 0.3  # of all: L1 selects, where so few make up most of what the loss hangs on
 ALIKE = 0.7  # correlation: of inputs that say the same L1 keeps one by chance
 DRIFT = 1.0  # decades over depth
 
