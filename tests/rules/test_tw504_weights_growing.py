@@ -86,6 +86,11 @@ def test_a_normalisation_behind_the_layer_that_grew_unless_it_is_the_last_or_the
 )  # fmt: skip
 def test_silent(made):
     assert verdict(made) == []
+    assert list(WeightsGrowing().asks(made)) == []
+
+
+def test_it_asks_what_would_fit():
+    assert [r.kind for r in WeightsGrowing().asks(record_of())] == ["input_importance"]
 
 
 def test_thresholds():

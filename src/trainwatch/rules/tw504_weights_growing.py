@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
 from trainwatch.rules.fit_remedies import last_weight, normalise, stronger_regularisation
 from trainwatch.symptoms.weight_growth import Norms, weight_growth
 
@@ -56,6 +56,11 @@ class WeightsGrowing(Rule):
 
     growth: float = 3.0
     pace: float = 0.2
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Where weights grow: whether L1 or L2 would fit better."""
+        if self.fires(record):
+            yield ProbeRequest("input_importance", (), "weights grow: would L1 or L2 fit better?", 0.1)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the size of the weights with that at the start, and see whether it still grows."""
