@@ -105,6 +105,17 @@ def test_models_that_work_in_place_and_recurrent_ones():
     assert torch.equal(x, kept)
 
 
+def test_as_many_batches_as_memory_allows():
+    x = gaussian([1.0, 1.0], 96)
+    given = bench(linear([1.0, 1.0]), in_batches(x, x[:, 0], 32, function="mse_loss"))
+    given._most_bytes = 2 * 8 * 32 * 2 * 4  # eight copies of two batches
+    measure(given)
+    assert row(given, "small_changes", "train")[-1] == 64
+    given._most_bytes = 8 * 32 * 2 * 4 - 1
+    with pytest.raises(CannotIsolate, match="probe_memory"):
+        measure(given)
+
+
 def test_it_leaves_no_trace():
     model, state = net(6, 16, 3, dropout=0.5, norm=True), torch.get_rng_state()
     kept = {k: v.clone() for k, v in model.state_dict().items()}

@@ -6,18 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.evaluated import MANY
 from trainwatch.probes.isolation import CannotIsolate
 
+COPIES = 8  # of all inputs, that a probe may need
+
 
 def batches_of_numbers(bench: Bench) -> tuple[str, Sequence[Any]]:
     """Held batches of validation, else of training, whose inputs are numbers in tensors of one shape.
 
     Returns:
-        ``val`` or ``train``, and the batches.
+        ``val`` or ``train``, and the batches, as many as can be copied within the memory for probes.
 
     Raises:
         CannotIsolate: There are none of this sort.
@@ -30,7 +33,13 @@ def batches_of_numbers(bench: Bench) -> tuple[str, Sequence[Any]]:
             raise CannotIsolate("the model's input is not one tensor of numbers")
     if len({batch.args[0].shape[1:] for batch in batches}) > 1 or batches[0].args[0].ndim < 2:
         raise CannotIsolate("inputs differ in shape from batch to batch, or have no features")
-    return kind, batches
+    sizes = [COPIES * batch.args[0].numel() * batch.args[0].element_size() for batch in batches]
+    some = int(np.searchsorted(np.cumsum(sizes), bench.memory, side="right"))
+    if not some:
+        raise CannotIsolate(
+            f"{COPIES} copies of a batch take {sizes[0] / 2**20:.0f} MiB, more than probe_memory leaves"
+        )
+    return kind, batches[:some]
 
 
 def inputs_of(batches: Sequence[Any]) -> torch.Tensor:

@@ -40,7 +40,7 @@ def measure(bench: Bench) -> None:
     kind, batches = batches_of_numbers(bench)
     x = inputs_of(batches)
     spread = _spread(x)
-    draw = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0))
+    draw = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int8)
     with bench.model() as model:
         # The loops of cuDNN have no gradient in evaluation mode.
         with torch.backends.cudnn.flags(enabled=False):
