@@ -37,9 +37,20 @@ def split(name, seed):
     return tuple(torch.as_tensor(part) for part in train_test_split(x, y, random_state=seed))
 
 
-def trained(name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None):
-    """The report on a net of some hidden layers."""
+def flipped(y, share, seed):
+    """Labels of which a share is another one of those that there are."""
+    draw = np.random.default_rng(seed)
+    wrong, classes = torch.as_tensor(draw.random(len(y)) < share), int(y.max()) + 1 if share else 1
+    other = torch.as_tensor(draw.integers(1, classes, len(y))) if share else 0
+    return torch.where(wrong, (y + other) % classes, y)
+
+
+def trained(
+    name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None, flips=0.0, flips_val=0.0
+):
+    """The report on a net of some hidden layers, with shares of the labels exchanged for others."""
     x, xv, y, yv = split(name, seed)
+    y, yv = flipped(y, flips, seed), flipped(yv, flips_val, seed + 100)
     regression = name in REGRESSIONS
     torch.manual_seed(seed)
     layers, wide = [], x.shape[1]

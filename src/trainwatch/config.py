@@ -27,6 +27,7 @@ PROBE_KINDS = (
     "one_batch",
     "without_regulariser",
     "reference",
+    "labels",
     "backward_gain",
     "gates",
     "gradient_noise",

@@ -12,16 +12,13 @@ from trainwatch.probes.bench import Bench
 from trainwatch.probes.evaluated import MANY, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import GUESS, Array, classifications, regressions, scaled
+from trainwatch.probes.tables import MOST_CLASSES, OVER_CLASSES, OVER_TWO, rows_of
 
 KIND = "reference"
 QUANTITIES = ("reference_loss",)
 AT_END = True
-MOST_FEATURES = 4096
-MOST_CLASSES = 32
 MOST_ROWS = 2048  # to learn from
 FEWEST = 30  # samples to learn from, and samples to be scored on
-OVER_CLASSES = ("cross_entropy", "nll_loss")
-OVER_TWO = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
 DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
@@ -36,8 +33,8 @@ def measure(bench: Bench) -> None:
     error of their paired difference, loss of a constant guess, samples learned from, samples scored), of validation.
     """
     train, val = _batches(bench, "train"), _batches(bench, "val")
-    x, y = (np.concatenate(parts)[:MOST_ROWS] for parts in zip(*map(_table, train), strict=True))
-    tables = [_table(batch)[0] for batch in val]
+    x, y = (np.concatenate(parts)[:MOST_ROWS] for parts in zip(*map(rows_of, train), strict=True))
+    tables = [rows_of(batch)[0] for batch in val]
     if min(len(x), sum(map(len, tables))) < FEWEST:
         raise CannotIsolate(f"fewer than {FEWEST} samples are held for another predictor to learn from or be tried on")
     with bench.model() as model, torch.no_grad():
@@ -52,29 +49,21 @@ def measure(bench: Bench) -> None:
 
 
 def _batches(bench: Bench, kind: str) -> Sequence[Any]:
-    """Held batches with one tensor of numbers as the input, and one class or number a sample as the target.
+    """Held batches whose criterion other predictors can be scored by.
 
     Raises:
         CannotIsolate: There are none of this sort.
     """
     batches: Sequence[Any] = bench.batches(kind, MANY)
     for batch in batches:
-        args: tuple[Any, ...] = getattr(batch, "args", ())
-        target = getattr(batch, "target", None)
-        if len(args) != 1 or batch.kwargs or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
-            raise CannotIsolate("the model's input is not one tensor of numbers")
-        if batch.function not in (*OVER_CLASSES, *OVER_TWO, *DISTANCES):
-            raise CannotIsolate(f"other predictors are not scored by {batch.function}")
-        if target is None or args[0].ndim < 2 or target.numel() != len(args[0]):
-            raise CannotIsolate("there is not one class or number to predict for each sample")
-        if args[0][0].numel() > MOST_FEATURES:
-            raise CannotIsolate(f"the inputs have more than {MOST_FEATURES} features")
+        rows_of(batch)
+        if (function := getattr(batch, "function", "a loss of the trainer's own")) not in (
+            *OVER_CLASSES,
+            *OVER_TWO,
+            *DISTANCES,
+        ):
+            raise CannotIsolate(f"other predictors are not scored by {function}")
     return batches
-
-
-def _table(batch: Any) -> tuple[Array, Array]:
-    """Features, shape (n, features), and targets, shape (n,), of a batch."""
-    return batch.args[0].detach().float().flatten(1).cpu().numpy(), batch.target.detach().reshape(-1).cpu().numpy()
 
 
 def _predictions(
