@@ -46,10 +46,11 @@ def flipped(y, share, seed):
 
 
 def trained(
-    name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None, flips=0.0, flips_val=0.0
+    name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None, flips=0.0, flips_val=0.0, few=0
 ):
-    """The report on a net of some hidden layers, with shares of the labels exchanged for others."""
+    """The report on a net of some hidden layers, from few samples, with shares of the labels exchanged for others."""
     x, xv, y, yv = split(name, seed)
+    x, y = x[: few or None], y[: few or None]
     y, yv = flipped(y, flips, seed), flipped(yv, flips_val, seed + 100)
     regression = name in REGRESSIONS
     torch.manual_seed(seed)

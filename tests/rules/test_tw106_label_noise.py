@@ -58,6 +58,10 @@ def test_classes_that_overlap_are_not_wrong_labels(how, seed):
     assert verdict(record_of(labelled(**how, seed=seed), labelled(**how, seed=seed + 50))) == []
 
 
+def test_an_estimate_without_a_bound_is_no_finding():
+    assert verdict(record_of(labelled(0.06, n=70, seed=2))) == []
+
+
 def test_beside_overlap_they_are_found_all_the_same():
     assert verdict(record_of(labelled(0.15, overlap=0.2)))
 
@@ -115,6 +119,8 @@ def test_where_it_knows_a_little_wrong_labels_must_account_for_much_of_the_disag
     with pytest.raises(NotChecked):
         verdict(record_of(few))
     assert verdict(record_of(few), accounts=0.0)
+    with pytest.raises(NotChecked):
+        verdict(record_of(labelled(0.3, classes=2, n=800)))
 
 
 @pytest.mark.parametrize(

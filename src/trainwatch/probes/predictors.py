@@ -1,4 +1,4 @@
-"""Reference predictors that learn from a small table: nearest neighbours, gradient boosting, and a constant guess."""
+"""Predictors that learn from a small table: nearest neighbours, gradient boosting, forests, and a constant guess."""
 
 from __future__ import annotations
 
@@ -78,3 +78,29 @@ def classifications(x: Array, y: Array, others: Sequence[Array], width: int) -> 
             kind.fit(x, y)
             answers = [full(kind.predict_proba(table)) for table in others]
         yield name, answers
+
+
+def forest(x: Array, y: Array, others: Sequence[Array], width: int | None) -> list[Array]:
+    """What extremely randomised trees predict of further tables.
+
+    Args:
+        x: Features to learn from, shape (n, features).
+        y: Numbers, or classes below `width`.
+        others: Tables to predict.
+        width: Classes that there are; None where numbers are predicted.
+
+    Returns:
+        For each table the numbers, shape (n,), or the probabilities, shape (n, width).
+    """
+    from sklearn import ensemble
+
+    if width is None:
+        trees = ensemble.ExtraTreesRegressor(TREES, random_state=0).fit(x, y)
+        return [np.asarray(trees.predict(table)) for table in others]
+    classifier = ensemble.ExtraTreesClassifier(TREES, random_state=0).fit(x, y.astype(np.int64))
+    found = []
+    for table in others:
+        spread = np.full((len(table), width), UNSURE / width)
+        spread[:, classifier.classes_] += (1 - UNSURE) * classifier.predict_proba(table)
+        found.append(spread)
+    return found

@@ -1,0 +1,130 @@
+"""TW207: the network has learned what its few samples teach, and more of them would teach more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.prior_remedies import prior_remedies
+from trainwatch.rules.tw201_overfitting import sizes
+from trainwatch.symptoms.curves import validation_curve
+from trainwatch.symptoms.experiments import Evaluated, evaluated
+from trainwatch.symptoms.learning_curve import LearningCurve, learning_curve
+from trainwatch.symptoms.losses import loss_course
+
+PROBES = {"train_eval": 0.45, "learning_curve": 0.35, "prior": 0.15}
+
+
+@dataclass(frozen=True)
+class SampleStarved(Rule):
+    """Validation is poor while training is not, and a predictor that gets more samples still gets better.
+
+    ## Symptom
+    At its best pass the network keeps more than `poor` of the loss of a constant guess in validation, and at the end
+    the loss is lower on training samples by more than `gap` of that guess. A forest that learns from all held samples
+    instead of half of them gains enough that twice as many would bring another `gain` of the guess.
+
+    ## Why it hurts
+    No number of epochs and no setting makes up for what the samples do not show. More of them would, or knowledge that
+    comes from elsewhere.
+
+    ## How it is measured
+    At the end of a run forests learn from quarters, halves and all of the held training samples and are scored on the
+    held validation samples by the run's criterion (`learning_curve`). A power law with a floor through the three losses
+    tells what twice the samples bring. The gain counts from `errors` standard errors on, over validation samples and
+    draws of the halves, and where the forest is no worse than the network by `behind` of the guess: one that is says
+    nothing about it. The gap is that of `evaluated_loss`, also by `errors` standard errors. At least `held` of the
+    training samples must be held: a curve through a few of many says nothing of the rest.
+
+    ## Remedies
+    `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
+    `bayesian-prior`, `prior-rules`, `distillation`.
+
+    ## Not a fault when
+    More samples cannot be had and the network is good enough. The curve is flat: then the rest is noise in the targets,
+    or missing in the inputs, and more of the same does not help.
+
+    ## Sources
+    §17; Hestness et al., "Deep Learning Scaling is Predictable, Empirically" (2017), on power laws.
+    """
+
+    code: ClassVar[str] = "TW207"
+    name: ClassVar[str] = "sample-starved"
+    section: ClassVar[str] = "§17"
+    needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW202", "TW203"), always)
+
+    poor: float = 0.15
+    gap: float = 0.1
+    gain: float = 0.04
+    errors: float = 2.0
+    behind: float = 0.25
+    held: float = 0.5
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """What samples are worth, where validation is not good."""
+        curve, course = record.memo(validation_curve), record.memo(loss_course)
+        if curve is None or course is None or not course.chance:
+            return
+        if curve.mean.min() > self.poor * abs(course.chance) and curve.training[-1] < curve.mean[-1]:
+            for kind, priority in PROBES.items():
+                yield ProbeRequest(kind, (), "validation is worse than training: would more samples help?", priority)
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Weigh what more samples would bring where the network does worse on new ones."""
+        passes, curve, look = record.memo(validation_curve), record.memo(learning_curve), record.memo(evaluated)
+        if not record.facts.get("run", {}).get("finished"):
+            raise NotChecked("the run has not ended")
+        if curve is None or passes is None or look is None:
+            if any(True for _ in self.asks(record)):
+                raise NotChecked("validation is not good, and what more samples would bring was not measured")
+            return
+        best = float(min(passes.mean.min(), curve.net))
+        gap, error = float(look.validation - look.training), float(np.hypot(look.validation_error, look.training_error))
+        if best <= self.poor * curve.guess or not gap >= max(self.gap * curve.guess, self.errors * error):
+            return
+        known = int(record.facts.get("run", {}).get("train_samples") or 0)
+        if curve.samples < self.held * known:
+            raise NotChecked(
+                f"{curve.samples} of {known} training samples are held: too few to say what more would bring"
+            )
+        if curve.losses[2] > best + self.behind * curve.guess:
+            raise NotChecked("a forest does far worse than the network: what samples are worth to it says nothing here")
+        threshold = max(self.gain * curve.guess, self.errors * curve.gain_error)
+        if curve.gain > threshold:
+            yield self._found(record, curve, look, best, threshold)
+
+    def _found(
+        self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float, threshold: float
+    ) -> Diagnosis:
+        samples, parameters = sizes(record)
+        samples = samples or curve.samples
+        quarter, half, whole = curve.losses
+        ratio = f"{parameters / samples:.3g} parameters per training sample" if parameters else f"{samples} samples"
+        return self.diagnose(
+            f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
+            f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "
+            f"{curve.gain:.2g} off a forest's validation loss of {whole:.3g}",
+            margin=(curve.gain - self.gain * curve.guess) / max(curve.gain_error, 1e-9),
+            where=("training samples",),
+            onset_step=0,
+            evidence=(
+                Evidence("gain by twice the samples", curve.gain, threshold, step=curve.step,
+                         note=f"of a forest that comes to {quarter:.3g}, {half:.3g} and {whole:.3g} with "
+                         f"{curve.samples // 4}, {curve.samples // 2} and {curve.samples} of them, by a power law; "
+                         f"standard error {curve.gain_error:.2g}"),
+                Evidence("validation loss at its best", best, self.poor * curve.guess,
+                         note=f"a constant guess costs {curve.guess:.3g}"),
+                Evidence("gap between training and validation", float(look.validation - look.training),
+                         self.gap * curve.guess, step=look.step,
+                         note=f"{look.training:.3g} against {look.validation:.3g}, both in evaluation mode"),
+            ),
+            remedies=(remedy("more-data", ratio=ratio), *prior_remedies(record, curve)),
+        )  # fmt: skip
