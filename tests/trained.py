@@ -46,11 +46,35 @@ def flipped(y, share, seed):
 
 
 def trained(
-    name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None, flips=0.0, flips_val=0.0, few=0
+    name,
+    seed,
+    *,
+    width=64,
+    depth=1,
+    p=0.0,
+    decay=0.0,
+    optimizer="adam",
+    epochs=None,
+    flips=0.0,
+    flips_val=0.0,
+    few=0,
+    moved=None,
+    noise=0.0,
 ):
-    """The report on a net of some hidden layers, from few samples, with shares of the labels exchanged for others."""
+    """The report on a net of some hidden layers, of few samples, of samples moved, or under noise.
+
+    Args:
+        name: Of the data.
+        seed: Of split, weights and order.
+        width, depth, p, decay, optimizer, epochs: Of the net and its training.
+        flips, flips_val: Shares of the labels that are exchanged for others.
+        few: Training samples; 0 for all.
+        moved: Changes inputs and targets of training and validation.
+        noise: On training inputs, anew in each batch.
+    """
     x, xv, y, yv = split(name, seed)
     x, y = x[: few or None], y[: few or None]
+    x, y, xv, yv = moved(x, y, xv, yv) if moved else (x, y, xv, yv)
     y, yv = flipped(y, flips, seed), flipped(yv, flips_val, seed + 100)
     regression = name in REGRESSIONS
     torch.manual_seed(seed)
@@ -66,7 +90,7 @@ def trained(
         model.train()
         for rows in torch.randperm(len(x)).split(32):
             optim.zero_grad()
-            criterion(model(x[rows]), y[rows]).backward()
+            criterion(model(x[rows] + noise * torch.randn_like(x[rows])), y[rows]).backward()
             optim.step()
         model.eval()
         with torch.no_grad():

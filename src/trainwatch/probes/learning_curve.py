@@ -18,6 +18,7 @@ AT_END = True
 MOST_ROWS = 1024
 FEWEST = 24  # to learn from, six in a quarter, and to be scored on
 PARTS = (4, 2, 1)  # so many disjoint parts of the samples, each learned from alone
+SPLITS = (1, 2, 1)  # so many times, each time divided anew
 
 
 def measure(bench: Bench) -> None:
@@ -44,23 +45,24 @@ def measure(bench: Bench) -> None:
             return scores(val, [in_form_of(function, a, like) for a, like in zip(answers, outputs, strict=True)])
 
         losses = [
-            np.stack([scored(forest(some.x, some.y, tables, width)) for some in _shares(train, parts)])
-            for parts in PARTS
+            np.stack([scored(forest(some.x, some.y, tables, width)) for some in _shares(train, parts, times)])
+            for parts, times in zip(PARTS, SPLITS, strict=True)
         ]
         guess = scored([_constant(train.y, len(table), width) for table in tables])
     quarter, half, whole = (draws.mean(0) for draws in losses)
     of_samples = mean_and_error(half - whole)[1]
-    of_draws = float(losses[1].mean(1).std(ddof=1)) / PARTS[1] ** 0.5
+    of_draws = float(losses[1].mean(1).std(ddof=1)) / len(losses[1]) ** 0.5
     levels = [mean_and_error(of)[0] for of in (quarter, half, whole)]
     error = float(np.hypot(of_samples, of_draws))
     row = [len(train), *levels, error, mean_and_error(net)[0], mean_and_error(guess)[0], len(net)]
     bench.record.append("learning_curve", "forest", bench.step, row)
 
 
-def _shares(table: Table, parts: int) -> list[Table]:
-    """So many disjoint parts of a table, drawn at random."""
-    order = np.random.default_rng(0).permutation(len(table))
-    return [table.of(np.sort(rows)) for rows in np.array_split(order, parts)]
+def _shares(table: Table, parts: int, times: int) -> list[Table]:
+    """So many disjoint parts of a table, drawn at random so many times."""
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(table)) for _ in range(times)]
+    return [table.of(np.sort(rows)) for order in orders for rows in np.array_split(order, parts)]
 
 
 def _constant(y: Array, n: int, width: int | None) -> Array:

@@ -45,9 +45,8 @@ def _votes(train: Array, val: Array) -> tuple[list[Array], Array]:
     from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
 
     kind = np.repeat([0, 1], [len(train), len(val)])
-    forest = ExtraTreesClassifier(
-        TREES, min_samples_leaf=LEAF, bootstrap=True, oob_score=True, class_weight="balanced", random_state=0
-    )
+    # Without weights: they would keep the rarer kind in every draw, and AUC does not need them.
+    forest = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, bootstrap=True, oob_score=True, random_state=0)
     forest.fit(np.concatenate([train, val]), kind)
     votes = np.nan_to_num(forest.oob_decision_function_[:, 1], nan=0.5)
     return [votes[kind == 0], votes[kind == 1]], np.asarray(forest.feature_importances_)

@@ -37,10 +37,10 @@ class TrainValShift(Rule):
     At the end of a run trees vote on whether a held sample that they have not seen is of training or of validation, and
     its fifth nearest training sample is looked for (`held_shift`). Both are compared within classes, so that shares of
     classes do not count. The network does worse where its validation loss is above its training loss, both in
-    evaluation mode, by `errors` standard errors (`evaluated_loss`). Told apart without being further away or without harm it is a
-    remark, from `remark` on: augmented training samples are wider spread than validation samples, not elsewhere. Shares
-    of the classes are compared by a chi-squared test over all targets; they are remarked on from a total variation of
-    `shares` on, at a chance below `chance`.
+    evaluation mode, by `errors` standard errors (`evaluated_loss`). Told apart without being further away or without
+    harm it is a remark, from `remark` on: augmented training samples are wider spread than validation samples, not
+    elsewhere. Shares of the classes are compared by a chi-squared test over all targets; they are remarked on from a
+    total variation of `shares` on, at a chance below `chance`.
 
     ## Remedies
     `same-preparation`, `split-anew`.
@@ -61,7 +61,7 @@ class TrainValShift(Rule):
     apart: float = 0.6
     further: float = 0.55
     remark: float = 0.7
-    errors: float = 3.0
+    errors: float = 2.0
     unseen: float = 0.05
     shares: float = 0.1
     chance: float = 1e-3

@@ -18,6 +18,7 @@ from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Evaluated, evaluated
 from trainwatch.symptoms.learning_curve import LearningCurve, learning_curve
 from trainwatch.symptoms.losses import loss_course
+from trainwatch.symptoms.plateau import validation_trend
 
 PROBES = {"train_eval": 0.45, "learning_curve": 0.35, "prior": 0.15}
 
@@ -40,8 +41,9 @@ class SampleStarved(Rule):
     held validation samples by the run's criterion (`learning_curve`). A power law with a floor through the three losses
     tells what twice the samples bring. The gain counts from `errors` standard errors on, over validation samples and
     draws of the halves, and where the forest is no worse than the network by `behind` of the guess: one that is says
-    nothing about it. The gap is that of `evaluated_loss`, also by `errors` standard errors. At least `held` of the
-    training samples must be held: a curve through a few of many says nothing of the rest.
+    nothing about it. Half as many steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also
+    by `errors` standard errors. At least `held` of the training samples must be held: a curve through a few of many
+    says nothing of the rest.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -90,6 +92,9 @@ class SampleStarved(Rule):
         gap, error = float(look.validation - look.training), float(np.hypot(look.validation_error, look.training_error))
         if best <= self.poor * curve.guess or not gap >= max(self.gap * curve.guess, self.errors * error):
             return
+        trend = record.memo(validation_trend)
+        if trend is not None and not trend.gains_less_than(self.gain, of=curve.guess, steps=0.5):
+            raise NotChecked("validation may still have been falling when the run ended")
         known = int(record.facts.get("run", {}).get("train_samples") or 0)
         if curve.samples < self.held * known:
             raise NotChecked(

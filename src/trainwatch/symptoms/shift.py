@@ -88,9 +88,11 @@ def class_shift(record: RunRecord) -> ClassShift | None:
     from scipy.stats import chi2  # not on the live path: called at the end alone
 
     classes, tables = record.memo(train_classes), record.memo(confusions)
-    if classes is None or not classes.per_epoch or not tables or len(classes.counts) != len(tables[-1].totals):
+    if classes is None or not tables or len(classes.counts) != len(tables[-1].totals):
         return None
-    counts = np.stack([classes.counts, tables[-1].totals])
+    train, val = classes.counts, tables[-1].totals
+    # Where it is not known how often each sample was seen, training is taken to have as many as validation.
+    counts = np.stack([train if classes.per_epoch else train * val.sum() / train.sum(), val])
     shares = counts / counts.sum(1, keepdims=True)
     seen = counts[:, counts.sum(0) > 0]
     expected = seen.sum(1, keepdims=True) * seen.sum(0) / seen.sum()
