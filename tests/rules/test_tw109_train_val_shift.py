@@ -11,7 +11,7 @@ from trainwatch.rules.tw109_train_val_shift import TrainValShift
 
 def kind(votes, far, n=200, seed=0):
     rng = np.random.default_rng(seed)
-    rows = np.full((1024, 3), np.nan)
+    rows = np.full((512, 3), np.nan)
     rows[:n] = np.stack([np.arange(n) % 3, votes + rng.standard_normal(n), far + rng.standard_normal(n)], 1)
     return rows
 

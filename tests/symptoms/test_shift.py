@@ -34,7 +34,7 @@ def test_shares_of_groups_do_not_count():
 def measured(train, val):
     record = RunRecord()
     for kind, rows in (("train", train), ("val", val)):
-        padded = np.full((1024, 3), np.nan)
+        padded = np.full((512, 3), np.nan)
         padded[: len(rows)] = rows
         record.append("held_shift", kind, 9, padded)
     record.append("shift_features", "inputs", 9, [[3, 0.5, 0.0, 1.0], [1, 0.2, 2.0, 2.5], [np.nan] * 4])

@@ -6,13 +6,13 @@ import numpy as np
 
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.predictors import Array
+from trainwatch.probes.predictors import Array, features_a_split
 from trainwatch.probes.tables import Table, classes_of, table_of
 
 KIND = "labels"
 QUANTITIES = ("held_labels",)
 AT_END = True
-MOST_ROWS = 1024  # of training, and as many of validation
+MOST_ROWS = 512  # of training, and as many of validation
 FEWEST = 60
 TREES = 100
 
@@ -53,6 +53,7 @@ def _votes(x: Array, y: Array) -> tuple[Array, Array]:
     """The classes, and the share of votes for each, shape (n, classes), among trees that a sample is new to."""
     from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
 
-    forest = ExtraTreesClassifier(TREES, bootstrap=True, oob_score=True, random_state=0)
+    wide = features_a_split(x)
+    forest = ExtraTreesClassifier(TREES, max_features=wide, bootstrap=True, oob_score=True, random_state=0)
     forest.fit(x, y)
     return forest.classes_, np.nan_to_num(forest.oob_decision_function_)

@@ -15,7 +15,7 @@ from trainwatch.probes.tables import Table, rows_of, table_of
 KIND = "learning_curve"
 QUANTITIES = ("learning_curve",)
 AT_END = True
-MOST_ROWS = 1024
+MOST_ROWS = 512
 FEWEST = 24  # to learn from, six in a quarter, and to be scored on
 PARTS = (4, 2, 1)  # so many disjoint parts of the samples, each learned from alone
 SPLITS = (1, 2, 1)  # so many times, each time divided anew

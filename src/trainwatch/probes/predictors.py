@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 NEIGHBOURS = 5
 TREES = 100  # over all classes
+FOREST = 50  # trees
 FEWEST_IN_LEAF = 5
 UNSURE = 0.1  # share of every probability that is spread evenly: few samples make predictors too sure of themselves
 PROJECTED = 256  # features
@@ -80,6 +81,11 @@ def classifications(x: Array, y: Array, others: Sequence[Array], width: int) -> 
         yield name, answers
 
 
+def features_a_split(x: Array) -> int:
+    """How many features, drawn at random, a tree looks at before it splits: more would only cost more."""
+    return max(1, int(min(x.shape[1], PROJECTED) ** 0.5))
+
+
 def forest(x: Array, y: Array, others: Sequence[Array], width: int | None) -> list[Array]:
     """What extremely randomised trees predict of further tables.
 
@@ -95,9 +101,11 @@ def forest(x: Array, y: Array, others: Sequence[Array], width: int | None) -> li
     from sklearn import ensemble
 
     if width is None:
-        trees = ensemble.ExtraTreesRegressor(TREES, random_state=0).fit(x, y)
+        trees = ensemble.ExtraTreesRegressor(FOREST, random_state=0).fit(x, y)
         return [np.asarray(trees.predict(table)) for table in others]
-    classifier = ensemble.ExtraTreesClassifier(TREES, random_state=0).fit(x, y.astype(np.int64))
+    classifier = ensemble.ExtraTreesClassifier(FOREST, max_features=features_a_split(x), random_state=0).fit(
+        x, y.astype(np.int64)
+    )
     found = []
     for table in others:
         spread = np.full((len(table), width), UNSURE / width)

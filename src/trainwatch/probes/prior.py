@@ -21,7 +21,7 @@ from trainwatch.probes.tables import rows_of, table_of
 KIND = "prior"
 QUANTITIES = ("input_change", "feature_importance", "linear_probe", "weight_spread")
 AT_END = True
-MOST_ROWS = 1024
+MOST_ROWS = 512
 FEATURES = 64  # up to which each is tried alone
 TILT = 15.0  # degrees
 NOISE = 0.1  # of the spread of each feature

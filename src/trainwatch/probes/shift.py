@@ -6,15 +6,15 @@ import numpy as np
 
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.predictors import Array, scaled
+from trainwatch.probes.predictors import Array, features_a_split, scaled
 from trainwatch.probes.tables import Table, table_of
 
 KIND = "shift"
 QUANTITIES = ("held_shift", "shift_features")
 AT_END = True
-MOST_ROWS = 1024  # of training, and as many of validation
+MOST_ROWS = 512  # of training, and as many of validation
 FEWEST = 30
-TREES = 100
+TREES = 60
 LEAF = 5  # samples: leaves of one sample know it by heart
 NEIGHBOUR = 5  # the first few may be the same sample in another variant
 LISTED = 3
@@ -46,7 +46,14 @@ def _votes(train: Array, val: Array) -> tuple[list[Array], Array]:
 
     kind = np.repeat([0, 1], [len(train), len(val)])
     # Without weights: they would keep the rarer kind in every draw, and AUC does not need them.
-    forest = ExtraTreesClassifier(TREES, min_samples_leaf=LEAF, bootstrap=True, oob_score=True, random_state=0)
+    forest = ExtraTreesClassifier(
+        TREES,
+        min_samples_leaf=LEAF,
+        max_features=features_a_split(train),
+        bootstrap=True,
+        oob_score=True,
+        random_state=0,
+    )
     forest.fit(np.concatenate([train, val]), kind)
     votes = np.nan_to_num(forest.oob_decision_function_[:, 1], nan=0.5)
     return [votes[kind == 0], votes[kind == 1]], np.asarray(forest.feature_importances_)

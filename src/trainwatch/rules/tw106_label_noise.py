@@ -17,6 +17,7 @@ from trainwatch.symptoms.labels import label_noise
 
 SHOWN_PAIRS = 3
 CLASSIFIED = ("binary", "multiclass")
+PRIORITY = 0.65  # before costlier ones
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class LabelNoise(Rule):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """A look at the labels of the held samples, where they are classes."""
         if record.facts.get("task") in CLASSIFIED:
-            yield ProbeRequest("labels", (), "are all labels right?", 0.4)
+            yield ProbeRequest("labels", (), "are all labels right?", PRIORITY)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the labels of held samples with what others say of them."""

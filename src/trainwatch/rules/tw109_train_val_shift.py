@@ -69,8 +69,8 @@ class TrainValShift(Rule):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """A look at the held samples of both kinds."""
         if record.has("val_loss"):
-            yield ProbeRequest("shift", (), "is validation like training?", 0.25)
-            yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.25)
+            yield ProbeRequest("shift", (), "is validation like training?", 0.62)
+            yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.63)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the inputs and the classes of training and validation."""

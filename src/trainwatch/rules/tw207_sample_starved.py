@@ -20,7 +20,7 @@ from trainwatch.symptoms.learning_curve import LearningCurve, learning_curve
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import validation_trend
 
-PROBES = {"train_eval": 0.45, "learning_curve": 0.35, "prior": 0.15}
+PROBES = {"train_eval": 0.45, "learning_curve": 0.48, "prior": 0.3}
 
 
 @dataclass(frozen=True)
