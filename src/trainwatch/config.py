@@ -26,6 +26,7 @@ PROBE_KINDS = (
     "train_eval",
     "one_batch",
     "without_regulariser",
+    "lower_rate",
     "reference",
     "labels",
     "learning_curve",
@@ -38,6 +39,7 @@ PROBE_KINDS = (
     "saddle",
     "shaken",
     "sharpness",
+    "sparsity",
 )
 
 

@@ -13,6 +13,7 @@ from trainwatch.probes import (
     gradient_noise,
     labels,
     learning_curve,
+    lower_rate,
     one_batch,
     prior,
     rank,
@@ -21,6 +22,7 @@ from trainwatch.probes import (
     shaken,
     sharpness,
     shift,
+    sparsity,
     step_line,
     without_regulariser,
 )
@@ -34,6 +36,7 @@ KINDS = (
     evaluated,
     one_batch,
     without_regulariser,
+    lower_rate,
     reference,
     labels,
     learning_curve,
@@ -46,6 +49,7 @@ KINDS = (
     saddle,
     shaken,
     sharpness,
+    sparsity,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

@@ -10,6 +10,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="x = torch.cat([x, (x[:, a] * x[:, b])[:, None], (x[:, a] / x[:, c])[:, None]], 1)  # ratios, products,\n"
         "# differences and moving averages that an expert would look at, in training and validation alike; leave out\n"
         "# features that should not matter",
+        when="Someone knows which quantities decide: ratios, distances, rates of change.",
+        not_when="Inputs are raw images, sound or text, whose features networks learn better than people write.",
         strength="strong",
         section="§17",
     ),
@@ -20,6 +22,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how='each = torch.nn.functional.{function}(outputs, targets, reduction="none")\n'
         "loss = (weight * each).mean()  # weight: 1 for most samples, more for those whose errors are costly\n"
         "# a rule that must hold: loss = loss + 0.1 * torch.relu(violation).mean()",
+        when="Some errors cost more than others, or every solution must fulfil an equation.",
+        not_when="The worst samples are wrong ones: weighting them teaches the errors.",
         strength="moderate",
         section="§17",
     ),
@@ -30,6 +34,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "such rules only you know: not measured.",
         how="outputs = low + (high - low) * torch.sigmoid(outputs)  # known bounds of a number\n"
         'logits = logits.masked_fill(impossible, float("-inf"))  # classes that a rule excludes for a sample',
+        when="A rule holds without exception: a bound, a symmetry, an impossible answer.",
+        not_when="The rule is a rule of thumb: what it excludes can no longer be learned.",
         strength="moderate",
         section="§17",
     ),
@@ -42,6 +48,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    parameter.requires_grad_(False)\n"
         "for parameter in head.parameters():  # the new last layer; later, all layers at a tenth of the rate\n"
         "    parameter.requires_grad_(True)",
+        when="A network for the same kind of input can be had: images, sound, text.",
+        not_when="Rows of measurements of one's own: nothing was trained on their like.",
         strength="strong",
         section="§17",
     ),
@@ -50,6 +58,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Show the network what does not change the answer",
         why="Each change that leaves the label as it is tells something that samples need not teach. {measured}",
         how="{code}  # in training alone, drawn anew for each batch; only changes under which the label holds",
+        when="A change is known that leaves the answer as it is, and the network does not know it yet.",
+        not_when="The change alters the answer: a flipped 2 is none, a turned 6 is a 9.",
         strength="strong",
         section="§17",
     ),
@@ -60,6 +70,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="soft = torch.softmax(teacher(x) / 4, 1)\n"
         "loss = criterion(model(x), y) + 16 * torch.nn.functional.kl_div(\n"
         '    torch.log_softmax(model(x) / 4, 1), soft, reduction="batchmean")  # without labels: the second term alone',
+        when="Samples without labels are at hand, and a model or a rule that does better than the network.",
+        not_when="The teacher is no better than the network.",
         strength="moderate",
         section="§17",
     ),
@@ -72,6 +84,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "{decay:.3g}\n"
         "optimizer = torch.optim.SGD(model.parameters(), lr=..., weight_decay=decay)  # AdamW scales it by its rate:\n"
         "# there it is a prior in name only",
+        when="It is known how large weights or effects may be.",
+        not_when="Weights before a normalising layer: their size has no effect.",
         strength="moderate",
         section="§17",
     ),
