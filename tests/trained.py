@@ -11,7 +11,7 @@ from torch import nn
 import trainwatch
 from trainwatch.config import PROBE_KINDS, Settings
 
-PROBES = dict.fromkeys(PROBE_KINDS, 10**9)  # all of them once, at the end, however slow the machine is
+AT_END = 10**9  # so many steps apart probes run once, at the end, however slow the machine is
 CLASSES = {"digits": 12, "wine": 40, "breast_cancer": 15}  # epochs that suffice
 REGRESSIONS = {"diabetes": 20, "friedman": 25}
 OPTIMIZERS = {
@@ -60,6 +60,7 @@ def trained(
     few=0,
     moved=None,
     noise=0.0,
+    probes=PROBE_KINDS,
 ):
     """The report on a net of some hidden layers, of few samples, of samples moved, or under noise.
 
@@ -71,6 +72,7 @@ def trained(
         few: Training samples; 0 for all.
         moved: Changes inputs and targets of training and validation.
         noise: On training inputs, anew in each batch.
+        probes: That run at the end.
     """
     x, xv, y, yv = split(name, seed)
     x, y = x[: few or None], y[: few or None]
@@ -85,7 +87,8 @@ def trained(
     last = [nn.Linear(wide, 1), nn.Flatten(0)] if regression else [nn.Linear(wide, int(y.max()) + 1)]
     model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression else nn.CrossEntropyLoss()
     optim = OPTIMIZERS[optimizer](model.parameters(), decay)
-    watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True, probes=PROBES))
+    settings = Settings(quiet=True, strict=True, probes=dict.fromkeys(probes, AT_END))
+    watch = trainwatch.watch(model, optim, settings=settings)
     for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):
         model.train()
         for rows in torch.randperm(len(x)).split(32):

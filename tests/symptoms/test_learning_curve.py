@@ -30,6 +30,15 @@ def test_exponents_stay_within_what_is_met_with(losses, gain):
     assert curve_of(losses).gain == pytest.approx(gain, rel=1e-4)
 
 
+@pytest.mark.parametrize(("best", "share"), [(0.3, 0.5), (0.6, 1.0), (0.9, 1.0)])
+def test_a_net_that_is_ahead_gains_as_much_less(best, share):
+    assert curve_of((1.0, 0.8, 0.6)).share_left(best) == pytest.approx(share)
+
+
+def test_of_a_loss_of_nothing_nothing_is_left_out():
+    assert curve_of((0.2, 0.1, 0.0)).share_left(0.1) == 1.0
+
+
 def test_what_is_not_finite_is_no_curve():
     assert curve_of((1.0, np.inf, 0.6)) is None
 

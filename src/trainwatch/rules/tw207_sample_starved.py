@@ -30,7 +30,7 @@ class SampleStarved(Rule):
     ## Symptom
     At its best pass the network keeps more than `poor` of the loss of a constant guess in validation, and at the end
     the loss is lower on training samples by more than `gap` of that guess. A forest that learns from all held samples
-    instead of half of them gains enough that twice as many would bring another `gain` of the guess.
+    instead of half of them gains so much that twice as many would take another `gain` of the guess off the loss.
 
     ## Why it hurts
     No number of epochs and no setting makes up for what the samples do not show. More of them would, or knowledge that
@@ -39,7 +39,8 @@ class SampleStarved(Rule):
     ## How it is measured
     At the end of a run forests learn from quarters, halves and all of the held training samples and are scored on the
     held validation samples by the run's criterion (`learning_curve`). A power law with a floor through the three losses
-    tells what twice the samples bring. The gain counts from `errors` standard errors on, over validation samples and
+    tells what twice the samples bring; a network that is better than the forest is granted the same share of its own
+    loss. The gain counts from `errors` standard errors on, over validation samples and
     draws of the halves, and where the forest is no worse than the network by `behind` of the guess: one that is says
     nothing about it. Half as many steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also
     by `errors` standard errors. At least `held` of the training samples must be held: a curve through a few of many
@@ -102,29 +103,28 @@ class SampleStarved(Rule):
             )
         if curve.losses[2] > best + self.behind * curve.guess:
             raise NotChecked("a forest does far worse than the network: what samples are worth to it says nothing here")
-        threshold = max(self.gain * curve.guess, self.errors * curve.gain_error)
-        if curve.gain > threshold:
-            yield self._found(record, curve, look, best, threshold)
+        gain, of_gain = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
+        if gain > max(self.gain * curve.guess, self.errors * of_gain):
+            yield self._found(record, curve, look, best)
 
-    def _found(
-        self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float, threshold: float
-    ) -> Diagnosis:
+    def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         samples, parameters = sizes(record)
         samples = samples or curve.samples
         quarter, half, whole = curve.losses
+        gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
         ratio = f"{parameters / samples:.3g} parameters per training sample" if parameters else f"{samples} samples"
         return self.diagnose(
             f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
             f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "
-            f"{curve.gain:.2g} off a forest's validation loss of {whole:.3g}",
-            margin=(curve.gain - self.gain * curve.guess) / max(curve.gain_error, 1e-9),
+            f"{gain:.2g} off, by what they are worth to a forest",
+            margin=(gain - self.gain * curve.guess) / max(error, 1e-9),
             where=("training samples",),
             onset_step=0,
             evidence=(
-                Evidence("gain by twice the samples", curve.gain, threshold, step=curve.step,
-                         note=f"of a forest that comes to {quarter:.3g}, {half:.3g} and {whole:.3g} with "
-                         f"{curve.samples // 4}, {curve.samples // 2} and {curve.samples} of them, by a power law; "
-                         f"standard error {curve.gain_error:.2g}"),
+                Evidence("gain by twice the samples", gain, max(self.gain * curve.guess, self.errors * error),
+                         step=curve.step, note=f"by a power law and the share that a forest gains, which comes to "
+                         f"{quarter:.3g}, {half:.3g} and {whole:.3g} with {curve.samples // 4}, {curve.samples // 2} "
+                         f"and {curve.samples} of them; standard error {error:.2g}"),
                 Evidence("validation loss at its best", best, self.poor * curve.guess,
                          note=f"a constant guess costs {curve.guess:.3g}"),
                 Evidence("gap between training and validation", float(look.validation - look.training),

@@ -53,6 +53,14 @@ class LearningCurve:
         """Standard error of `gain`."""
         return self.error * self.ratio
 
+    def share_left(self, best: float) -> float:
+        """Of `gain` and its error, what is to be expected of a net that comes to `best`, further along such a curve.
+
+        Twice the samples take the same share off both losses where they fall by one power; a net that is worse than
+        the predictor is granted no more than the predictor gains.
+        """
+        return float(np.clip(best / self.losses[2], 0.0, 1.0)) if self.losses[2] > 0 else 1.0
+
 
 def learning_curve(record: RunRecord) -> LearningCurve | None:
     """The last one measured, for `RunRecord.memo`; None where there is none, or it is not finite."""
