@@ -140,7 +140,7 @@ def test_it_asks_where_targets_are_classes():
 
 
 def said(data, seed, **how):
-    return trained(data, seed, probes=["labels"], **how)
+    return trained(data, seed, judges=["TW106"], **how)
 
 
 FOUND = [("digits", 0.1, 0), ("wine", 0.25, 1), ("breast_cancer", 0.15, 2)]
