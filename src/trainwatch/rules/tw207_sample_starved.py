@@ -29,8 +29,9 @@ class SampleStarved(Rule):
 
     ## Symptom
     At its best pass the network keeps more than `poor` of the loss of a constant guess in validation, and at the end
-    the loss is lower on training samples by more than `gap` of that guess. A forest that learns from all held samples
-    instead of half of them gains so much that twice as many would take another `gain` of the guess off the loss.
+    the loss is lower on training samples by more than `gap` of that guess and below `fitted` of the validation loss:
+    what they teach is learned. A forest that learns from all held samples instead of half of them gains so much that
+    twice as many would take another `gain` of the guess off the loss.
 
     ## Why it hurts
     No number of epochs and no setting makes up for what the samples do not show. More of them would, or knowledge that
@@ -40,9 +41,8 @@ class SampleStarved(Rule):
     At the end of a run forests learn from quarters, halves and all of the held training samples and are scored on the
     held validation samples by the run's criterion (`learning_curve`). A power law with a floor through the three losses
     tells what twice the samples bring; a network that is better than the forest is granted the same share of its own
-    loss. The gain counts from `errors` standard errors on, over validation samples and
-    draws of the halves, and where the forest is no worse than the network by `behind` of the guess: one that is says
-    nothing about it. Half as many steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also
+    loss. The gain counts from `errors` standard errors on, over validation samples and draws of the halves, and where
+    the forest is no worse than the network by `behind` of the guess: one that is says nothing about it. Half as many steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also
     by `errors` standard errors. At least `held` of the training samples must be held: a curve through a few of many
     says nothing of the rest.
 
@@ -66,6 +66,7 @@ class SampleStarved(Rule):
 
     poor: float = 0.15
     gap: float = 0.1
+    fitted: float = 0.5
     gain: float = 0.04
     errors: float = 2.0
     behind: float = 0.25
@@ -93,6 +94,8 @@ class SampleStarved(Rule):
         gap, error = float(look.validation - look.training), float(np.hypot(look.validation_error, look.training_error))
         if best <= self.poor * curve.guess or not gap >= max(self.gap * curve.guess, self.errors * error):
             return
+        if look.training > self.fitted * best:
+            return  # the samples that there are teach more than has been learned
         trend = record.memo(validation_trend)
         if trend is not None and not trend.gains_less_than(self.gain, of=curve.guess, steps=0.5):
             raise NotChecked("validation may still have been falling when the run ended")
