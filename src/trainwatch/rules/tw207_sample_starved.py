@@ -42,9 +42,9 @@ class SampleStarved(Rule):
     held validation samples by the run's criterion (`learning_curve`). A power law with a floor through the three losses
     tells what twice the samples bring; a network that is better than the forest is granted the same share of its own
     loss. The gain counts from `errors` standard errors on, over validation samples and draws of the halves, and where
-    the forest is no worse than the network by `behind` of the guess: one that is says nothing about it. Half as many steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also
-    by `errors` standard errors. At least `held` of the training samples must be held: a curve through a few of many
-    says nothing of the rest.
+    the forest is no worse than the network by `behind` of the guess: one that is says nothing about it. Half as many
+    steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also by `errors` standard errors. At
+    least `held` of the training samples must be held: a curve through a few of many says nothing of the rest.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
