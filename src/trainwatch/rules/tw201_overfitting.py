@@ -14,6 +14,7 @@ from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, always
 from trainwatch.rules.effect_evidence import stability
 from trainwatch.rules.fit_remedies import adversarial, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
+from trainwatch.rules.suspects import clean_data
 from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.useful_motion import weight_ranks
 
@@ -111,7 +112,7 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
                 ratio=ratio,
                 ranks=_effective_ranks(record),
             ),
-            remedy("clean-data", training=found.training[1]),
+            clean_data(record),
             remedy("ensemble", best_step=found.rise.best_step),
             remedy("raise-learning-rate"),
             *adversarial(record),
