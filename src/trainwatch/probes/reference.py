@@ -74,7 +74,9 @@ def _batches(bench: Bench, kind: str) -> Sequence[Any]:
 
 def _table(batch: Any) -> tuple[Array, Array]:
     """Features, shape (n, features), and targets, shape (n,), of a batch."""
-    return batch.args[0].detach().float().flatten(1).cpu().numpy(), batch.target.detach().reshape(-1).cpu().numpy()
+    x, y = batch.args[0].detach(), batch.target.detach().reshape(-1)
+    y = y.float() if y.dtype == torch.bfloat16 else y  # which numpy does not know
+    return x.float().flatten(1).cpu().numpy(), y.cpu().numpy()
 
 
 def _predictions(
