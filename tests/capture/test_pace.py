@@ -205,7 +205,11 @@ def test_a_batch_that_makes_an_unwatched_loss_nan_is_run_again(stingy):
         F.cross_entropy(model(inputs), y[:32]).backward()
         optimizer.step()
     watch.finish()
-    assert 61 not in watch.record.series("grad_norm", "default").steps
+    steps = watch.record.series("grad_norm", "default").steps
+    assert 61 in steps
+    assert 60 not in steps  # the loss that is not finite ended the rest
+    (diagnosis,) = (d for d in watch.report.diagnoses if d.code == "TW303")
+    assert (diagnosis.onset_step, diagnosis.where) == (61, ("2",)), diagnosis
     found = watch.record.facts["nonfinite"]
     assert (found["step"], found["seen"]) == (61, "loss")
     assert (found["phase"], found["module"], found["samples"]) == ("forward", "2", [3]), found
@@ -256,8 +260,73 @@ def test_so_is_one_of_a_trainer(stingy, tmp_path):
     )  # fmt: skip
     trainer.fit(Module(), loader)
     found = watch._monitor.record.facts["nonfinite"]
-    assert 35 not in watch._monitor.record.series("grad_norm", "default").steps
+    assert 34 not in watch._monitor.record.series("grad_norm", "default").steps
     assert (found["step"], found["phase"], found["module"]) == (35, "forward", "net.2"), found
+
+
+def test_an_unwatched_loss_that_turns_nan_behind_its_criterion_ends_the_rest(stingy):
+    model, x, _, y, _ = digits()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch = trainwatch.watch(model, optimizer, settings=stingy)
+    for step in range(100):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x[:32]), y[:32])
+        (loss * (torch.nan if step == 61 else 1.0)).backward()
+        optimizer.step()
+    (diagnosis,) = (d for d in watch.finish().diagnoses if d.code == "TW303")
+    assert diagnosis.onset_step == 61, diagnosis
+    assert watch.record.facts["nonfinite"]["step"] == 61
+
+
+class Criterion(nn.Module):
+    def forward(self, logits, targets):
+        return -logits.log_softmax(1).gather(1, targets[:, None]).mean()
+
+
+@pytest.mark.parametrize("how", [nn.CrossEntropyLoss(), Criterion(), "observed"], ids=["torch's", "own", "observed"])
+def test_losses_of_unwatched_steps_are_not_given_to_later_ones(stingy, how):
+    model, x, _, y, _ = digits()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    observed, criterion = how == "observed", Criterion() if how == "observed" else how
+    watch = trainwatch.watch(model, optimizer, loss_fn=None if observed else criterion, settings=stingy)
+    losses = []
+    for _ in range(2 * CYCLE):
+        optimizer.zero_grad()
+        outputs = model(x[:32])
+        loss = criterion(outputs, y[:32])
+        losses.append(float(loss.detach()))
+        loss.backward()
+        if observed:
+            watch.observe_train(loss, outputs=outputs, targets=y[:32])
+        optimizer.step()
+        assert len(watch._monitor.capture.losses.pending) <= 1
+    watch.finish()
+    (key,) = (k for k in watch.record.keys("train_loss") if k != "root")
+    series = watch.record.series("train_loss", key)
+    assert len(series) < CYCLE
+    np.testing.assert_allclose(series.values, np.array(losses)[series.steps], rtol=1e-5)
+    assert watch.record.facts["run"]["samples"] == 32 * len(losses)
+
+
+def test_a_step_of_two_optimisers_counts_once(stingy):
+    model, x, _, y, _ = digits()
+    optimizers = [torch.optim.SGD(layer.parameters(), 0.01) for layer in (model[0], model[2])]
+    watch, norms = trainwatch.watch(model, optimizers, settings=stingy), []
+    for _ in range(2 * CYCLE):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        F.cross_entropy(model(x[:32]), y[:32]).backward()
+        norms.append([float(layer.weight.grad.norm()) for layer in (model[0], model[2])])
+        for optimizer in optimizers:
+            optimizer.step()
+    watch.finish()
+    for column, key in enumerate(watch.record.keys("grad_norm")):
+        series = watch.record.series("grad_norm", key)
+        weights = series.values[:, 0]  # the other column is the bias
+        np.testing.assert_allclose(weights, np.array(norms)[series.steps, column], rtol=1e-4)
+    watched = 2 * STRETCH_OF + STRETCH_OF
+    assert watch._monitor.capture.pace.unwatched == pytest.approx(2 * CYCLE - watched, abs=STRETCH_OF)
+    assert watch.record.facts["run"]["samples"] == 32 * len(norms)
 
 
 @pytest.mark.parametrize("zero", [True, False])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from trainwatch.probes import hessian_extremes
 from trainwatch.probes.curvature import NoCurvature
@@ -98,6 +99,11 @@ def test_batches_come_from_a_loader_of_any_kind():
     listed = hessian_extremes(model, loss=loss, batches=batches)
     assert hessian_extremes(model, loss=loss, batches=(batch for batch in batches)).largest == listed.largest
     named = [{"x": x, "y": y} for x, y in batches]
+    dataset = torch.utils.data.TensorDataset(*batches[0])
+    shuffled = torch.utils.data.DataLoader(dataset, 8, shuffle=True)
+    before = torch.get_rng_state()
+    hessian_extremes(model, loss=loss, batches=shuffled)
+    assert torch.equal(torch.get_rng_state(), before)
     of_dicts = hessian_extremes(model, loss=lambda m, b: loss(m, (b["x"], b["y"])), batches=named, dtype=torch.float64)
     assert of_dicts.largest == pytest.approx(listed.largest, rel=1e-3)
 
@@ -358,6 +364,18 @@ BAD = {
     "infinite": ({"function": lambda: W.sum() + torch.inf}, NoCurvature, "the loss is inf: look at the weights"),
     "a vector": ({"function": lambda: W * W}, NoCurvature, "not a single real number"),
     "a number": ({"function": lambda: 3.0}, NoCurvature, "not a single real number"),
+    "another model": (
+        OF_MODEL | {"loss": lambda _, b: MODEL(b[0]).square().mean()},
+        NoCurvature,
+        "does not depend on the parameters: compute it from the model that it is given",
+    ),
+    "hidden": (
+        OF_MODEL
+        | {"loss": lambda m, b: checkpoint(m, b[0].clone().requires_grad_(), use_reentrant=True).square().mean()},
+        NoCurvature,
+        "a reentrant checkpoint hides its parameters",
+    ),
+    "seed": ({"seed": "a"}, ValueError, "seed must be a whole number, at least 0, got 'a'"),
     "elsewhere": ({"function": lambda: torch.ones(4).sum()}, NoCurvature, "does not depend on the parameters"),
     "not finite": ({"function": lambda: (W - 1).sqrt().sum()}, NoCurvature, "not finite"),
     "half": ({"parameters": [torch.ones(4, dtype=torch.bfloat16, requires_grad=True)]}, NoCurvature, "bfloat16"),

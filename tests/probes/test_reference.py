@@ -53,6 +53,18 @@ def test_it_is_scored_by_the_criterion_of_the_run(function):
         assert mine - other > 3 * error
 
 
+def test_numbers_of_lower_precision_are_learned_from():
+    y = (Y == 1).float()[:, None]
+    model = torch.nn.Linear(6, 1)
+    full = measured(model, in_batches(X, y, function="mse_loss"), in_batches(XV, y, function="mse_loss"))
+    x, xv, half = X.bfloat16(), XV.bfloat16(), y.bfloat16()
+    low = measured(
+        model.bfloat16(), in_batches(x, half, function="mse_loss"), in_batches(xv, half, function="mse_loss")
+    )
+    for name, (_, other, *_) in low.items():
+        assert other == pytest.approx(full[name][1], rel=0.1)
+
+
 def test_further_arguments_of_the_criterion_count():
     plain = measured(net(6, 8, 3), in_batches(X, Y), in_batches(XV, YV))["neighbours"]
     smooth = [in_batches(*part, label_smoothing=0.5) for part in ((X, Y), (XV, YV))]

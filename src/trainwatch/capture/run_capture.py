@@ -231,17 +231,18 @@ class RunCapture(Measuring):
                 self._unwatched = call
         loss = loss_in(output)
         if loss is not None:
-            self._glance(LossCall("model", loss))
+            self._meet(LossCall("model", loss), within=True)
 
     @contained("first non-finite")
     def _glance(self, call: LossCall) -> None:
-        """Look at a training loss of an unwatched step, and at nothing else unless it is not finite."""
+        """Look at a training loss of an unwatched step, and at nothing else. One that is not finite ends the rest."""
         if self.nonfinite.looks and not call.output.ndim and not finite(call.output):
             if self._inside is not None and self.stage is None:
                 self.nonfinite.begins(())
             elif self._unwatched is not None:
                 self._unwatched()
             self.nonfinite.loss(call, call.without_graph(), self.step)
+            self.pace.wake()
 
     @contained("first non-finite")
     def _follow_call(self, model: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
@@ -303,13 +304,17 @@ class RunCapture(Measuring):
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
-        if self.stage == OFF:
-            return
+        if self.stage != OFF:
+            self._meet(call)
+
+    def _meet(self, call: LossCall, within: bool = False) -> None:
+        """Take a loss, unless it is one of an unwatched step and finite."""
         if self.pace.resting and call.output.requires_grad and self.stage != VALIDATE:
             self._recent.append(weakref.ref(call.output))  # the module that computed it need not be asked again
             self._glance(call)
-        else:
-            self._take(call)
+            if self.pace.resting:
+                return
+        self._take(call, within)
 
     def _take(self, call: LossCall, within: bool = False) -> None:
         self._recent.append(weakref.ref(call.output))
@@ -369,6 +374,8 @@ class RunCapture(Measuring):
     @contained("losses")
     def observe_train(self, call: LossCall) -> None:
         """A training loss that the user hands over."""
+        if self.pace.resting:
+            return
         call = read_by_shape(call, self.record.facts.get("task"))
         self.losses.observe(call, samples_in(call), self.step)
         self._note_facts(call, None)
@@ -393,6 +400,8 @@ class RunCapture(Measuring):
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
+        if self.pace.resting:
+            self._glance_at_root(root)
         if self.stage == OFF or self.pace.resting:
             self._unwatched = None
             return
@@ -406,6 +415,16 @@ class RunCapture(Measuring):
         foreign = self.losses.backward(self.scaling.unscaled(root))
         if foreign is not None and self.nonfinite.looks and self.scaling.scale is None:  # its overflow is the scaler's
             self._follow_root(foreign)
+
+    @contained("first non-finite")
+    def _glance_at_root(self, root: torch.Tensor) -> None:
+        """Look at what an unwatched step backpropagates, which may be no loss that was seen."""
+        scaled = self.scaling.scale is not None  # its overflow is the scaler's
+        if self.nonfinite.looks and not scaled and not root.ndim and not finite(root):
+            if self._unwatched is not None:
+                self._unwatched()
+            self.nonfinite.root(root.detach(), self.step)
+            self.pace.wake()
 
     @contained("penalties")
     def _look_for_penalties(self, root: torch.Tensor) -> None:
@@ -482,15 +501,17 @@ class RunCapture(Measuring):
         self._given = None
         if self._loader is not None:
             self._note_train_loader()
-        full = False
-        if self.pace.resting:
+        first = step >= self.step  # of several optimisers that take this step
+        if first and self.pace.resting:
             self.samples += self._batch_samples
-        else:
-            full = self._commit_watched(key, step)
+        elif first:
+            self._batch_samples = 0
+        full = False if self.pace.resting else self._commit_watched(key, step)
         if self.rates.changed(key):
             self._note_rates(key, step)
-        self.step = self.validation.step = max(self.step, step + 1)
-        self.pace.stepped()
+        if first:
+            self.step = self.validation.step = step + 1
+            self.pace.stepped()
         return full
 
     def _commit_watched(self, key: str, step: int) -> bool:
@@ -513,8 +534,9 @@ class RunCapture(Measuring):
         scale = self.scaling.scale
         scale = scale.clone() if scale is not None and self.losses.sample_factor else None
         mine, stale = self.losses.commit(step, prefix, scale)
-        self._batch_samples = sum(entry.count for entry in mine)
-        self.samples += self._batch_samples
+        samples = sum(entry.count for entry in mine)
+        self._batch_samples += samples
+        self.samples += samples
         self._count_classes(mine)
         if stale:
             self._take_late(stale)
@@ -556,6 +578,9 @@ class RunCapture(Measuring):
         """Let steps go by unwatched, if the budget asks for it: see `Pace.rest`."""
         self.pace.rest(self.step, seconds, debt, allowance)
         if self.pace.resting:
+            self._inputs = None
+            for ring in self._rings.values():
+                ring.discard()  # between the steps of two optimisers one has a row that none will follow
             self._forget_neighbours()
 
     @contained("wiring")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import reduce
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import CheckpointFunction
 
 from trainwatch.probes.isolation import CannotIsolate, untouched
 
@@ -178,9 +180,21 @@ class Hessian:
                 raise NoCurvature("the loss does not depend on the parameters, or was computed without gradients")
             if not bool(torch.isfinite(value.detach()).all()):
                 raise NoCurvature(f"the loss is {float(value.detach())}: look at the weights and the batch it is of")
-            if graph and _once_differentiable(value):
-                raise Undefined("a function is marked as differentiable once")
+            if graph:
+                self._examine(value)
             return self._differentiated([value.reshape(())], None, graph=graph)
+
+    def _examine(self, loss: torch.Tensor) -> None:
+        """Look through the graph of a loss for what would make its curvature wrong, and that silently."""
+        nodes, ours = _behind(loss), {id(p) for p in self._parameters}
+        if any(getattr(node, "_forward_cls", None) is CheckpointFunction for node in nodes):
+            raise NoCurvature("a reentrant checkpoint hides its parameters: checkpoint(..., use_reentrant=False)")
+        if not any(id(getattr(node, "variable", None)) in ours for node in nodes):
+            raise NoCurvature(
+                "the loss does not depend on the parameters: compute it from the model that it is given, a copy"
+            )
+        if any(map(_once_differentiable, nodes)):
+            raise Undefined("a function is marked as differentiable once")
 
     def _second(
         self, gradient: Sequence[torch.Tensor], vector: torch.Tensor, out: torch.Tensor | None = None
@@ -227,20 +241,25 @@ class Hessian:
         return torch.cat([t.reshape(-1).to(self.dtype) for t in dense], out=out)
 
 
-def _once_differentiable(loss: torch.Tensor) -> bool:
-    """Whether a function in the graph is marked so: where nothing curved follows it, torch takes it for linear."""
-    found, todo = set(), [loss.grad_fn]
+def _behind(loss: torch.Tensor) -> set[Any]:
+    """The nodes of a graph; none of a leaf."""
+    found: set[Any] = set()
+    todo: list[Any] = [loss.grad_fn]
     while todo:
         node = todo.pop()
-        if node is None or node in found:
-            continue
-        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
-        while backward is not None:  # what decorators wrap
-            if getattr(backward, "__code__", None) is MARK:
-                return True
-            backward = getattr(backward, "__wrapped__", None)
-        found.add(node)
-        todo += [before for before, _ in node.next_functions]
+        if node is not None and node not in found:
+            found.add(node)
+            todo += [before for before, _ in node.next_functions]
+    return found
+
+
+def _once_differentiable(node: Any) -> bool:
+    """Whether a function is marked so: where nothing curved follows it, torch takes it for linear."""
+    backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+    while backward is not None:  # what decorators wrap
+        if getattr(backward, "__code__", None) is MARK:
+            return True
+        backward = getattr(backward, "__wrapped__", None)
     return False
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from trainwatch.probes.curvature import DIFFERENCES, Hessian, NoCurvature
 from trainwatch.probes.hessian_input import all_of, counts, differentiable, whole
+from trainwatch.probes.isolation import untouched
 from trainwatch.probes.lanczos import FEWEST, Asymmetric, Ritz, lanczos
 
 MOST_VECTORS = 128  # of a basis, however much memory there is: from there on orthogonalising costs more than products
@@ -115,6 +116,7 @@ def hessian_extremes(
     """
     low, high = counts(largest, smallest, k, which)
     whole(max_products=max_products, memory=memory)
+    whole(0, seed=seed)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance > 0:
         raise ValueError(f"tolerance must be a number above 0, got {tolerance!r}")
     if stop is not None and not callable(stop):
@@ -123,7 +125,8 @@ def hessian_extremes(
     def stopped(ritz: Ritz) -> bool:
         return ritz.converged(low, high, tolerance) or (stop is not None and bool(stop(ritz)))
 
-    given = function, parameters, loss, all_of(batches)
+    with untouched(torch.device("cpu")):  # a loader that shuffles draws random numbers
+        given = function, parameters, loss, all_of(batches)
     search = partial(
         _search, stop=stopped, smallest=low, largest=high, memory=memory, most_products=max_products, seed=seed
     )

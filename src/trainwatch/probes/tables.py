@@ -85,7 +85,9 @@ def rows_of(batch: Any) -> tuple[Array, Array]:
         raise CannotIsolate("there is not one class or number to predict for each sample")
     if inputs[0].numel() > MOST_FEATURES:
         raise CannotIsolate(f"the inputs have more than {MOST_FEATURES} features")
-    return inputs.detach().float().flatten(1).cpu().numpy(), target.detach().reshape(-1).cpu().numpy()
+    y = target.detach().reshape(-1)
+    y = y.float() if y.dtype == torch.bfloat16 else y  # which numpy does not know
+    return inputs.detach().float().flatten(1).cpu().numpy(), y.cpu().numpy()
 
 
 def classes_of(table: Table, batch: Batch) -> Table:
