@@ -113,6 +113,7 @@ class Measuring:
         if last:
             self._note_still()
         self._flush_wiring(last)
+        self._deliver(last)  # what the wiring asked for
         self._print_next = True
 
     @contained("validation")

@@ -140,6 +140,8 @@ class RunCapture(Measuring):
     @contained("wiring")
     def on_weights_loaded(self, *_: Any) -> None:
         self.facts.note_loading(self.step)
+        if self.wiring is not None:
+            self.wiring.loaded()
         self.note_jump()
 
     @contained("motion")

@@ -9,6 +9,7 @@ import torch
 
 from trainwatch.capture import wiring
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.frozen_norms import FrozenNorms
 from trainwatch.capture.left_out import LeftOut
 from trainwatch.capture.linearity import LinearChains
 from trainwatch.capture.training_mode import TrainingMode
@@ -39,6 +40,7 @@ class WiringWatch:
         self._zeroing = {key: Zeroing(wiring.parameters_in(o)) for key, o in optimizers.items()}
         self._mode = TrainingMode(models)
         self._left_out = LeftOut(models, optimizers)
+        self._frozen_norms = FrozenNorms(models, optimizers)
         self._uses: dict[int, int] = {}
         self._backwards = self._steps = self._written = 0
 
@@ -61,6 +63,12 @@ class WiringWatch:
         known = self._record.facts.get("linearity", {"layers": [], "pairs": [], "nonlinear": False, "opaque": False})
         merged = {k: sorted([*v, *found[k]]) if isinstance(v, list) else v or found[k] for k, v in known.items()}
         self._record.set_fact("linearity", merged)
+        self._frozen_norms.graph_seen(root, chains.opaque)
+
+    def loaded(self) -> None:
+        """Weights were loaded into a model: before the first step they are those that training starts from."""
+        if not self._steps:
+            self._frozen_norms.begin()
 
     def backward_starts(self) -> None:
         """A backward pass is about to run."""
@@ -79,6 +87,7 @@ class WiringWatch:
         """An optimiser has stepped."""
         self._zeroing[key].stepped(step)
         self._mode.stepped(step)
+        self._frozen_norms.stepped()
         self._steps += 1
 
     def rests(self) -> None:
@@ -93,6 +102,7 @@ class WiringWatch:
         self._written = max(self._steps, 1)
         self._record.set_fact("zeroing", {key: z.facts() for key, z in self._zeroing.items()})
         self._record.set_fact("training_mode", self._mode.facts())
+        self._frozen_norms.flush(self._reads, self._record)
         if self._left_out.anything:
             self._left_out.look()
             self._record.set_fact("left_out", self._left_out.facts(self._uses))

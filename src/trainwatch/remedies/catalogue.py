@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from trainwatch.diagnosis import Remedy
-from trainwatch.remedies import curvature, data, fit, gates, gradients, steps, wiring
+from trainwatch.remedies import curvature, data, fit, gates, gradients, steps, tuning, wiring
 from trainwatch.remedies.entry import RemedyEntry
 
 CATALOGUE: dict[str, RemedyEntry] = {
-    entry.id: entry for family in (curvature, data, fit, gates, gradients, steps, wiring) for entry in family.ENTRIES
+    entry.id: entry
+    for family in (curvature, data, fit, gates, gradients, steps, tuning, wiring)
+    for entry in family.ENTRIES
 }
 
 
