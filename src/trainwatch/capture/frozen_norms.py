@@ -103,7 +103,7 @@ class FrozenNorms:
                 },
             )  # fmt: skip
 
-        if some:
+        if some or "frozen_norms" in record.facts:
             with torch.no_grad():
                 reads.read([_drift(f) for f in some], arrived)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from trainwatch.capture import wiring
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.frozen import Frozen
 from trainwatch.capture.frozen_norms import FrozenNorms
 from trainwatch.capture.left_out import LeftOut
 from trainwatch.capture.linearity import LinearChains
@@ -41,6 +43,9 @@ class WiringWatch:
         self._mode = TrainingMode(models)
         self._left_out = LeftOut(models, optimizers)
         self._frozen_norms = FrozenNorms(models, optimizers)
+        places = {id(p): i for i, p in enumerate(wiring.parameters_of(models).values())}
+        held = {k: [p for p in wiring.parameters_in(o) if id(p) in places] for k, o in optimizers.items()}
+        self._frozen = {key: Frozen({places[id(p)]: p for p in some}) for key, some in held.items()}
         self._uses: dict[int, int] = {}
         self._backwards = self._steps = self._written = 0
 
@@ -67,6 +72,8 @@ class WiringWatch:
 
     def loaded(self) -> None:
         """Weights were loaded into a model: before the first step they are those that training starts from."""
+        for frozen in self._frozen.values():
+            frozen.loaded()
         if not self._steps:
             self._frozen_norms.begin()
 
@@ -88,6 +95,7 @@ class WiringWatch:
         self._zeroing[key].stepped(step)
         self._mode.stepped(step)
         self._frozen_norms.stepped()
+        self._frozen[key].look(step)
         self._steps += 1
 
     def rests(self) -> None:
@@ -95,8 +103,15 @@ class WiringWatch:
         for zeroing in self._zeroing.values():
             zeroing.forget()
 
+    def _write_frozen(self, key: str, held: list[dict[str, Any]]) -> None:
+        known = self._record.facts.get("frozen_held", {})
+        if held != known.get(key, []):
+            self._record.set_fact("frozen_held", {**known, key: held})
+
     def flush(self, last: bool) -> None:
         """Write the facts, if there is enough news."""
+        for key, frozen in self._frozen.items():
+            frozen.flush(self._reads, functools.partial(self._write_frozen, key))
         if self._steps < 2 * self._written and not last:
             return
         self._written = max(self._steps, 1)

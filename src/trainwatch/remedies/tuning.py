@@ -28,4 +28,15 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§11",
     ),
+    RemedyEntry(
+        id="drop-frozen-parameters",
+        title="Give the optimiser only what is trained",
+        why="{count} that it holds are frozen. It leaves alone what has no gradient, not what requires none.",
+        how="{lines}\n"
+        "for name in frozen:\n"
+        "    model.get_parameter(name).grad = None  # once, right after they were frozen\n"
+        "optimizer = torch.optim.{optimizer}([p for p in model.parameters() if p.requires_grad], lr={rate})",
+        strength="strong",
+        section="§11",
+    ),
 )
