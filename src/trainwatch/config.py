@@ -34,6 +34,8 @@ PROBE_KINDS = (
     "saddle",
     "shaken",
     "sharpness",
+    "tuning",
+    "frozen_part",
 )
 
 

@@ -44,6 +44,7 @@ MEASURES = {
     "steps": ("train_loss", "grad_norm", "train_classes", "motion"),
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
+    "start weights": QUANTITIES["tuning"] + QUANTITIES["frozen_part"],
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
     "reads": ("train_loss", "grad_norm", "train_classes", "motion", *RANGES, *VALIDATION),
 }
@@ -238,6 +239,7 @@ class Monitor:
             self.settings.probe_memory // 2,
             tuple(self.capture.optimizers.values()),
             self.capture.samples / max(1, self.capture.step),
+            self.capture.starts.kept if self.capture.starts is not None else None,
         )
 
     def escape(self) -> Escaped:

@@ -48,10 +48,27 @@ def mlp(width=64, depth=3):
     return nn.Sequential(*layers, nn.Linear(width, HALF))
 
 
+def parity(seed, train=60, wrong=0.2):
+    """As `split`, of all digits: odd or even, images that `pretrained(knows=10)` has not seen; some wrong labels."""
+    x, y = digits()
+    rows, y = _shuffled(seed)[900:], y % 2
+    draw = torch.Generator().manual_seed(seed)
+    labels = y[rows[:train]]
+    labels = torch.where(torch.rand(train, generator=draw) < wrong, 1 - labels, labels)
+    return x[rows[:train]], labels, x[rows[train:]], y[rows[train:]]
+
+
+def _shuffled(seed):
+    return torch.randperm(len(digits()[0]), generator=torch.Generator().manual_seed(seed))
+
+
 @cache
-def _trained(make, seed, epochs):
+def _trained(make, seed, epochs, knows):
     torch.manual_seed(seed)
     model, (x, y, *_) = make(), split(seed, first=True, train=900)
+    if knows == 10:
+        x, y = (part[_shuffled(seed)[:900]] for part in digits())
+        model[-1] = nn.Linear(model[-1].in_features, 10)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
@@ -63,11 +80,12 @@ def _trained(make, seed, epochs):
     return model
 
 
-def pretrained(make=conv_net, seed=0, epochs=8):
-    """A net that knows the digits 0 to 4, with a new head."""
+def pretrained(make=conv_net, seed=0, epochs=8, knows=HALF):
+    """A net that knows the digits 0 to 4 or all of them, with a new head."""
     torch.set_num_threads(1)
-    model = copy.deepcopy(_trained(make, seed, epochs))
-    model[-1].reset_parameters()
+    model = copy.deepcopy(_trained(make, seed, epochs, knows))
+    torch.manual_seed(seed)
+    model[-1] = nn.Linear(model[-1].in_features, HALF)
     return model
 
 

@@ -142,7 +142,13 @@ class RunCapture(Measuring):
         self.facts.note_loading(self.step)
         if self.wiring is not None:
             self.wiring.loaded()
+        self._renew_starts()
         self.note_jump()
+
+    @contained("start weights")
+    def _renew_starts(self) -> None:
+        if self.starts is not None and not self.step:
+            self.starts.begin()
 
     @contained("motion")
     def note_jump(self) -> None:
@@ -397,6 +403,7 @@ class RunCapture(Measuring):
             self._orders_noted += 1
             self._note_order(root)
             self._begin_motion()
+            self._note_starts()
         self._watch_backward(False)
         foreign = self.losses.backward(self.scaling.unscaled(root))
         if foreign is not None and self.nonfinite.looks and self.scaling.scale is None:  # its overflow is the scaler's

@@ -9,6 +9,7 @@ from trainwatch.probes import (
     activations,
     backward_gain,
     evaluated,
+    frozen_part,
     gates,
     gradient_noise,
     one_batch,
@@ -18,6 +19,7 @@ from trainwatch.probes import (
     shaken,
     sharpness,
     step_line,
+    tuning,
     without_regulariser,
 )
 from trainwatch.probes.bench import Bench
@@ -38,6 +40,8 @@ KINDS = (
     saddle,
     shaken,
     sharpness,
+    tuning,
+    frozen_part,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

@@ -39,4 +39,63 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§11",
     ),
+    RemedyEntry(
+        id="freeze-layers",
+        title="Freeze {count} modules: {freed:.0%} of the numbers that are trained",
+        why="A copy that learned with them frozen came to a validation loss of {loss:.3g}, one with nothing frozen to "
+        "{before:.3g}.",
+        how="frozen = {modules!r}\n"
+        "for name in frozen:  # in the pretrained model, before it is trained\n"
+        "    for p in model.get_submodule(name).parameters(recurse=False):\n"
+        "        p.requires_grad_(False)\n"
+        "    # batch norm among them: model.get_submodule(name).eval() after each model.train()\n"
+        "optimizer = torch.optim.{optimizer}([p for p in model.parameters() if p.requires_grad], lr={rate})",
+        strength="strong",
+        section="§11",
+    ),
+    RemedyEntry(
+        id="low-rank-update",
+        title="Train updates of low rank: {share:.0%} of the numbers",
+        why="With the directions {kept} alone, the validation loss is {loss:.3g}; it is {before:.3g} now. "
+        "Updates of this run: {told}.",
+        how="class LowRank(torch.nn.Module):\n"
+        "    def __init__(self, weight, rank):\n"
+        "        super().__init__()\n"
+        "        rows, columns = weight.flatten(1).shape\n"
+        "        self.down = torch.nn.Parameter(torch.randn(rank, columns) / columns**0.5)\n"
+        "        self.up = torch.nn.Parameter(torch.zeros(rows, rank))\n"
+        "    def forward(self, weight):\n"
+        "        return weight + (self.up @ self.down).view_as(weight)\n"
+        "ranks = {ranks!r}\n"
+        "for name, rank in ranks.items():  # in the pretrained model, before it is trained\n"
+        "    layer = model.get_submodule(name)\n"
+        "    layer.weight.requires_grad_(False)\n"
+        '    torch.nn.utils.parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))\n'
+        "# of transformers: peft.LoraConfig(target_modules=list(ranks), rank_pattern=ranks)",
+        strength="moderate",
+        section="§11",
+    ),
+    RemedyEntry(
+        id="subnetwork-mask",
+        title="Train {share:.0%} of the entries, those that moved furthest in this run",
+        why="With the change of the others taken back, the validation loss is {loss:.3g}; it is {before:.3g} now.",
+        how="# start: state_dict() of the pretrained model; model: as this run has left it\n"
+        "named = [(n, p) for n, p in model.named_parameters() if p.ndim > 1]\n"
+        "moved = {{n: (p.detach() - start[n]).abs() for n, p in named}}\n"
+        "every = torch.cat([m.flatten() for m in moved.values()])\n"
+        "limit = every.kthvalue(max(1, int((1 - {share:g}) * len(every)))).values\n"
+        "model.load_state_dict(start)\n"
+        "for n, p in named:  # without weight decay, which moves what has no gradient, too\n"
+        "    p.register_hook(lambda grad, kept=moved[n] > limit: grad * kept)",
+        strength="moderate",
+        section="§11",
+    ),
+    RemedyEntry(
+        id="share-weights",
+        title="Let {second} and {first} be one",
+        why="They have the same shape, and what is shared is learned from both uses.",
+        how='model.get_submodule("{other}").weight = model.get_submodule("{owner}").weight',
+        strength="weak",
+        section="§11",
+    ),
 )
