@@ -12,6 +12,7 @@ FOUND = {
     "digits_lightning": None,
     "digits_overfitting": "TW201",
     "experiments": "TW306",
+    "fine_tuning": "TW801",
     "saddle": "TW401",
 }
 MEASURING = ("hessian_of_your_model",)  # prints numbers, not a report

@@ -118,6 +118,18 @@ def test_steps_are_those_of_the_run_and_what_there_is_time_for(monkeypatch):
     assert len(taken) == 4 * 120
 
 
+def test_copies_begin_without_the_state_of_the_optimiser(monkeypatch):
+    model, made = given(one_direction)
+    (optimizer,) = made._optimizers
+    model(X).sum().backward()
+    optimizer.step()
+    states, step = [], made.train_step
+    monkeypatch.setattr(made, "train_step", lambda *args: states.append(len(args[2].state)) or step(*args))
+    frozen_part.measure(made)
+    assert states[::100] == [0] * 4
+    assert len(optimizer.state) == 8 + 2
+
+
 def test_the_lowest_look_counts(monkeypatch):
     looks = iter(np.array([3.0, 1.0, 2.0, 4.0] * 4)[:, None] + np.zeros((16, 3)))
     monkeypatch.setattr(frozen_part, "losses_of", lambda *_: next(looks))

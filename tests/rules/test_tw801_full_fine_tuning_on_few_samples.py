@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from tuned import mlp, parity, pretrained, tune
+from tuned import conv_net, mlp, parity, pretrained, tune
 
+import trainwatch
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
@@ -13,7 +14,7 @@ from trainwatch.rules.tw801_full_fine_tuning_on_few_samples import FullFineTunin
 
 SEEDS = range(3)
 PROBES = {"tuning": 10**9, "frozen_part": 10**9}
-RATE, EPOCHS, SAMPLES, WRONG = 2e-3, 30, 80, 0.1
+RATE, EPOCHS, SAMPLES, WRONG = 3e-3, 50, 60, 0.1
 
 
 def knowing(seed):
@@ -70,6 +71,33 @@ def test_the_other_remedies_can_be_pasted():
     trained = {n: p.numel() for n, p in low.named_parameters() if p.requires_grad}
     assert any(n.endswith("weight.0.up") for n in trained)
     assert sum(trained.values()) < whole
+
+
+def tuned_by_hand(watched):
+    """Weights, statistics, moments and random numbers after tuning a net with batch norm that knows ten digits."""
+    model, (x, y, *_) = pretrained(conv_net, 0, epochs=8, knows=10), parity(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    settings = Settings(quiet=True, strict=True, probes=PROBES, flush_every=7)
+    watch = trainwatch.watch(model, optimizer, settings=settings) if watched else None
+    torch.manual_seed(1)
+    for _ in range(12):
+        for rows in torch.randperm(len(x)).split(20):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model.train()(x[rows]), y[rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            nn.functional.cross_entropy(model.eval()(x), y)
+    if watch is not None:
+        watch.finish()
+        assert watch.record.has("learned_frozen")
+        assert watch.record.has("kept_directions")
+    moments = [v for state in optimizer.state.values() for v in state.values()]
+    return [*model.state_dict().values(), *moments, torch.get_rng_state()]
+
+
+def test_the_training_is_bit_for_bit_what_it_is_without_a_watch():
+    pairs = zip(tuned_by_hand(True), tuned_by_hand(False), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -153,6 +181,28 @@ def test_thresholds():
     assert verdict(a_record(frozen=((1, 0.54, 0.1), (3, 0.49, 0.01)))) == [(Severity.WARNING, ("0", "1", "2"))]
 
 
+def test_copies_that_learn_better_are_harm_enough():
+    def better(loss, error, **more):
+        return [s for s, _ in verdict(a_record(frozen=((2, loss, error), (3, 0.9, 0.01)), rises=False, **more))]
+
+    assert better(0.44, 0.02) == [Severity.WARNING]
+    assert better(0.44, 0.04) == [Severity.INFO]  # within two errors
+    assert better(0.46, 0.01) == [Severity.INFO]  # within a tenth
+    (found,) = FullFineTuningOnFewSamples().check(a_record(frozen=((2, 0.44, 0.02), (3, 0.9, 0.01)), rises=False))
+    assert "copies learn better" in found.summary
+    assert found.margin == pytest.approx((0.06 - 0.05) / 0.02, rel=1e-3)
+
+
+def test_a_run_that_ends_below_its_copies_is_none_the_worse():
+    record = a_record(frozen=((2, 0.44, 0.02), (3, 0.9, 0.01)), rises=False)
+    assert [s for s, _ in verdict(record)] == [Severity.WARNING]
+    for lower in (0.43, 0.42, 0.41):
+        step = int(record.series("val_loss", "val").last_step) + 10
+        record.append("val_loss", "val", step, lower)
+        record.append("val_sample_loss", "val", step, np.full(200, lower))
+    assert [s for s, _ in verdict(record)] == [Severity.INFO]
+
+
 def test_best_weights_that_are_back_make_it_a_remark():
     record = a_record()
     record.set_fact("weights_loaded", {"times": 1, "last_step": 200})
@@ -215,3 +265,6 @@ def test_it_asks_for_experiments_where_they_can_tell_something():
     kinds = [request.kind for request in FullFineTuningOnFewSamples().asks(a_record())]
     assert kinds == ["frozen_part", "tuning"]
     assert list(FullFineTuningOnFewSamples().asks(a_record(trained=1))) == []
+    running = a_record(finished=False)
+    running.set_fact("run", {"steps": 0, "epochs": 0, "samples": 0})  # as it stands until the run has ended
+    assert len(list(FullFineTuningOnFewSamples().asks(running))) == 2

@@ -183,6 +183,15 @@ def test_what_moves_without_a_gradient_is_moved_by_somebody_else():
     assert verdict(a_record(gradient=False)) == [Severity.INFO]
 
 
+def test_it_accounts_for_what_got_worse_later():
+    accounts = FrozenParametersInOptimiser.explains["TW203"]
+    (moves,), (stays,) = (FrozenParametersInOptimiser().check(a_record(moved)) for moved in (0.5, 0.0))
+    later, earlier = (moves.with_(code="TW203", onset_step=step) for step in (30, 10))
+    assert accounts(moves, later)
+    assert not accounts(moves, earlier)
+    assert not accounts(stays, later)
+
+
 def test_abstains_where_parameters_are_unknown():
     with pytest.raises(NotChecked):
         list(FrozenParametersInOptimiser().check(RunRecord()))

@@ -17,7 +17,7 @@ SMALLEST = 32
 UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the same deviation
 UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from that of a uniform distribution
 SIDES = 16  # rows and columns without which the largest singular value tells nothing
-STANDS_OUT = 1.25  # times that of noise: at random up to 1.1, after a few epochs from 1.4 on (measured)
+STANDS_OUT = 1.15  # times that of noise: at random up to 1.1, after a few epochs from 1.4 on (measured)
 NORMAL_SURE = 4.0  # standard errors that the deviation of a fresh embedding may be from 1
 
 

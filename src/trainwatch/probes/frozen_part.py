@@ -18,9 +18,9 @@ from trainwatch.probes.without_regulariser import forget, schedule
 KIND = "frozen_part"
 QUANTITIES = ("learned_frozen",)
 AT_END = True
-FEWEST, MOST = 100, 300  # steps of each copy: as many as the run took, within these bounds
+FEWEST, MOST = 50, 300  # steps of each copy: as many as the run took, within these bounds
 PARTS = (0.25, 0.5, 0.75)  # of the modules, from the input on; besides, all but the last one
-LOOKS = 60  # steps that the looks at the losses are worth
+LOOKS = 40  # steps that the looks at the losses are worth
 STEPS = (2 + len(PARTS)) * FEWEST + LOOKS
 MARKS = 4  # times that a copy is looked at: its lowest counts
 
@@ -46,7 +46,7 @@ def measure(bench: Bench) -> None:
     if not val:
         raise CannotIsolate("no validation batch is held to see what a frozen part costs")
     modules = _in_order(bench)
-    counts = sorted({0, len(modules) - 1, *(round(share * len(modules)) for share in PARTS)})
+    counts = sorted({min(round(share * len(modules)), len(modules) - 1) for share in (0, *PARTS, 1)})
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / len(counts))))
     losses = [_after(bench, train, val, modules[:count], steps) for count in counts]
     bench.record.set_fact("freezable", modules)

@@ -50,4 +50,5 @@ def rank_above_noise(singular_values: Values, shape: tuple[int, int]) -> int:
     """
     beta = min(shape) / max(shape)
     edge = np.median(singular_values) * (0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43)
-    return int((singular_values > edge).sum())
+    rounding = np.finfo(np.float32).eps * max(shape) * singular_values[0]
+    return int((singular_values > max(edge, rounding)).sum())

@@ -15,6 +15,7 @@ from trainwatch.symptoms.tuning import compared, extent_of, update_ranks
 
 KEPT = ("above the noise edge", "that keep 90 % of the energy", "that keep 95 %", "that keep 99 %")
 SHOWN = 4
+Allowed = tuple[float, float, float]  # what `Compared.limits` takes
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Spared:
     step: int
 
 
-def spared_by(record: RunRecord, errors: float, slack: float) -> Spared | None:
+def spared_by(record: RunRecord, allowed: Allowed) -> Spared | None:
     """As many modules as can stay frozen and the validation loss is no worse; None where that was not tried."""
     found, order = compared(record, "learned_frozen"), record.facts.get("freezable", [])
     if found is None:
         return None
-    row = int(np.flatnonzero(found.no_worse(errors, slack))[-1])
+    row = int(np.flatnonzero(found.losses <= found.limits(*allowed))[-1])
     modules = tuple(order[: round(found.much[row])])
     numbers = sum(p["numel"] for p in record.facts["parameters"] if p["module"] in modules)
     return Spared(
@@ -56,20 +57,20 @@ def spared_by(record: RunRecord, errors: float, slack: float) -> Spared | None:
         before=float(found.losses[0]),
         loss=float(found.losses[row]),
         error=float(found.errors[row]),
-        most=float(found.losses[0] + min(errors * found.errors[row], slack * abs(found.losses[0]))),
+        most=float(found.limits(*allowed)[row]),
         step=found.step,
     )
 
 
-def tuning_remedies(record: RunRecord, spared: Spared, errors: float, slack: float) -> Iterator[Remedy]:
+def tuning_remedies(record: RunRecord, spared: Spared, allowed: Allowed) -> Iterator[Remedy]:
     """Those that this run has numbers for."""
     optimizers = record.facts.get("optimizers", {}).values()
     kind, rate = next(((o["type"], o["groups"][0].get("lr")) for o in optimizers if o["groups"]), ("Adam", None))
     yield remedy("freeze-layers", modules=list(spared.modules), count=len(spared.modules), freed=spared.freed,
                  loss=spared.loss, before=spared.before, optimizer=kind, rate=f"{rate or 1e-3:.3g}")  # fmt: skip
-    if (low := _low_rank(record, errors, slack)) is not None:
+    if (low := _low_rank(record, allowed)) is not None:
         yield remedy("low-rank-update", **low)
-    if (mask := _mask(record, errors, slack)) is not None:
+    if (mask := _mask(record, allowed)) is not None:
         yield remedy("subnetwork-mask", **mask)
     tied = record.memo(extent_of).tied
     if tied or _could_be_tied(record) is not None:
@@ -78,12 +79,12 @@ def tuning_remedies(record: RunRecord, spared: Spared, errors: float, slack: flo
                      other=_owner(second))  # fmt: skip
 
 
-def _low_rank(record: RunRecord, errors: float, slack: float) -> dict[str, Any] | None:
+def _low_rank(record: RunRecord, allowed: Allowed) -> dict[str, Any] | None:
     """The fewest directions of each update with which the validation loss is no worse."""
     found, ranks = compared(record, "kept_directions"), record.memo(update_ranks)
     if found is None or not ranks:
         return None
-    well = [i for i in np.flatnonzero(found.no_worse(errors, slack)) if i and found.much[i] < 1]
+    well = [i for i in np.flatnonzero(found.losses <= found.limits(*allowed)) if i and found.much[i] < 1]
     if not well:
         return None
     row = min(well, key=lambda i: found.much[i])
@@ -105,10 +106,10 @@ def _low_rank(record: RunRecord, errors: float, slack: float) -> dict[str, Any] 
             "before": found.losses[0]}  # fmt: skip
 
 
-def _mask(record: RunRecord, errors: float, slack: float) -> dict[str, Any] | None:
+def _mask(record: RunRecord, allowed: Allowed) -> dict[str, Any] | None:
     """The smallest share of entries whose change has to be kept."""
     found = compared(record, "kept_entries")
-    well = [] if found is None else [i for i in np.flatnonzero(found.no_worse(errors, slack)) if i]
+    well = [] if found is None else [i for i in np.flatnonzero(found.losses <= found.limits(*allowed)) if i]
     if found is None or not well:
         return None
     row = min(well, key=lambda i: found.much[i])

@@ -11,6 +11,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, no_remark
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back
 from trainwatch.rules.tuning_remedies import Spared, spared_by, tuning_remedies
+from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.tuning import Extent, extent_of, trained_before
 
 
@@ -20,8 +21,9 @@ class FullFineTuningOnFewSamples(RisingValidation):
 
     ## Symptom
     The weights carry training at the start, at least `full` of the numbers are trained, more than `crowded` for each
-    training sample, and the validation loss rises from its minimum while the training loss keeps falling. Copies with
-    the first modules frozen learn as well. A remark where it does not rise.
+    training sample, and copies with the first modules frozen learn as well. A warning where the validation loss rises
+    from its minimum while the training loss keeps falling, or where those copies learn better, and better than the run;
+    else a remark.
 
     ## Why it hurts
     What the model knew from much data is overwritten by what is particular to a few samples. Time, memory, and a whole
@@ -32,8 +34,9 @@ class FullFineTuningOnFewSamples(RisingValidation):
     of the start on held batches, with none, some, and all but the last of the modules frozen (`learned_frozen`). Other
     copies keep of the run's change only the entries that moved furthest (`kept_entries`), or a few directions of each
     update (`kept_directions`, `update_rank`). As well: the validation loss is higher by no more than `errors` standard
-    errors, paired by sample, and `slack` of the loss. Whether validation rises is measured as for TW201, with
-    `min_rise`, `min_errors`, `min_after` and `accuracy_slack`.
+    errors, paired by sample, or `alike` of the loss, and by no more than `slack` of it; better: lower by more than
+    `errors` and `slack`. Whether validation rises is
+    measured as for TW201, with `min_rise`, `min_errors`, `min_after` and `accuracy_slack`.
 
     ## Remedies
     `freeze-layers`, `low-rank-update`, `subnetwork-mask` and `share-weights`, with modules, ranks and shares of this
@@ -57,6 +60,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
     full: float = 0.9
     crowded: float = 10.0
     errors: float = 2.0
+    alike: float = 0.02
     slack: float = 0.1
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -78,30 +82,45 @@ class FullFineTuningOnFewSamples(RisingValidation):
         if not record.has("learned_frozen"):
             reason = record.facts.get("switched_off", {}).get("learned_frozen", "there was no time for the experiment")
             raise NotChecked(f"whether a part can stay frozen was not measured: {reason}")
-        spared = spared_by(record, self.errors, self.slack)
+        spared = spared_by(record, self._allowed)
         if spared is None or not spared.modules:
             return
         try:
             found = self.risen(record)
         except NotChecked:
             found = None
-        harm = f", and {_rise(found)}" if found is not None else ""
+        harm, copies = f", and {_rise(found)}" if found is not None else "", f"{len(spared.modules)} of {spared.of}"
         lasting = found is not None and not best_weights_are_back(record)
+        margins = [found.margin] if found is not None else []
+        if (better := self._better(record, spared)) is not None:
+            margins.append(better)
         yield self.diagnose(
             f"{extent.share:.0%} of a pretrained model, {extent.trained:,} numbers, are trained on {extent.samples:,} "
-            f"samples{harm}; copies learn as well with {len(spared.modules)} of {spared.of} modules frozen, to a "
-            f"validation loss of {spared.loss:.3g} against {spared.before:.3g}",
-            severity=self.severity if lasting else Severity.INFO,
-            margin=found.margin if found is not None else float("inf"),
+            f"samples{harm}; copies learn {'better' if better else 'as well'} with {copies} modules "
+            f"frozen, to a validation loss of {spared.loss:.3g} against {spared.before:.3g}",
+            severity=self.severity if lasting or better is not None else Severity.INFO,
+            margin=max(margins, default=float("inf")),
             where=spared.modules,
             onset_step=found.rise.best_step if found is not None else 0,
             evidence=(*self._evidence(record, extent, spared), *(self.evidence(found) if found is not None else ())),
-            remedies=tuple(tuning_remedies(record, spared, self.errors, self.slack)),
+            remedies=tuple(tuning_remedies(record, spared, self._allowed)),
         )
+
+    @property
+    def _allowed(self) -> tuple[float, float, float]:
+        return self.errors, self.alike, self.slack
+
+    def _better(self, record: RunRecord, spared: Spared) -> float | None:
+        """Standard errors beyond the thresholds by which a copy with a part frozen is better; None where it is not."""
+        curve, ahead = record.memo(validation_curve), spared.before - spared.loss
+        beyond = ahead - max(self.errors * spared.error, self.slack * abs(spared.before))
+        if beyond <= 0 or curve is None or curve.mean[-1] < spared.loss:
+            return None
+        return beyond / spared.error if spared.error else float("inf")
 
     def _applies(self, record: RunRecord) -> bool:
         extent, known = record.memo(extent_of), record.facts.get("start_weights", {})
-        crowded = extent.samples and extent.trained > self.crowded * extent.samples
+        crowded = extent.trained > self.crowded * extent.samples  # 0 where that is not known yet
         return bool(trained_before(record) and not known["resumed"] and extent.share >= self.full and crowded)
 
     def _evidence(self, record: RunRecord, extent: Extent, spared: Spared) -> Iterator[Evidence]:

@@ -9,13 +9,18 @@ from typing import Any, ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark, not_later
 from trainwatch.symptoms.frozen import FrozenParameter, frozen_parameters
 
 SHOWN = 3
 LISTED = 12  # names in code that can be pasted
 SPREAD = 0.05  # of a distance: its standard error from a thousand coordinates
 WHY = {"zero": "a gradient of zero is still there", "stale": "the last gradient is still there, and applied each time"}
+
+
+def moved_before(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Layers that are moved without their gradient make validation worse from then on."""
+    return no_remark(cause, effect) and not_later(cause, effect)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class FrozenParametersInOptimiser(Rule):
     name: ClassVar[str] = "frozen-parameters-in-optimiser"
     section: ClassVar[str] = "§11"
     at_first_look: ClassVar[bool] = True
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": moved_before}
 
     moved: float = 0.01
 

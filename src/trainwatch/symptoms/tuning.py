@@ -50,10 +50,16 @@ class Compared:
     errors: Array
     step: int
 
-    def no_worse(self, errors: float, slack: float) -> Array:
-        """Whether each row's loss is above the first by no more than so many standard errors, and that share of it."""
-        worse = self.losses - self.losses[0]
-        return np.asarray(worse <= np.minimum(errors * self.errors, slack * abs(self.losses[0])) + 1e-12)
+    def limits(self, errors: float, alike: float, slack: float) -> Array:
+        """The losses up to which each row counts as no worse than the first.
+
+        Args:
+            errors: Standard errors of the difference.
+            alike: Share of the first loss that makes no difference, however sure it is.
+            slack: Share of the first loss that makes one, however unsure it is.
+        """
+        first = self.losses[0]
+        return np.asarray(first + np.clip(errors * self.errors, alike * abs(first), slack * abs(first)))
 
 
 @dataclass(frozen=True)
