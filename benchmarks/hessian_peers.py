@@ -65,14 +65,14 @@ def ours(task: Task, largest: int, smallest: int, _: float) -> Pairs:
         task.model,
         loss=task.loss,
         batches=[(task.inputs, task.targets)],
-        k=max(largest, smallest),
-        which="both" if largest and smallest else "largest" if largest else "smallest",
-        stop=lambda ritz: ritz.converged(smallest, largest, TOLERANCE),
+        largest=largest,
+        smallest=smallest,
         memory=3 << 30,
+        tolerance=TOLERANCE,
         max_products=MOST,
     )
-    pairs = [*zip(found.largest, found.largest_vectors, strict=True)][:largest]
-    pairs += [*zip(found.smallest, found.smallest_vectors, strict=True)][:smallest]
+    pairs = [*zip(found.largest, found.largest_vectors, strict=True)]
+    pairs += [*zip(found.smallest, found.smallest_vectors, strict=True)]
     return [(value, torch.cat([part.reshape(-1) for part in vector.values()])) for value, vector in pairs]
 
 

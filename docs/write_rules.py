@@ -1,4 +1,4 @@
-"""Writes `docs/rules` anew from the docstrings of the rules: run it after one has changed.
+"""Writes `docs/rules` and `docs/remedies.md` anew from the code: run it after a rule or a remedy has changed.
 
 python docs/write_rules.py
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from trainwatch.remedies import CATALOGUE
 from trainwatch.rules import all_rules
 from trainwatch.rules.page import page
 
 FOLDER = Path(__file__).parent / "rules"
+REMEDIES = Path(__file__).parent / "remedies.md"
 INTRODUCTION = """\
 # The diagnoses
 
@@ -20,6 +22,12 @@ the same pages. Written by `docs/write_rules.py` from the rules themselves.
 
 | code | name | severity | in one sentence |
 |---|---|---|---|
+"""
+ABOUT_REMEDIES = """\
+# The remedies
+
+By id. A report shows those that fit its findings, with numbers of that very run where names stand in braces here, and
+marks what is in use already. `trainwatch explain ID` prints the same. Written by `docs/write_rules.py`.
 """
 
 
@@ -35,8 +43,15 @@ def pages() -> dict[str, str]:
     return {"README.md": INTRODUCTION + "".join(rows)} | found
 
 
+def remedies() -> str:
+    """The text of `docs/remedies.md`."""
+    pages = [CATALOGUE[id].page() for id in sorted(CATALOGUE)]
+    return ABOUT_REMEDIES + "".join(f"\n{text}\n" for text in pages)
+
+
 def main() -> None:
     """Write the pages, and take away those of rules that are gone."""
+    REMEDIES.write_text(remedies(), encoding="utf-8")
     FOLDER.mkdir(exist_ok=True)
     written = pages()
     for name, text in written.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 sys.path.insert(0, str(DOCS))
 
-from write_rules import pages  # noqa: E402
+from write_rules import REMEDIES, pages, remedies  # noqa: E402
 
 
 def test_the_pages_of_the_rules_are_as_the_rules_are():
@@ -14,3 +14,7 @@ def test_the_pages_of_the_rules_are_as_the_rules_are():
     assert written.keys() == pages().keys(), "python docs/write_rules.py"
     for name, text in pages().items():
         assert written[name] == text, f"{name}: python docs/write_rules.py"
+
+
+def test_the_page_of_the_remedies_is_as_the_catalogue_is():
+    assert REMEDIES.read_text(encoding="utf-8") == remedies(), "python docs/write_rules.py"

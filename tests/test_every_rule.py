@@ -124,12 +124,16 @@ def test_it_has_tests_of_its_own(rule):
 
 @every_rule
 def test_what_it_explains_is_in_the_catalogue_of_codes(rule):
-    assert set(rule.explains) <= set(NAMES) - {rule.code}
-    assert all(isinstance(predicate, FunctionType) for predicate in rule.explains.values())
+    for told in (rule.explains, rule.explained_by):
+        assert set(told) <= set(NAMES) - {rule.code}
+        assert all(isinstance(predicate, FunctionType) for predicate in told.values())
 
 
 def test_no_rule_explains_its_own_cause():
     graph = {rule.code: set(rule.explains) for rule in RULES}
+    for rule in RULES:
+        for cause in rule.explained_by:
+            graph.setdefault(cause, set()).add(rule.code)
 
     def reach(code, path):
         assert code not in path, f"circle: {' -> '.join([*path, code])}"

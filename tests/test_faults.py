@@ -17,6 +17,7 @@ from trainwatch.capture.motion import Motion
 from trainwatch.capture.nonfinite import FirstNonFinite
 from trainwatch.capture.passes import PassBook
 from trainwatch.capture.path import Path
+from trainwatch.capture.penalties import Penalties
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.capture.run_facts import RunFacts
@@ -80,7 +81,8 @@ PARTS = {
     ],
     "losses": [(StepLosses, "add"), (StepLosses, "backward"), (StepLosses, "commit"), (StepLosses, "flush")],
     "gradients": [(GradientRing, "measure"), (GradientRing, "commit"), (GradientRing, "flush")],
-    "motion": [(Motion, "begin"), (Motion, "stepped"), (Motion, "flush"), (Path, "take"), (Path, "row")],
+    "penalties": [(Penalties, "look"), (Penalties, "commit"), (Penalties, "flush")],
+    "motion": [(Motion, "begin"), (Motion, "stepped"), (Motion, "flush"), (Path, "take"), (Path, "rows")],
     "classes": [(ClassCounter, "hold"), (ClassCounter, "flush")],
     "validation": [
         (ValidationWatch, "add"),

@@ -17,6 +17,24 @@ class Fused(nn.Module):
         return self.head(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2).mean(1))
 
 
+class Convolutions(nn.Module):
+    """Convolutions of one and two dimensions, with and without bias, strides, groups and batch norm, one frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.grouped = nn.Conv2d(4, 4, 3, stride=2, padding=1, dilation=1, groups=2)
+        self.frozen = nn.Conv2d(4, 4, 1).requires_grad_(False)
+        self.long, self.plain = nn.Conv1d(4, 5, 2, dilation=2), nn.BatchNorm1d(5, affine=False)
+        self.round, self.head = nn.Conv1d(5, 4, 3, padding="same"), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.norm(self.wide(x.unflatten(1, (2, 4, 4)))))
+        x = torch.tanh(self.frozen(self.grouped(x))).flatten(2)
+        return self.head(torch.tanh(self.round(self.plain(self.long(x)))).mean(2))
+
+
 class Multihead(nn.Module):
     def __init__(self):
         super().__init__()
@@ -65,11 +83,24 @@ class Square(torch.autograd.Function):
         return 2 * ctx.saved_tensors[0] * grad
 
 
+class Detached(torch.autograd.Function):
+    """The same, unmarked and computed outside autograd: its derivative is taken for a constant."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0].detach() * grad.detach()
+
+
 class Squares(nn.Module):
-    def __init__(self, once):
+    def __init__(self, square, width=32):
         super().__init__()
-        self.first, self.head = nn.Linear(32, 8), nn.Linear(8, 3)
-        self.square = Square.apply if once else torch.square
+        self.first, self.head = nn.Linear(width, 8), nn.Linear(8, 3)
+        self.square = square
 
     def forward(self, x):
         return self.head(self.square(self.first(x)))
@@ -84,6 +115,7 @@ NETS = {
     "tanh": lambda: dense(nn.Tanh),
     "gelu": lambda: dense(nn.GELU),
     "batch-norm": lambda: nn.Sequential(nn.Linear(32, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)),
+    "convolutions": Convolutions,
     "fused": Fused,
     "multihead": Multihead,
     "lstm": lambda: Recurrent(nn.LSTM),
@@ -102,6 +134,6 @@ def case(net, loss, batches=2, seed=0):
     torch.manual_seed(seed)
     model, (criterion, targets) = NETS[net]() if isinstance(net, str) else net, LOSSES[loss]
     given = [(torch.randn(12, 32), targets(12)) for _ in range(batches)]
-    if net == "batch-norm":
+    if net in ("batch-norm", "convolutions"):
         model(given[0][0])  # statistics other than those it began with
     return model, lambda model, batch: criterion(model(batch[0]), batch[1]), given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -114,6 +114,13 @@ def _blobs() -> tuple[Array, Array]:
     return x, y
 
 
+def _screening() -> tuple[Array, Array]:
+    """6,000 people with twelve readings each, one in seven of them ill; the two kinds overlap."""
+    make = importlib.import_module("sklearn.datasets").make_classification
+    x, y = make(6000, 12, n_informative=6, weights=[0.86], flip_y=0.0, class_sep=1.6, random_state=0)
+    return x, y
+
+
 def _memory(length: int) -> tuple[Array, Array]:
     """Sequences of noise whose class is the sign of their very first entry."""
     x = np.random.default_rng(0).standard_normal((1600, length, 1))
@@ -137,6 +144,7 @@ SETS: dict[str, Callable[[], tuple[Array, Array]]] = {
     "parity": _parity,
     "xor": _xor,
     "blobs": _blobs,
+    "screening": _screening,
 }
 REGRESSIONS = ("diabetes", "sine", "friedman")
 
@@ -178,10 +186,8 @@ def load(spec: Data, seed: int) -> Sets:
     x_val = _scaled(x[val], x[train], spec.val_scale or spec.scale, spec.name) * spec.multiply + spec.offset
     x_val = x_val * spec.val_multiply
     y_train, y_val = (_scaled(y[part], y[train], spec.target, "") if regression else y[part] for part in (train, val))
-    kept = np.ones(len(train), bool)
-    for name, share in spec.keep.items():
-        of_class = np.flatnonzero(y_train == int(name))
-        kept[of_class[max(1, round(share * len(of_class))) :]] = False
+    kept, kept_val = _kept(y_train, spec.keep), _kept(y_val, spec.val_keep)
+    x_val, y_val = x_val[kept_val], y_val[kept_val]
     x_train = (_scaled(x[train], x[train], spec.scale, spec.name) * spec.multiply + spec.offset)[kept]
     y_train = _mislabelled(y_train[kept], spec, rng)
     if spec.labels == "off_by_one":
@@ -198,6 +204,15 @@ def load(spec: Data, seed: int) -> Sets:
         *(torch.as_tensor(np.asarray(a), dtype=t)
           for a, t in ((x_train, torch.float32), (y_train, kind), (x_val, torch.float32), (y_val, kind))),
     )  # fmt: skip
+
+
+def _kept(y: Array, keep: Mapping[str, float]) -> Array:
+    """Which samples stay where of some classes a share is kept."""
+    kept = np.ones(len(y), bool)
+    for name, share in keep.items():
+        of_class = np.flatnonzero(y == int(name))
+        kept[of_class[max(1, round(share * len(of_class))) :]] = False
+    return kept
 
 
 def _windows(codes: Array, spec: Data, rng: np.random.Generator) -> Sets:

@@ -51,6 +51,7 @@ class Data:
         length: Of a sequence, where the set is made of them.
         classes: Only these, renumbered; all by default.
         modulo: Classes are taken modulo this: 2 for odd or even; 0 for what they are.
+        val_keep: As `keep`, of the validation samples.
     """
 
     name: str = "digits"
@@ -72,6 +73,7 @@ class Data:
     length: int = 32
     classes: tuple[int, ...] = _later(())
     modulo: int = _later(0)
+    val_keep: Mapping[str, float] = _later({})
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Loss:
         weights: ``none`` or ``inverse`` (per class, inverse frequency).
         shape: Of targets that are no class indices: ``column`` (N, 1), ``flat`` (N,) or ``one_hot`` (N, classes).
         l1: Factor on the sum of all absolute weights, which the loop adds to the training loss.
+        positive: How much class 1 of two weighs beside class 0; 0 for what `weights` says.
     """
 
     name: str = "cross_entropy"
@@ -153,6 +156,7 @@ class Loss:
     weights: str = "none"
     shape: str = "column"
     l1: float = _later(0.0)
+    positive: float = _later(0.0)
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ class Optimizer:
             of a copy of the model; ``stale_head``: the last layer was replaced after the optimiser was made.
         schedule: ``none``, ``cosine``, ``linear`` (decay to zero), ``warmup``, ``restarts`` or ``step``.
         rates: How the names of parameters begin -> factor on their rate; each is a group of its own.
+        prox: L1 coefficient of proximal steps, by `trainwatch.prox`; 0 for none.
     """
 
     name: str = "Adam"
@@ -175,6 +180,7 @@ class Optimizer:
     parameters: str = "all"
     schedule: str = "none"
     rates: Mapping[str, float] = _later({})
+    prox: float = _later(0.0)
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,8 @@ class Loop:
         epochs: Passes over the data.
         steps: Most optimiser steps; 0 for no limit.
         batch: Samples in a batch.
-        order: ``shuffled``, ``fixed`` or ``sorted`` (by class).
+        order: ``shuffled``, ``fixed``, ``sorted`` (by class), ``blocks`` (of `block` samples of one class, in random
+            order) or ``balanced`` (drawn so that all classes are alike).
         zero_grad: ``before`` the backward pass, ``after`` the step, ``never``, or ``between`` backward and step.
         train_mode: ``train``, ``eval``, or ``eval_after_validation``: evaluation mode is never left again.
         val_mode: ``eval`` or ``train``.
@@ -193,6 +200,8 @@ class Loop:
         accumulate: Batches in a step.
         clip: Largest norm of the gradient; 0 for none.
         clip_value: Largest entry of the gradient; 0 for none.
+        block: Samples in a block.
+        metrics: What a plain loop reports after each validation: ``accuracy``, ``f1`` (of each class, averaged).
         patience: Passes without improvement after which it stops; 0 for none.
         restore: The weights of the best pass are restored at the end.
         framework: ``pytorch`` or ``lightning``.
@@ -218,6 +227,8 @@ class Loop:
     keep_frozen: bool = _later(False)
     freeze_after: int = _later(0)
     keep_zeros: bool = _later(False)
+    block: int = _later(64)
+    metrics: tuple[str, ...] = _later(())
 
 
 PARTS = {"data": Data, "model": Model, "loss": Loss, "optimizer": Optimizer, "loop": Loop}

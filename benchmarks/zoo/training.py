@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import trainwatch
 from benchmarks.zoo import gan
@@ -100,6 +101,9 @@ def criterion(spec: Loss, sets: Sets) -> nn.Module:
             options["pos_weight"] = counts[0] / counts[1]
         else:
             options["weight"] = counts.sum() / (len(counts) * counts)
+    if spec.positive:
+        weighted = torch.tensor(spec.positive)
+        options |= {"pos_weight": weighted} if spec.name == "bce_logits" else {"weight": torch.tensor([1.0, weighted])}
     if spec.name not in LOSSES:
         raise ScenarioError(f"there is no loss {spec.name!r}; known are {', '.join(LOSSES)}")
     return LOSSES[spec.name](**options)
@@ -129,6 +133,8 @@ def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimiz
         ],
     }
     chosen = getattr(torch.optim, spec.name)(_groups(spec, model, list(parameters[spec.parameters]())), **options)
+    if spec.prox:
+        trainwatch.prox(chosen, l1=spec.prox)
     third = max(1, steps // 3)
     schedules: dict[str, Callable[[], lr_scheduler.LRScheduler | None]] = {
         "none": lambda: None,
@@ -156,14 +162,22 @@ def _groups(spec: Spec, model: nn.Module, parameters: list[Tensor]) -> list[Any]
 def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Loaders of the training and of the validation samples."""
     x, y = sets.x_train, sets.y_train
-    if scenario.loop.order == "sorted":
-        order = y.flatten(1)[:, 0].argsort(stable=True) if y.ndim > 1 else y.argsort(stable=True)
+    classes = y.flatten(1)[:, 0] if y.ndim > 1 else y
+    if scenario.loop.order in ("sorted", "blocks"):
+        order = classes.argsort(stable=True)
+        if scenario.loop.order == "blocks":
+            blocks = order.split(scenario.loop.block)
+            order = torch.cat([blocks[i] for i in torch.randperm(len(blocks))])
         x, y = x[order], y[order]
     train: Any = TensorDataset(x, y)
     if scenario.data.noise:
         train = _Augmented(x, y, scenario.data.noise)
+    sampler = None
+    if scenario.loop.order == "balanced":
+        each = 1 / classes.long().bincount()
+        sampler = WeightedRandomSampler(each[classes.long()].tolist(), len(classes))
     return (
-        DataLoader(train, scenario.loop.batch, shuffle=scenario.loop.order == "shuffled"),
+        DataLoader(train, scenario.loop.batch, shuffle=scenario.loop.order == "shuffled", sampler=sampler),
         DataLoader(TensorDataset(sets.x_val, sets.y_val), 256),
     )
 
@@ -208,6 +222,8 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
                 model.train(loop.val_mode == "train")
                 with torch.no_grad():
                     total = sum(loss_fn(model(x), y).item() * len(y) for x, y in val_loader)
+                if loop.metrics:
+                    watch.epoch_end(**_metrics(loop.metrics, model, sets))
                 since = 0 if total < best else since + 1
                 if total < best:
                     best, best_state = total, copy.deepcopy(model.state_dict())
@@ -216,6 +232,18 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
         if loop.restore and best_state is not None:
             model.load_state_dict(best_state)
     return watch.record
+
+
+def _metrics(names: tuple[str, ...], model: nn.Module, sets: Sets) -> dict[str, float]:
+    """Metrics of validation, as a user computes them from the outputs."""
+    with torch.no_grad():
+        outputs, truth = model(sets.x_val), sets.y_val
+    named = outputs.argmax(1) if outputs.shape != truth.shape else (outputs > 0).long()
+    known: dict[str, Callable[[], float]] = {
+        "accuracy": lambda: float((named == truth).float().mean()),
+        "f1": lambda: float(f1_score(truth, named, average="macro", zero_division=0)),
+    }
+    return {name: known[name]() for name in names}
 
 
 def _pretrain(scenario: Scenario, model: nn.Module, sets: Sets) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainwatch.diagnosis import Severity as Severity
     from trainwatch.monitor import StopTraining as StopTraining
     from trainwatch.offline import diagnose as diagnose
+    from trainwatch.probes.proximal import prox as prox
     from trainwatch.record import RecordError as RecordError
     from trainwatch.record import RunRecord as RunRecord
     from trainwatch.report import FindingsError as FindingsError
@@ -35,6 +36,7 @@ _HOMES = {
     "Watch": "callbacks.pytorch",
     "watch": "callbacks.pytorch",
     "escape": "callbacks.escaping",
+    "prox": "probes.proximal",
     "Settings": "config",
     "SettingsError": "config",
     "Diagnosis": "diagnosis",

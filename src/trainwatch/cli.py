@@ -13,6 +13,7 @@ import trainwatch
 from trainwatch.config import SettingsError, rule_named
 from trainwatch.demo import Fault
 from trainwatch.record import RecordError
+from trainwatch.remedies import CATALOGUE
 from trainwatch.report import Report
 from trainwatch.rules import all_rules
 from trainwatch.rules.page import page, thresholds
@@ -131,9 +132,11 @@ def diagnose(
 
 @app.command()
 def explain(
-    rule: Annotated[str, typer.Argument(help="Code or name, such as TW301.", show_default=False)],
+    rule: Annotated[
+        str, typer.Argument(help="Code or name of a rule, such as TW301, or id of a remedy.", show_default=False)
+    ],
 ) -> None:
-    """Explain a diagnosis: what it means, how it is measured, what to do."""
+    """Explain a diagnosis: what it means, how it is measured, what to do. Or a remedy: when it fits, and its code."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -184,6 +187,8 @@ def _deliver(report: Report, format: str, output: Path | None) -> None:
 def _page(name: str) -> str:
     if name.upper() == "TW000":
         return INTERNAL
+    if name.lower() in CATALOGUE:
+        return CATALOGUE[name.lower()].page()
     try:
         rule = rule_named(name)
     except SettingsError as error:

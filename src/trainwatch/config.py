@@ -26,6 +26,7 @@ PROBE_KINDS = (
     "train_eval",
     "one_batch",
     "without_regulariser",
+    "lower_rate",
     "reference",
     "backward_gain",
     "gates",
@@ -36,6 +37,7 @@ PROBE_KINDS = (
     "sharpness",
     "tuning",
     "frozen_part",
+    "sparsity",
 )
 
 

@@ -70,9 +70,10 @@ class Remedy:
         id: Stable identifier from the catalogue in `trainwatch.remedies`.
         title: Imperative headline.
         why: Why it helps here.
-        how: Code or steps to paste, filled with this run's numbers.
+        how: Code or steps to paste, filled with this run's numbers, for the framework of the run.
         already_in_use: The run already does this; ranked after the others.
         strength: ``"strong"``, ``"moderate"`` or ``"weak"``: how well the literature supports it.
+        lightning: The same for Lightning, where that differs from plain PyTorch.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Remedy:
     how: str
     already_in_use: bool = False
     strength: str = "moderate"
+    lightning: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainwatch.config import Settings
@@ -24,6 +25,8 @@ MISSING = {
     "val_sample_correct": "no validation predictions were seen",
     "val_confusion": "no validation predictions were seen",
     "train_classes": "no class labels were seen in training",
+    "val_scores": "no scores of yes / no labels were seen in validation (several classes take the arg-max)",
+    "batches_without_class": "no training batches with one class a sample were seen",
     "target_stats": "no targets that are numbers were seen",
     "input_stats": "no inputs that are numbers were seen",
     "activity": "no probe saw activation functions",
@@ -58,7 +61,7 @@ def judge(record: RunRecord, settings: Settings) -> Report:
             faults.append(fault_of(f"rule {rule.code}", error, record.steps))
             not_checked[rule.code] = "switched off by a fault of its own (see TW000)"
     figures = _figures(record, faults)
-    found = [d.with_(reported_step=_reported(d, record)) for d in found]
+    found = [_fitted(d, record) for d in found]
     diagnoses = [*nest(found), *(_internal(f) for f in faults)]
     return Report(
         verdict=_verdict(diagnoses, judged, record),
@@ -68,6 +71,14 @@ def judge(record: RunRecord, settings: Settings) -> Report:
         figures=figures,
         overhead=record.facts.get("overhead", {}),
     )
+
+
+def _fitted(diagnosis: Diagnosis, record: RunRecord) -> Diagnosis:
+    """When it was told first, and code for the framework that the run uses."""
+    remedies = diagnosis.remedies
+    if record.facts.get("framework") == "lightning":
+        remedies = tuple(replace(r, how=r.lightning) if r.lightning else r for r in remedies)
+    return diagnosis.with_(reported_step=_reported(diagnosis, record), remedies=remedies)
 
 
 def fault_of(part: str, error: BaseException, step: int) -> dict[str, Any]:
@@ -87,8 +98,7 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     parent: dict[int, int] = {}
     for effect in order:
         for cause in order:
-            predicate = rules[found[cause].code].explains.get(found[effect].code) if cause != effect else None
-            if predicate is not None and predicate(found[cause], found[effect]):
+            if cause != effect and _accounts_for(rules, found[cause], found[effect]):
                 parent[effect] = cause
                 break
 
@@ -99,6 +109,11 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
         return found[i].with_(consequences=below, severity=worst)
 
     return sorted((build(i) for i in order if i not in parent), key=_rank)
+
+
+def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Diagnosis) -> bool:
+    told = (rules[cause.code].explains.get(effect.code), rules[effect.code].explained_by.get(cause.code))
+    return any(predicate is not None and predicate(cause, effect) for predicate in told)
 
 
 def _rank(d: Diagnosis) -> tuple[int, float, bool, str, tuple[str, ...]]:

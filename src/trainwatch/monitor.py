@@ -38,15 +38,24 @@ RANGES = ("input_stats", "output_stats", "target_stats")
 MEASURES = {
     "losses": ("train_loss",),
     "gradients": ("grad_norm",),
-    "classes": ("train_classes",),
-    "motion": ("motion",),
+    "classes": ("train_classes", "batches_without_class"),
+    "motion": ("motion", "weights"),
     "validation": VALIDATION,
-    "steps": ("train_loss", "grad_norm", "train_classes", "motion"),
+    "steps": ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights"),
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
     "start weights": QUANTITIES["tuning"] + QUANTITIES["frozen_part"],
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
-    "reads": ("train_loss", "grad_norm", "train_classes", "motion", *RANGES, *VALIDATION),
+    "reads": (
+        "train_loss",
+        "grad_norm",
+        "train_classes",
+        "batches_without_class",
+        "motion",
+        "weights",
+        *RANGES,
+        *VALIDATION,
+    ),
 }
 
 

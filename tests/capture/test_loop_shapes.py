@@ -578,12 +578,14 @@ def test_other_tasks(loss, task, outputs, target):
         confusion = watch.record.series("val_confusion", "val").values[0]
         assert np.trace(confusion) == int(((out > 0) == (target > 0.5)).sum())
         scores = watch.record.series("val_scores", "val").values[0]
-        np.testing.assert_allclose(scores[:, 0], out.sigmoid().flatten(), rtol=1e-5)
+        np.testing.assert_allclose(scores[:, 0], torch.cat([out, target], 1), rtol=1e-5)
         assert watch.record.series("train_classes", "targets").values.sum(0)[:2].tolist() == [
             3 * int((target < 0.5).sum()),
             3 * int((target > 0.5).sum()),
         ]
     if task == "multilabel":
+        scores = watch.record.series("val_scores", "val").values[0]
+        np.testing.assert_allclose(scores, torch.stack([out, target], 2), rtol=1e-5)
         assert watch.record.series("train_classes", "labels").values.sum(0).tolist() == [
             *(3 * target.sum(0)).tolist(),
             60.0,

@@ -18,12 +18,16 @@ def plainly(function, *args):
     return function(*args)
 
 
-def follow(parameters, moves, *, flush_every=50, embeddings=None, last=True):
-    """Rows of `motion` for parameters to which each step adds what `moves(step)` gives."""
+def follow(parameters, moves, *, flush_every=50, embeddings=None, last=True, quantity="motion"):
+    """Rows of `motion`, or of `weights`, for parameters to which each step adds what `moves(step)` gives."""
     motion, reads, record = Motion(parameters, embeddings or [False] * len(parameters)), DeferredReads(), RunRecord()
 
     def flush(updates, last=False):
-        motion.flush(reads, lambda step, row: record.append("motion", "o", step, row), plainly, updates, last=last)
+        def put(step, motion, weights):
+            record.append("motion", "o", step, motion)
+            record.append("weights", "o", step, weights)
+
+        motion.flush(reads, put, plainly, updates, last=last)
         reads.deliver()
 
     motion.begin()
@@ -38,7 +42,7 @@ def follow(parameters, moves, *, flush_every=50, embeddings=None, last=True):
             flush(steps)
     if last:
         flush(steps, last=True)
-    series = record.series("motion", "o")
+    series = record.series(quantity, "o")
     return motion, (np.zeros((0, 0, 0)) if series is None else series.values), series
 
 
@@ -53,6 +57,27 @@ def test_a_straight_path():
     assert update == pytest.approx(np.mean([0.01 / (1 + 0.01 + 0.1 * k) for k in range(5)]), rel=1e-3)
     assert rows[1, 0, 1] == pytest.approx(1.0, rel=1e-4)
     assert rows[1, 0, 2] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_norms_of_weights():
+    weight = torch.tensor([[3.0, -1.0], [0.0, 0.01]])
+    _, rows, series = follow([weight], ([torch.zeros(2, 2)] for _ in range(60)), quantity="weights")
+    assert series.steps.tolist() == [50, 60]
+    assert rows[0, 0].tolist() == pytest.approx([4.01 / 4, (10.0001 / 4) ** 0.5, 3.0, 0.25, 0.5, 0.0])
+
+
+def test_weights_that_cross_zero_at_every_step():
+    """Half of them; one that reaches zero has not crossed it."""
+    weight = torch.tensor([0.5, 0.5, 2.0, 1.0])
+    moves = ([torch.tensor([-1.0, -1.0, 0.0, -1.0]) * (-1) ** n] for n in range(50))
+    _, rows, _ = follow([weight], moves, quantity="weights")
+    assert rows[0, 0, 5] == 0.5
+
+
+def test_weights_that_are_lost_have_no_length():
+    weight = torch.ones(4)
+    _, rows, _ = follow([weight], ([torch.full((4,), np.inf)] for _ in range(50)), quantity="weights")
+    assert np.isinf(rows[0, 0, :3]).all()
 
 
 def test_to_and_fro_is_a_long_path_to_nowhere():
@@ -169,7 +194,7 @@ def test_swapped_data_are_found_again_and_not_kept_alive():
         if motion.due(step):
             motion.stepped(step)
     assert motion._views == []
-    motion.flush(reads, lambda step, row: found.append((step, row)), plainly, 30)
+    motion.flush(reads, lambda step, row, _: found.append((step, row)), plainly, 30)
     reads.deliver()
     ((step, row),) = found
     assert step == 30

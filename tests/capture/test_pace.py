@@ -293,5 +293,5 @@ def test_the_path_of_unwatched_weights_goes_on_as_before():
     path.take(START, 0, np.ones(1))
     for updates, at in ((EVERY, 2), (2 * EVERY, 3), (20 * EVERY, 5), (21 * EVERY, 4)):
         path.take(STRETCH, updates, np.full(1, float(at)))
-    _, row = path.row()
+    _, row, _ = path.rows()
     assert list(row[0, 1:]) == [3.0, 21.0, 1.0]

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainwatch.probes import hessian_extremes
 from trainwatch.probes.curvature import NoCurvature
-from trainwatch.probes.hessian import _averaging
-from twice import LOSSES, NETS, Squares, case
+from trainwatch.probes.hessian_input import averaging
+from twice import LOSSES, NETS, Detached, Square, Squares, case
 
 
 def flat(tensors):
@@ -77,6 +77,31 @@ def test_the_saddle_of_a_textbook_is_exact():
     assert x.grad is None
 
 
+def test_each_end_has_a_count_of_its_own():
+    model, loss, batches = case("tanh", "mse")
+    many = hessian_extremes(model, loss=loss, batches=batches, k=5)
+    for largest, smallest in ((5, 1), (1, 3), (4, None), (None, 2), (0, 2)):
+        found = hessian_extremes(model, loss=loss, batches=batches, largest=largest, smallest=smallest)
+        assert found.converged
+        assert (len(found.largest), len(found.smallest)) == (largest or 0, smallest or 0)
+        assert (len(found.largest_vectors), len(found.smallest_bounds)) == (largest or 0, smallest or 0)
+        radius = many.largest[0]
+        assert found.largest == pytest.approx(many.largest[: largest or 0], abs=2e-3 * radius)
+        assert found.smallest == pytest.approx(many.smallest[: smallest or 0], abs=2e-3 * radius)
+        assert found.products <= many.products
+    few = hessian_extremes(model, loss=loss, batches=batches, largest=5, smallest=1)
+    assert few.products < many.products  # which looks for four more
+
+
+def test_batches_come_from_a_loader_of_any_kind():
+    model, loss, batches = case("tanh", "mse")
+    listed = hessian_extremes(model, loss=loss, batches=batches)
+    assert hessian_extremes(model, loss=loss, batches=(batch for batch in batches)).largest == listed.largest
+    named = [{"x": x, "y": y} for x, y in batches]
+    of_dicts = hessian_extremes(model, loss=lambda m, b: loss(m, (b["x"], b["y"])), batches=named, dtype=torch.float64)
+    assert of_dicts.largest == pytest.approx(listed.largest, rel=1e-3)
+
+
 @pytest.mark.parametrize("which", ["largest", "smallest"])
 def test_one_end_alone_takes_fewer_products(which):
     model, loss, batches = case("tanh", "mse")
@@ -112,7 +137,7 @@ def test_a_bounded_memory_restarts_and_gets_there():
     assert tight.products > roomy.products
     assert tight.converged
     assert tight.smallest == pytest.approx(roomy.smallest, abs=1e-3 * roomy.largest[0])
-    with pytest.raises(ValueError, match="memory allows 3 vectors of 4: allow 0 MiB or lower k"):
+    with pytest.raises(ValueError, match="memory allows 3 vectors of 4: allow 1 MiB or ask for fewer"):
         hessian_extremes(model, loss=loss, batches=batches, memory=2 * 3 * vector)
 
 
@@ -127,11 +152,12 @@ def test_not_converged_is_said():
     assert hessian_extremes(model, loss=loss, batches=batches).reason == ""
 
 
+@pytest.mark.parametrize("square", [Square, Detached])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_where_an_operation_has_no_second_derivative_differences_serve(loss):
-    """Double backward takes such an operation for a constant, silently: its products are not symmetric."""
-    model, criterion, batches = case(Squares(once=True), loss)
-    twin = Squares(once=False)
+def test_where_an_operation_has_no_second_derivative_differences_serve(loss, square):
+    """It says so itself, or double backward takes it for a constant silently: products are not symmetric then."""
+    model, criterion, batches = case(Squares(square.apply), loss)
+    twin = Squares(torch.square)
     twin.load_state_dict(model.state_dict())
     values = torch.linalg.eigvalsh(whole(twin, criterion, batches))
     for dtype, off in ((None, 1e-3), (torch.float64, 1e-5)):
@@ -141,17 +167,58 @@ def test_where_an_operation_has_no_second_derivative_differences_serve(loss):
         assert found.smallest[0] == pytest.approx(float(values[0]), abs=off * float(values[-1]))
 
 
-def test_kinks_that_differences_trip_over_are_no_hessian():
-    model, loss, batches = case(nn.Sequential(nn.Linear(32, 16), nn.ReLU(), Kinked(), nn.Linear(16, 3)), "mse")
-    with pytest.raises(NoCurvature, match="not those of a smooth function"):
+@pytest.mark.parametrize("seed", range(5))
+def test_kinks_that_differences_trip_over_are_stepped_round_in_double_precision(seed):
+    """Steps in single precision are long enough to reach a kink of ReLU: what they find is not symmetric."""
+    torch.manual_seed(seed)
+    model, loss, batches = case(nn.Sequential(nn.Linear(32, 16), nn.ReLU(), Squares(Square.apply, width=16)), "mse")
+    smooth = nn.Sequential(model[0], nn.ReLU(), Squares(torch.square, width=16))
+    smooth.load_state_dict(model.state_dict())
+    values = torch.linalg.eigvalsh(whole(smooth, loss, batches))
+    found = hessian_extremes(model, loss=loss, batches=batches)
+    assert found.method == "finite differences"
+    assert found.largest_vectors[0]["0.weight"].dtype == torch.float64
+    assert found.largest[0] == pytest.approx(float(values[-1]), abs=1e-3 * float(values[-1]))
+    assert found.smallest[0] == pytest.approx(float(values[0]), abs=1e-3 * float(values[-1]))
+    with pytest.raises(NoCurvature, match=r"kinks such as those of ReLU .* dtype=torch\.float64"):
+        hessian_extremes(model, loss=loss, batches=batches, dtype=torch.float32)
+
+
+def test_a_function_is_not_cast_to_double_precision():
+    model, loss, batches = case(nn.Sequential(nn.Linear(32, 16), nn.ReLU(), Squares(Square.apply, width=16)), "mse")
+    with pytest.raises(NoCurvature, match=r"dtype=torch\.float64, or such parameters"):
+        hessian_extremes(lambda: loss(model, batches[0]), model.parameters())
+    model.double()
+    found = hessian_extremes(lambda: loss(model, tuple(t.double() for t in batches[0])), model.parameters(), largest=1)
+    assert found.method == "finite differences"
+
+
+def test_an_operation_that_says_it_has_one_derivative_is_not_taken_for_linear():
+    """Before a mere sum nothing would show it: its second derivative is silently zero, which is symmetric."""
+    w = torch.arange(20.0, dtype=torch.float64).requires_grad_()
+    found = hessian_extremes(lambda: Square.apply(w).sum(), [w])
+    assert found.method == "finite differences"
+    assert found.largest == pytest.approx([2.0], rel=1e-5)
+
+
+def test_what_is_no_gradient_of_anything_has_no_hessian_in_any_precision():
+    model, loss, batches = case(Squares(Twisted.apply), "mse")
+    with pytest.raises(NoCurvature, match="not those of a smooth"):
         hessian_extremes(model, loss=loss, batches=batches)
 
 
-class Kinked(nn.Module):
-    def forward(self, x):
-        from twice import Square
+class Twisted(torch.autograd.Function):
+    """Its backward pass is no gradient of anything."""
 
-        return Square.apply(x).sqrt()
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0].roll(1, -1)
 
 
 def test_sparse_gradients_are_gradients():
@@ -213,7 +280,9 @@ def test_of_a_data_parallel_model_processes_take_the_average(tmp_path):
         wrapped = nn.parallel.DistributedDataParallel(model)
         alone = hessian_extremes(model, loss=loss, batches=batches)
         assert hessian_extremes(wrapped, loss=loss, batches=batches).largest == alone.largest
-        assert torch.equal(_averaging(wrapped)(torch.ones(3)), torch.ones(3))
+        averaged = torch.ones(3)
+        averaging(wrapped)(averaged)
+        assert torch.equal(averaged, torch.ones(3))
     finally:
         torch.distributed.destroy_process_group()
 
@@ -243,26 +312,50 @@ def test_two_processes_find_the_hessian_of_all_their_batches(tmp_path):
 
 W = torch.ones(4, requires_grad=True)
 MODEL, LOSS, BATCHES = case("tanh", "mse")
+OF_MODEL = {"function": MODEL, "parameters": None, "loss": LOSS, "batches": BATCHES}
 BAD = {
     "which": ({"which": "all"}, ValueError, "which must be one of both, largest, smallest, got 'all'"),
     "k": ({"k": 0}, ValueError, "k must be a whole number, at least 1, got 0"),
-    "k beyond": ({"k": 3}, ValueError, "there are 4 parameters: k = 3, which = 'both' is too many"),
-    "tolerance": ({"tolerance": 0.0}, ValueError, "tolerance must be above 0, got 0.0"),
+    "k beyond": ({"k": 3}, ValueError, "the parameters have 4 entries, so no 6 eigenvalues: ask for fewer"),
+    "too many": ({"largest": 5}, ValueError, "the parameters have 4 entries, so no 5 eigenvalues: ask for fewer"),
+    "none": ({"largest": 0, "smallest": 0}, ValueError, "largest and smallest are both 0"),
+    "negative": ({"largest": -1}, ValueError, "largest must be a whole number, at least 0, got -1"),
+    "broken": ({"smallest": 1.0}, ValueError, "smallest must be a whole number, at least 0, got 1.0"),
+    "said twice": ({"largest": 1, "k": 2}, TypeError, "leave k and which out"),
+    "said otherwise": ({"smallest": 1, "which": "largest"}, TypeError, "leave k and which out"),
+    "tolerance": ({"tolerance": 0.0}, ValueError, "tolerance must be a number above 0, got 0.0"),
+    "no tolerance": ({"tolerance": "1e-3"}, ValueError, "tolerance must be a number above 0, got '1e-3'"),
     "products": ({"max_products": 1.5}, ValueError, "max_products must be a whole number"),
+    "memory": ({"memory": "1GB"}, ValueError, "memory must be a whole number, at least 1, got '1GB'"),
+    "stop": ({"stop": True}, TypeError, "stop must be a function"),
+    "no function": ({"function": torch.ones(3)}, TypeError, "function must be a model or a function .* got Tensor"),
     "no tensors": ({"parameters": None}, TypeError, "a function needs `parameters`"),
+    "one tensor": ({"parameters": W}, TypeError, r"got one tensor: \[tensor\]"),
+    "pairs": ({"parameters": MODEL.named_parameters()}, TypeError, "got tuple: dict\\(model.named_parameters"),
+    "numbers": ({"parameters": [1.0]}, TypeError, "parameter '0' must be a tensor, got float"),
     "empty": ({"parameters": []}, ValueError, "one or more different tensors"),
     "twice": ({"parameters": [W, W]}, ValueError, "one or more different tensors"),
-    "no leaf": ({"parameters": [W * 2]}, ValueError, "parameter '0' must be a leaf tensor"),
-    "frozen": ({"parameters": {"w": W.detach()}}, ValueError, "parameter 'w' must be a leaf tensor"),
+    "no leaf": ({"parameters": [W * 2]}, ValueError, "parameter '0' must be a leaf tensor .* computed from others"),
+    "frozen": ({"parameters": {"w": W.detach()}}, ValueError, "parameter 'w' must be .*float32 without gradients"),
+    "integers": ({"parameters": [torch.arange(3)]}, ValueError, "parameter '0' must be .*int64 without gradients"),
     "batches": ({"batches": BATCHES}, TypeError, "loss, batches and dtype belong to a model"),
     "a model's tensors": ({"function": MODEL, "loss": LOSS, "batches": BATCHES}, TypeError, "a model needs `loss`"),
-    "no loss": ({"function": MODEL, "parameters": None, "batches": BATCHES}, TypeError, "a model needs `loss`"),
-    "no batches": ({"function": MODEL, "parameters": None, "loss": LOSS, "batches": []}, TypeError, "at least one of"),
+    "no loss": (OF_MODEL | {"loss": None}, TypeError, "a model needs `loss`"),
+    "no batches": (OF_MODEL | {"batches": None}, TypeError, "a model needs `loss` and `batches`"),
+    "an empty list": (OF_MODEL | {"batches": []}, ValueError, "batches is empty: pass at least one"),
+    "an empty loader": (OF_MODEL | {"batches": iter(())}, ValueError, "batches is empty: pass at least one"),
+    "one dict": (OF_MODEL | {"batches": {"x": W}}, TypeError, r"got one dict: \[batch\]"),
+    "one batch": (OF_MODEL | {"batches": (W, torch.arange(3))}, TypeError, r"looks like one batch: \[batch\]"),
+    "dtype": (OF_MODEL | {"dtype": torch.int64}, ValueError, "dtype must be a floating one, .* got torch.int64"),
+    "no dtype": (OF_MODEL | {"dtype": "float64"}, ValueError, "dtype must be a floating one, .* got 'float64'"),
+    "no values": (OF_MODEL | {"function": nn.Linear(2, 2, device="meta")}, ValueError, "on the meta device"),
     "all frozen": (
-        {"function": nn.Linear(2, 2).requires_grad_(False), "parameters": None, "loss": LOSS, "batches": BATCHES},
+        OF_MODEL | {"function": nn.Linear(2, 2).requires_grad_(False)},
         ValueError,
         "no parameter of the model requires gradients",
     ),
+    "no samples": (OF_MODEL | {"batches": [tuple(t[:0] for t in BATCHES[0])]}, NoCurvature, "the loss is nan"),
+    "infinite": ({"function": lambda: W.sum() + torch.inf}, NoCurvature, "the loss is inf: look at the weights"),
     "a vector": ({"function": lambda: W * W}, NoCurvature, "not a single real number"),
     "a number": ({"function": lambda: 3.0}, NoCurvature, "not a single real number"),
     "elsewhere": ({"function": lambda: torch.ones(4).sum()}, NoCurvature, "does not depend on the parameters"),

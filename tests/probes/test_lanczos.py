@@ -23,9 +23,9 @@ def run(
     a = a.to(dtype)
     seen = []
 
-    def product(vector):
+    def product(vector, out):
         seen.append(vector if vector._base is None else vector._base)
-        return a @ vector
+        torch.mv(a, vector, out=out)
 
     start = torch.randn(len(a), generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
     found = lanczos(
@@ -69,7 +69,7 @@ def test_the_ends_are_those_of_the_matrix_within_their_bounds(seed, dtype):
 def test_a_bounded_basis_is_never_exceeded_and_gets_there_too(most):
     a = matrix(3)
     found, low, high, seen = run(a, tolerance=1e-4, most_vectors=most)
-    assert {tuple(basis.shape) for basis in seen} == {(most, N)}
+    assert {tuple(basis.shape) for basis in seen} == {(most + 1, N)}  # and a row to work in
     assert found.products > most
     assert_ends(a, found, low, high)
 

@@ -20,7 +20,7 @@ from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.plane import STEPS as FOR_PLANE
 from trainwatch.probes.saddle import FIRST, SIZES, answered, measure, saddle_test
 from trainwatch.symptoms.curvature import curvature
-from twice import Squares, case
+from twice import Square, Squares, case
 
 SURE, ERRORS, BEYOND = 0.99, 0.975, 20.0  # what a verdict would ask for; docs/benchmarks.md has the numbers
 
@@ -123,8 +123,8 @@ def test_a_direction_need_not_be_an_eigenvector(monkeypatch):
 
 
 def test_where_differences_serve_they_serve_the_judges_too():
-    model, loss, batches = case(Squares(once=True), "mse", batches=6)
-    twin = Squares(once=False)
+    model, loss, batches = case(Squares(Square.apply), "mse", batches=6)
+    twin = Squares(torch.square)
     twin.load_state_dict(model.state_dict())
     losses, exact = ([partial(loss, net, b) for b in batches] for net in (model, twin))
     found = saddle_test(losses[:2], losses[2:], dict(model.named_parameters()), memory=1 << 24)

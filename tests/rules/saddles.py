@@ -10,7 +10,7 @@ from trained import split
 from trainwatch.config import Settings
 from trainwatch.rules import NotChecked
 
-KINDS = ("saddle", "sharpness", "step_line", "reference", "train_eval", "activations")
+KINDS = ("saddle", "sharpness", "lower_rate", "step_line", "reference", "train_eval", "activations")
 SETTINGS = Settings(quiet=True, strict=True, probes=dict.fromkeys(KINDS, 10**9))
 FLAT = (nn.Flatten(0),)
 

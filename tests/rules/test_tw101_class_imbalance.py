@@ -181,3 +181,19 @@ def test_what_it_explains_and_a_rising_loss_only_if_that_is_no_surer(code, confi
     assert not nested or [d.code for d in roots[0].walk()] == ["TW101", code]
     alike = Diagnosis("TW201", "another", Severity.WARNING, "fault", confidence=found.confidence)
     assert len(nest([found, alike])) == 1
+
+
+@pytest.mark.parametrize(("positives", "measured"), [(30, True), (29, False)])
+def test_the_best_threshold_of_this_run_is_told_where_there_are_enough_positives(positives, measured):
+    record = class_record([1000, 50], [confusion([200, 60], [0.95, 0.3])] * 2)
+    logits = np.r_[np.linspace(-9, -3, 200), np.linspace(-2.9, 1, positives)]
+    pairs = np.stack([logits, np.arange(len(logits)) >= 200], 1)
+    record.append("val_scores", "val", 20, pairs[:, None])
+    (found,) = verdict(record)
+    (moved,) = (r for r in found.remedies if r.id == "move-threshold")
+    best = 1 / (1 + np.exp(2.95))
+    share = 50 / 1050
+    assert f"from a score of {best if measured else share:.3g} on" in moved.title
+    assert ("F1 1.000 at" in moved.why) is measured
+    assert ("not measured" in moved.why) is not measured
+    assert f"{share:.3g}, the share of positives" in moved.why

@@ -96,10 +96,19 @@ def test_the_scale_of_the_data_in_the_first_layer_is_no_amplification():
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("shape", [{"decades": 4.0}, {"burst": 1e5}], ids=["depth", "growth"])
 def test_the_scale_of_the_loss_does_not_matter(scale, shape):
-    (found,) = verdict(record(scale=scale, classes=None, **shape))
+    (found,) = verdict(record(scale=scale, lr=0.1 / scale, classes=None, **shape))
     (plain,) = verdict(record(classes=None, **shape))
     assert found.margin == pytest.approx(plain.margin, rel=1e-3)
-    assert verdict(record(losses=LEARNING, scale=scale, classes=None, **shape)) == []
+    assert verdict(record(losses=LEARNING, scale=scale, lr=0.1 / scale, classes=None, **shape)) == []
+
+
+def test_a_burst_along_which_no_step_is_long_throws_nothing_away():
+    """Beside a past in which next to nothing got through any gradient is large."""
+    assert len(verdict(record(burst=1e5))) == 1
+    assert verdict(record(burst=1e5, scale=1e-6, classes=None)) == []
+    assert len(verdict(record(burst=1e5, scale=1e-6, classes=None, optimizer="Adam"))) == 1, (
+        "its steps are as long anyway"
+    )
 
 
 def test_it_waits_for_enough_steps_unless_the_loss_is_not_finite():

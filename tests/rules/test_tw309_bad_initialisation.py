@@ -139,6 +139,20 @@ def test_silent(made):
     assert verdict(made) == []
 
 
+def squashed(times, last):
+    """A regression by answers that this operation makes, with far too large weights and a first loss so many times."""
+    made = record(LARGE, wild(times), task="regression")
+    made.set_fact("loss", {s: facts | {"last_operation": last} for s, facts in made.facts["loss"].items()})
+    return made
+
+
+def test_a_squashed_answer_cannot_be_wrong_by_much():
+    assert verdict(squashed(2, "Addmm")) == []
+    for last in ("Sigmoid", "Softmax", "Tanh"):
+        assert len(verdict(squashed(2, last))) == 1
+        assert verdict(squashed(0.9 * RULE.raised, last)) == []
+
+
 @pytest.mark.parametrize(
     ("beyond", "within"),
     [

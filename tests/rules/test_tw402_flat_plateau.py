@@ -14,12 +14,14 @@ from saddles import (
     mlp,
     noise,
     run,
+    scaled,
     sgd,
     silent,
 )
 from synthetic_gradients import make_record, parameter
 from torch import nn
 
+from trained import split
 from trainwatch.engine import nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw402_flat_plateau import FlatPlateau
@@ -43,7 +45,18 @@ HESSIAN = (
 )  # of which 7 and 8: squared gradient, its error
 
 
-def record(losses=None, *, share=1e-3, slope=1e-3, error=5e-4, ahead=1.5, ahead_error=0.1, down=None, classes=10):
+def record(
+    losses=None,
+    *,
+    share=1e-3,
+    slope=1e-3,
+    error=5e-4,
+    ahead=1.5,
+    ahead_error=0.1,
+    down=None,
+    down_error=0.01,
+    classes=10,
+):
     """A net of two layers that rests at chance; the first gets this share of the squared gradient of the second."""
     losses = CHANCE + NOISE if losses is None else np.asarray(losses, float)
     layers = [parameter("0.weight", order=0), parameter("2.weight", order=2)]
@@ -54,7 +67,7 @@ def record(losses=None, *, share=1e-3, slope=1e-3, error=5e-4, ahead=1.5, ahead_
     made.append("hessian", "held", 200, [*HESSIAN[:7], slope, error, *HESSIAN[9:]])
     if down is not None:
         rows = np.full((6, 6), np.nan)
-        rows[:2] = [[0, CHANCE, CHANCE, 0, 0, 0], [1, CHANCE - down, CHANCE - down, 0.5, 0.1, 0.1]]
+        rows[:2] = [[0, CHANCE, CHANCE, 0, 0, 0], [1, CHANCE - down, CHANCE - down, down_error, 0.1, 0.1]]
         made.append("saddle_line", "held", 200, rows)
     if ahead is not None:
         made.append("evaluated_loss", "held", 200, [CHANCE, 0.0, CHANCE, CHANCE, 0.0])
@@ -72,7 +85,7 @@ def test_a_plateau_is_told_with_what_was_measured():
     assert diagnosis.evidence[1].value == pytest.approx(1e-3 / 0.8)
     assert diagnosis.evidence[3].value == pytest.approx(0.4 * 16 / CHANCE)
     assert diagnosis.evidence[4].value == pytest.approx(1.5)
-    assert "the loss rests at 2.3, that of a constant guess" in diagnosis.summary
+    assert "the loss rests at 2.3, where a constant guess costs 2.3; the squared gradient of" in diagnosis.summary
 
 
 @pytest.mark.parametrize(
@@ -85,14 +98,59 @@ def test_a_plateau_is_told_with_what_was_measured():
         (record(slope=0.0274, error=0.005), record(slope=0.0294, error=0.005)),
         (record(share=0.095), record(share=0.105)),
         (record(down=0.065), record(down=0.075)),
+        (record(down=0.2, down_error=0.11), record(down=0.2, down_error=0.09)),
         (record(ahead=0.24, ahead_error=0.01), record(ahead=0.22, ahead_error=0.01)),
         (record(ahead_error=0.45), record(ahead_error=0.55)),
     ],
-    ids=["learned", "rest", "promise", "promise beyond noise", "starved", "drop", "lead", "errors"],
+    ids=["learned", "rest", "promise", "promise beyond noise", "starved", "drop", "a drop beyond noise", "lead",
+         "errors"],
 )  # fmt: skip
 def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(inside) == 1
     assert fires(outside) == 0
+
+
+def pressed(size=0.0, largest=0.0, smallest=0.0, level=1.5, ahead=None, **more):
+    """A run that rests at so many times chance, whose gradients and curvature are next to nothing everywhere."""
+    made = record(level * CHANCE + NOISE, share=1.0, ahead=ahead, **more)
+    for quantity in ("grad_norm", "hessian"):
+        made._series.pop(quantity)
+    made._memo.clear()
+    made.append("grad_norm", "default", np.arange(200), np.full((200, 2), size))
+    made.append("hessian", "held", 200, [largest, 0.0, smallest, 0.0, 1, -1e-9, 1e-9, 0.0, 0.0, 8, 4.0])
+    return made
+
+
+def test_answers_pressed_to_their_ends_are_told_and_a_constant_guess_is_ahead():
+    (diagnosis,) = RULE.check(pressed())
+    assert [e.value for e in diagnosis.evidence[:2]] == [0.0, 0.0]
+    assert diagnosis.evidence[0].threshold == pytest.approx(1e-3 * CHANCE)
+    assert diagnosis.evidence[4].value == pytest.approx(0.5 * CHANCE, rel=0.01)
+    assert diagnosis.evidence[4].where == "a constant guess"
+    assert "where a constant guess costs 2.3;" in diagnosis.summary
+    assert diagnosis.summary.endswith("no direction leads down, and a constant guess comes to 2.3")
+    assert RULE.check(pressed(ahead=1.5)).__next__().evidence[4].where == "boosting"
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        (pressed(size=3.8e-4), pressed(size=4.4e-4)),  # 4 sqrt(2) size is below 0.0023
+        (pressed(largest=2.7e-4), pressed(largest=3e-4)),  # 8 largest is
+        (pressed(smallest=-2.7e-4), pressed(smallest=-3e-4)),
+        (pressed(level=1.12), pressed(level=1.08)),
+        (pressed(down=0.065), pressed(down=0.075)),
+    ],
+    ids=["slope", "curvature", "negative curvature", "lead of a constant guess", "drop"],
+)
+def test_each_threshold_of_a_net_that_gets_no_gradient_at_all(inside, outside):
+    assert fires(inside) == 1
+    assert fires(outside) == 0
+
+
+def test_at_the_level_of_a_constant_guess_it_has_no_lead():
+    with pytest.raises(NotChecked, match="whether there is anything to learn was not measured"):
+        fires(pressed(level=0.99))
 
 
 def test_it_abstains_where_it_cannot_tell():
@@ -131,6 +189,19 @@ def test_dead_units_are_the_cause_of_the_plateau_that_they_make(seed):
     watch = run("digits", lambda: dead(mlp(64, 10, 16, nn.ReLU, 2)), seed, epochs=5)
     causes = {d.code: d for d in watch.report.diagnoses}
     assert "TW402" in [d.code for d in causes["TW304"].walk()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("classes", "end"), [("digits", nn.Softmax(1)), ("wine", nn.Sigmoid())])
+def test_a_training_whose_answers_are_pressed_to_their_ends_is_told_and_its_start_is_the_cause(classes, end, seed):
+    x, xv, y, yv = split(classes, seed)
+    y, yv = (nn.functional.one_hot(t).float() for t in (y, yv))
+    make = lambda: scaled(nn.Sequential(*mlp(x.shape[1], y.shape[1], 16, nn.ReLU), end), 40.0)  # noqa: E731
+    watch = run((x, xv, y, yv), make, seed, epochs=30, batch=64, optimizer=sgd(0.1))
+    assert found(RULE, watch.record) is not None
+    causes = {d.code: d for d in watch.report.diagnoses}
+    assert "TW402" in [d.code for d in causes["TW309"].walk()]
+    assert "TW302" not in [d.code for cause in causes.values() for d in cause.walk()]
 
 
 UNLEARNABLE = {

@@ -12,6 +12,7 @@ from trainwatch.symptoms.gradients import (
     growth_of,
     largest_update,
     learning_rate,
+    long_steps,
     weight_gain,
     weight_layers,
 )
@@ -255,3 +256,20 @@ def test_modules_before_a_normalisation_are_known_by_order_of_execution():
     ]
     assert before_normalisation(modules) == {"1", "3"}
     assert before_normalisation([]) == set()
+
+
+def test_growth_counts_only_where_it_may():
+    norms = np.ones((100, 4))
+    norms[60], norms[80] = 200.0, 300.0
+    counts = np.arange(100) > 70
+    assert growth_of(gradients_of(record(norms, chain(2))), 100.0, counts).step == 80
+
+
+def test_steps_are_long_before_clipping_and_not_told_of_adaptive_optimisers():
+    norms = np.ones((50, 4))
+    norms[20] = 100.0  # two weights of norm 5: an update of 0.1 * 100 over 5
+    made = record(norms, chain(2))
+    made.set_fact("regularisation", {"clipping": {"max_norm": 1e-3}})
+    assert np.flatnonzero(long_steps(made, 1.9)).tolist() == [20]
+    assert not long_steps(made, 2.1).any()
+    assert long_steps(record(norms, chain(2), optimizer="Adam"), 1.9) is None

@@ -6,7 +6,8 @@ import pytest
 from trainwatch.diagnosis import to_plain
 from trainwatch.figures import figure_from_plain
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.pictures import COLUMNS, POINTS, ROWS, figures_of, thin
+from trainwatch.symptoms.curves import POINTS, thin
+from trainwatch.symptoms.pictures import COLUMNS, ROWS, figures_of
 
 
 def with_gradients(norms, kinds=None, steps=None, orders=None):

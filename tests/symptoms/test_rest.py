@@ -42,6 +42,15 @@ def test_validation_is_less_noisy_and_the_greater_fall_counts():
     assert other.error == alone.error
 
 
+def test_a_fall_within_the_noise_of_the_noisier_loss_is_none():
+    """By chance the noise falls over the end of the run, and validation stands still."""
+    noisy = 2.0 + 0.3 * NOISE - np.where(np.arange(300) < 200, 0.0, 0.05)
+    still = rest_of(recorded(noisy, np.full(30, 2.0) + 1e-4 * NOISE[:30]))
+    assert still.fall < 0.01
+    sure = rest_of(recorded(noisy - np.where(np.arange(300) < 200, 0.0, 1.0), np.full(30, 2.0)))
+    assert sure.fall == 0.0, "a step in time is no trend"
+
+
 def test_too_few_steps_and_losses_that_are_not_finite_are_not_judged():
     assert rest_of(recorded([1.0, 1.0])) is None
     assert rest_of(recorded(np.r_[np.ones(50), np.inf])) is None

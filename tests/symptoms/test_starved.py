@@ -1,4 +1,4 @@
-"""Gradient of the layers below the last over that of the last."""
+"""Gradient of the layers below the last over that of the last, and what any step could change."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "rules"))
 from synthetic_gradients import make_record, parameter
 
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.starved import FEWEST, below_the_last
+from trainwatch.symptoms.starved import FEWEST, below_the_last, change_within_reach
 
 
 def recorded(norms, orders=(0, 2)):
@@ -44,3 +44,24 @@ def test_what_cannot_be_told_is_not(norms, orders):
 
 def test_a_layer_that_gets_exactly_nothing_gets_nothing():
     assert below_the_last(recorded(np.tile([0.0, 1.0], (100, 1)))) == 0.0
+
+
+def bent(norms, largest=0.0, smallest=0.0, weights=4.0):
+    made = recorded(norms)
+    made.append("hessian", "held", 100, [largest, 0, smallest, 0, 5, 0, 0, 0, 0, 8, weights])
+    return made
+
+
+def test_a_step_as_long_as_the_weights_changes_the_loss_by_slope_and_curvature():
+    norms = np.tile([3.0, 4.0], (100, 1))
+    norms[75:] = [0.03, 0.04]
+    assert change_within_reach(bent(norms)) == pytest.approx(0.05 * 4)
+    assert change_within_reach(bent(norms, 0.5, -0.1)) == pytest.approx(0.05 * 4 + 0.5 * 16 / 2)
+    assert change_within_reach(bent(norms, 0.1, -0.5)) == pytest.approx(0.05 * 4 + 0.5 * 16 / 2)
+    assert change_within_reach(bent(np.zeros((100, 2)))) == 0.0
+
+
+def test_without_curvature_or_steps_enough_it_is_not_known():
+    assert change_within_reach(recorded(np.ones((100, 2)))) is None
+    assert change_within_reach(bent(np.ones((FEWEST, 2)))) is None
+    assert change_within_reach(RunRecord()) is None

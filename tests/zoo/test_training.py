@@ -92,3 +92,53 @@ def test_no_entry_moves_by_more_than_its_limit(framework, monkeypatch):
     model, before = seen
     moved = (nn.utils.parameters_to_vector(model.parameters()) - before).abs().max().item()
     assert 1e-3 < moved <= 2e-3 * (1 + 1e-3)  # two steps of rate 1
+
+
+def batches(order, **loop):
+    """Targets of the training batches of a scenario on one digit against all others."""
+    scenario = replace(SOUND, data=Data(positive=3), loop=Loop(batch=50, order=order, **loop))
+    train, _ = training.loaders(scenario, training.load(scenario.data, 0))
+    return [y for _, y in train]
+
+
+def test_the_order_of_the_samples():
+    torch.manual_seed(0)
+    plain, in_order = torch.cat(batches("shuffled")), torch.cat(batches("sorted"))
+    assert torch.equal(in_order, plain.sort().values)
+    blocks = batches("blocks", block=50)
+    assert torch.equal(torch.cat(blocks).sort().values, in_order)
+    assert sum(len(y.unique()) == 1 for y in blocks) >= len(blocks) - 2
+    assert not torch.equal(torch.cat(blocks), in_order)
+    assert torch.cat(batches("balanced")).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert plain.float().mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_validation_samples_of_a_class_are_left_out():
+    few, all_of_them = (training.load(Data(val_keep=kept), 0) for kept in ({"8": 0.25}, {}))
+    assert torch.equal(few.x_train, all_of_them.x_train)
+    counts, before = few.y_val.bincount(), all_of_them.y_val.bincount()
+    assert counts[8] == round(0.25 * int(before[8]))
+    assert torch.equal(counts[:8], before[:8])
+    assert len(few.x_val) == len(few.y_val)
+
+
+@pytest.mark.parametrize(("name", "logits"), [("bce_logits", [[2.0]]), ("cross_entropy", [[0.0, 2.0]])])
+def test_positives_weigh_more(name, logits):
+    sets = training.load(Data(positive=3), 0)
+    shaped = replace(SOUND, loss=Loss(name=name, positive=5.0, reduction="sum"))
+    target = torch.tensor([[1.0]]) if name == "bce_logits" else torch.tensor([1])
+    weighted = training.criterion(shaped.loss, sets)(torch.tensor(logits), target)
+    plain = training.criterion(Loss(name=name, reduction="sum"), sets)(torch.tensor(logits), target)
+    assert weighted.item() == pytest.approx(5 * plain.item())
+
+
+def test_metrics_are_reported_after_each_validation():
+    threads = torch.get_num_threads()
+    try:
+        record = run(replace(SHORT, loop=Loop(epochs=2, metrics=("accuracy", "f1"))), 0)
+    finally:
+        torch.set_num_threads(threads)
+    assert record.keys("metric") == ["accuracy", "f1"]
+    assert len(record.series("metric", "accuracy").values) == 2
+    right = record.series("val_confusion", "val").values[-1]
+    assert record.series("metric", "accuracy").values[-1] == pytest.approx(right.trace() / right.sum())

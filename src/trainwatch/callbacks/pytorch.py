@@ -164,12 +164,7 @@ def watch(
 
 def _observed(loss: torch.Tensor | float, outputs: Any, targets: Any) -> LossCall:
     value = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    call = LossCall("observed", value, _tensor(outputs), _tensor(targets))
-    predictions, target = call.input, call.target
-    over_classes = target is not None and not target.is_floating_point()
-    if over_classes and predictions is not None and target is not None and predictions.ndim == target.ndim + 1:
-        call.meaning = "cross_entropy"  # whatever the loss is, predictions over class indices read like its own
-    return call
+    return LossCall("observed", value, _tensor(outputs), _tensor(targets))
 
 
 def _tensor(value: Any) -> torch.Tensor | None:

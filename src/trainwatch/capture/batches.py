@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -38,7 +38,10 @@ class Held:
         samples: Samples in it.
         size: Bytes that it keeps alive.
         versions: Its tensors, with the version that each had.
+        complete: Its loss is all that the run backpropagates, terms that are added to the criterion included.
     """
+
+    complete: ClassVar[bool] = False
 
     kind: str
     step: int
@@ -174,6 +177,8 @@ class HeldStep(Held):
     Attributes:
         batch, index: What ``training_step`` is given.
     """
+
+    complete: ClassVar[bool] = True
 
     batch: Any = field(repr=False)
     index: int

@@ -14,6 +14,7 @@ from trainwatch.capture.interception import LossCall
 
 HELD_BYTES = 64 << 20  # of targets kept alive until the flush; beyond, batches go uncounted
 MOST_CLASSES = 4096
+MOST_SIZES = 4  # of batches, whose classes are counted batch by batch: the usual size, a last batch, and some more
 OVER_CLASSES = {"cross_entropy", "nll_loss", "multi_margin_loss"}
 PER_LABEL = {"binary_cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss"}
 
@@ -53,10 +54,11 @@ class ClassCounter:
 
     def __init__(self) -> None:
         self.uncounted = 0
-        self._held: list[tuple[str, int, int, torch.Tensor, int | None]] = []
+        self._held: list[tuple[str, int, int, torch.Tensor, int | None, bool]] = []
         self._bytes = 0
+        self._sizes: set[int] = set()
 
-    def hold(self, sort: str, classes: int, labels: int, target: torch.Tensor) -> None:
+    def hold(self, sort: str, classes: int, labels: int, target: torch.Tensor, samples: int | None = None) -> None:
         """Remember the targets of one training batch.
 
         Args:
@@ -64,28 +66,42 @@ class ClassCounter:
             classes: Number of classes, see `classes_of`.
             labels: Labels per sample, see `labels_of`.
             target: The targets, which the loop may go on using, but should not change in place.
+            samples: Samples that the model was given, where seen. With a target each, batches are looked at one by
+                one; pixels or tokens of a sample are alike, and say nothing of how batches are drawn.
         """
         size = target.numel() * target.element_size()
         if classes > MOST_CLASSES or self._bytes + size > HELD_BYTES:
             self.uncounted += 1
             return
         self._bytes += size
-        self._held.append((sort, classes, labels, target, _version(target)))
+        alone = target.ndim > 0 and len(target) == samples and target.numel() == samples
+        self._held.append((sort, classes, labels, target, _version(target), alone))
 
-    def flush(self, reads: DeferredReads, deliver: Callable[[str, NDArray[Any]], None]) -> None:
+    def flush(
+        self,
+        reads: DeferredReads,
+        deliver: Callable[[str, NDArray[Any]], None],
+        deliver_absent: Callable[[str, NDArray[Any]], None],
+    ) -> None:
         """Count what is held.
 
         Args:
             reads: Where the counts are read from the device.
             deliver: Called with the key (``"targets"`` or ``"labels"``) and counts of shape (K + 1,).
+            deliver_absent: Called with the size of batches and how many of them are without each class, shape (K + 1,);
+                the last entry is the number of those batches.
         """
         held, self._held, self._bytes = self._held, [], 0
         batches: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
-        for sort, classes, labels, target, version in held:
-            if _version(target) == version:
-                batches[sort, classes, labels, target.dtype, target.device, target.shape[1:]].append(target)
-            else:
+        single: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
+        for sort, classes, labels, target, version, alone in held:
+            if _version(target) != version:
                 self.uncounted += 1
+                continue
+            batches[sort, classes, labels, target.dtype, target.device, target.shape[1:]].append(target)
+            if alone and (len(self._sizes) < MOST_SIZES or len(target) in self._sizes):
+                self._sizes.add(len(target))
+                single[sort, classes, target.dtype, target.device, target.shape].append(target)
         totals: dict[tuple[str, int, torch.device], torch.Tensor] = {}
         with torch.no_grad():
             for (sort, classes, labels, *_), targets in batches.items():
@@ -93,6 +109,9 @@ class ClassCounter:
                 key, counts = _count(sort, classes, labels, whole)
                 slot = (key, len(counts), counts.device)
                 totals[slot] = totals[slot] + counts if slot in totals else counts
+            for (sort, classes, *_, shape), targets in single.items():
+                absent = _absent(class_indices(sort, torch.cat(targets)).reshape(len(targets), -1), classes)
+                reads.read([absent], lambda arrays, size=str(shape[0]): deliver_absent(size, arrays[0]))  # type: ignore[misc]
         for (key, _, _), counts in totals.items():
             reads.read([counts], lambda arrays, key=key: deliver(key, arrays[0]))  # type: ignore[misc]
 
@@ -106,6 +125,15 @@ def count_classes(indices: torch.Tensor, classes: int) -> torch.Tensor:
     safe = torch.where((flat >= 0) & (flat < classes), flat, classes)
     counts = torch.zeros(classes + 1, dtype=torch.long, device=flat.device)
     return counts.scatter_add_(0, safe, torch.ones_like(safe))
+
+
+def _absent(indices: torch.Tensor, classes: int) -> torch.Tensor:
+    """Rows of shape (batches, samples) without each class, shape (classes + 1,); the number of rows comes last."""
+    rows = torch.arange(len(indices), device=indices.device)[:, None] * (classes + 1)
+    safe = torch.where((indices >= 0) & (indices < classes), indices, classes).long() + rows
+    counts = count_classes(safe, len(indices) * (classes + 1))[:-1].reshape(len(indices), -1)
+    absent = (counts[:, :classes] == 0).sum(0)
+    return torch.cat([absent, torch.full((1,), len(indices), device=absent.device)])
 
 
 def _count(sort: str, classes: int, labels: int, target: torch.Tensor) -> tuple[str, torch.Tensor]:

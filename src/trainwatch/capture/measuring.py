@@ -20,7 +20,8 @@ from trainwatch.capture.motion import Motion
 from trainwatch.capture.nonfinite import FirstNonFinite, Suspect, finite
 from trainwatch.capture.pace import Pace
 from trainwatch.capture.passes import PassBook
-from trainwatch.capture.path import EVERY
+from trainwatch.capture.path import EVERY, Array
+from trainwatch.capture.penalties import Penalties
 from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
@@ -72,6 +73,7 @@ class Measuring:
         self.wiring: WiringWatch | None = None
         self.starts: StartWeights | None = None
         self.ranges = Ranges(self.reads, record.append)
+        self.penalties = Penalties({id(p): name for name, p in wiring.parameters_of(self.models).items()})
         self.held = HeldBatches(held_bytes)
         self.nonfinite = FirstNonFinite(nonfinite, self.models, on_nonfinite)
         self._rings: dict[str, GradientRing] = {}
@@ -121,9 +123,11 @@ class Measuring:
         self._flush_classes()
         self._flush_rates()
         self._flush_ranges()
+        self._flush_penalties()
         self._flush_motion(last)
         self._deliver(last)
         if last:
+            self._finish_passes()
             self._note_still()
         self._flush_wiring(last)
         self._deliver(last)  # what the wiring asked for
@@ -133,6 +137,10 @@ class Measuring:
     def _end_validation(self) -> None:
         self._take_late([e for e in self.losses.pending if not e.reached])
         self.validation.close()
+
+    @contained("validation")
+    def _finish_passes(self) -> None:
+        self.book.finish()
 
     @contained("gradients")
     def _flush_gradients(self) -> None:
@@ -157,6 +165,7 @@ class Measuring:
             lambda key, counts: self.record.append(
                 "train_classes", key, step, counts.astype(np.float32), {"uncounted_batches": self.classes.uncounted}
             ),
+            lambda size, absent: self.record.append("batches_without_class", size, step, absent.astype(np.float32)),
         )
 
     @contained("rates")
@@ -167,16 +176,24 @@ class Measuring:
     def _flush_ranges(self) -> None:
         self.ranges.flush()
 
+    @contained("penalties")
+    def _flush_penalties(self) -> None:
+        self.penalties.flush(self.reads, lambda found: self.facts.add_regularisation(penalties=found))
+
     @contained("motion")
     def _flush_motion(self, last: bool) -> None:
         for key, motion in self._motions.items():
-            put = functools.partial(self.record.append, "motion", key, provenance={"every": EVERY})
+
+            def put(step: int, motion: Array, weights: Array, key: str = key) -> None:
+                self.record.append("motion", key, step, motion, {"every": EVERY})
+                self.record.append("weights", key, step, weights, {"every": EVERY})
+
             guard = functools.partial(self.containment.run, "motion")  # values arrive among those of other parts
             motion.flush(self.reads, put, guard, self._commits[key], last=last)
         reasons = [m.reason for m in self._motions.values() if m.reason]
         known = self.record.facts.get("switched_off", {})
         if reasons and "motion" not in known:
-            self.record.set_fact("switched_off", {**known, "motion": reasons[0]})
+            self.record.set_fact("switched_off", {**known, **dict.fromkeys(("motion", "weights"), reasons[0])})
 
     @contained("motion")
     def _note_still(self) -> None:

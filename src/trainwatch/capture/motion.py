@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 MOST = 1024  # coordinates of a tensor
 ROWS = 16  # fewest rows of an embedding: most steps touch few of them
-Row = Callable[[int, Array], None]  # updates taken, row (P, 4)
+Rows = Callable[[int, Array, Array], None]  # updates taken, rows of `motion` and of `weights`
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +113,13 @@ class Motion:
             self._views = []
 
     def flush(
-        self, reads: DeferredReads, deliver: Row, guard: Callable[..., Any], updates: int, *, last: bool = False
+        self, reads: DeferredReads, deliver: Rows, guard: Callable[..., Any], updates: int, *, last: bool = False
     ) -> None:
         """Send the snapshots on their way to the host.
 
         Args:
             reads: Brings them there.
-            deliver: Takes the row once it is known; there is none where no stretch ended since the last flush.
+            deliver: Takes the rows once they are known; there are none where no stretch ended since the last flush.
             guard: Calls a function with arguments, and contains its faults.
             updates: Taken so far.
             last: The run is over: look once more.
@@ -139,7 +139,7 @@ class Motion:
                 for (kind, n), coordinates in zip(marks, values, strict=True):
                     self._path.take(kind, n, coordinates)
                 if self._path.news:
-                    deliver(*self._path.row())
+                    deliver(*self._path.rows())
 
             reads.read(stacked, functools.partial(guard, arrived))
 

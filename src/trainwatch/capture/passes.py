@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.samples import SampleView, alike, fingerprints, held_bytes, samples_in, view_samples
+from trainwatch.capture.scores import EvenSubset
 from trainwatch.record import RunRecord
 
 HELD_BYTES = 32 << 20  # of predictions and targets, until they are evaluated together
 COLUMNS = 256  # columns of the per-sample matrices
-SCORES = 512
 MOST_SAMPLES = 1 << 20  # per pass at one number a sample; beyond, one number a batch
 MOST_STREAMS = 16
 TRAIN_EVAL = "train-eval"  # kind (and, where the user says so, name) of a stream over training data
@@ -48,6 +48,7 @@ class Pass:
         root_in_train_mode: The whole model was in training mode. The next two: a module that holds a mode-sensitive one
             was; a batch norm was.
         prints: Fingerprints of samples.
+        scores: Of yes / no labels.
     """
 
     step: int
@@ -67,6 +68,7 @@ class Pass:
     parent_in_train_mode: bool = False
     norm_in_train_mode: bool = False
     prints: list[torch.Tensor] = field(default_factory=list)
+    scores: EvenSubset = field(default_factory=EvenSubset)
     _held: list[tuple[LossCall, int]] = field(default_factory=list)
     _bytes: int = 0
     _alike: Any = None
@@ -105,7 +107,11 @@ class Pass:
         """Evaluate the batches held so far."""
         if self._held:
             calls, counts = zip(*self._held, strict=True)
-            self.views.append(view_samples(calls, counts, self._viewed))
+            view = view_samples(calls, counts, self._viewed)
+            if view.scores is not None:
+                self.scores.add(view.scores)
+                view.scores = None
+            self.views.append(view)
             self._viewed += sum(counts)
         self._held, self._bytes = [], 0
 
@@ -124,6 +130,7 @@ class Stream:
     kind: str = "val"
     passes: int = 0
     paired: bool = True
+    scores: tuple[int, NDArray[Any]] | None = None  # step and scores of the last pass, until they are written
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -162,9 +169,8 @@ class PassBook:
         truth, predicted = _joined(views, "truth"), _joined(views, "predicted")
         if truth is not None and predicted is not None and len({v.classes for v in views}) == 1:
             parts["confusion"] = _confusion(truth, predicted, views[0].classes)
-        scores = _joined(views, "scores")
-        if scores is not None and truth is not None and len(scores) == len(truth):
-            parts["scores"] = torch.stack([scores.float(), truth.float()], 1)[_spread(len(scores), SCORES)]
+        if views and (scores := done.scores.rows()) is not None:
+            parts["scores"] = scores
         if views and all(v.variances is not None for v in views):
             parts["variances"] = torch.stack([v.variances for v in views if v.variances is not None])
         if views and all(v.hashes is not None for v in views):
@@ -174,7 +180,7 @@ class PassBook:
         for name, calls in done.others.items():
             parts[f"other:{name}"] = torch.stack([value.float() for value, _ in calls])
         seen = [v.count for v in views]
-        done.values, done.views, done.prints = [], [], []  # what they say is in the parts
+        done.values, done.views, done.prints, done.scores = [], [], [], EvenSubset()  # what they say is in the parts
         names = list(parts)
 
         def arrived(arrays: list[NDArray[Any]]) -> None:
@@ -208,10 +214,11 @@ class PassBook:
                 put(quantity, key, step, _finite(row) if quantity == "val_sample_loss" else row)
         if self.record.series("val_group_size", key) is None:
             put("val_group_size", key, step, sizes)
-        for quantity, name in (("val_confusion", "confusion"), ("val_scores", "scores"), ("val_spread", "spread")):
-            known = self.record.series(quantity, key)
-            if name in parts and (known is None or known.shape == parts[name].shape):
-                put(quantity, key, step, parts[name])
+        self._put_alike("val_confusion", key, step, parts.get("confusion"))
+        self._put_alike("val_spread", key, step, parts.get("spread"))
+        stream.scores = (step, parts["scores"]) if "scores" in parts else None
+        if stream.passes & (stream.passes - 1) == 0:
+            self._put_scores(stream)
         put("val_train_mode", key, step, done.train_mode / len(counts))
         put("val_with_grad", key, step, done.with_grad / len(counts))
         for name, calls in done.others.items():
@@ -219,6 +226,23 @@ class PassBook:
             put("val_loss", f"{key}:{name}", step, _finite(np.asarray(np.average(values, weights=weights))))
         self._note(stream, done)
         self.finished += 1
+
+    def finish(self) -> None:
+        """The run is over: write the scores of the last passes."""
+        for stream in self.streams.values():
+            self._put_scores(stream)
+
+    def _put_scores(self, stream: Stream) -> None:
+        """Write the scores of a stream's last pass: those of every pass would be too much to keep."""
+        step, scores = stream.scores or (0, None)
+        stream.scores = None
+        self._put_alike("val_scores", stream.name, step, scores)
+
+    def _put_alike(self, quantity: str, key: str, step: int, row: NDArray[Any] | None) -> None:
+        """Write a row, unless its shape differs from those before it."""
+        known = self.record.series(quantity, key)
+        if row is not None and (known is None or known.shape == row.shape):
+            self.record.append(quantity, key, step, row)
 
     def _stream(self, done: Pass, samples: int, batches: int, ordered: int, unordered: int) -> Stream | None:
         """The stream that a pass continues, by name, by its data, by its source, or by its place; else a new one."""
@@ -309,10 +333,6 @@ def _sizes(n: int) -> NDArray[Any]:
 def _few(values: NDArray[Any]) -> NDArray[Any]:
     """One number a batch, thinned to `COLUMNS` by taking every k-th: where nothing is known per sample."""
     return np.asarray(values[np.linspace(0, len(values) - 1, min(len(values), COLUMNS)).astype(int)])
-
-
-def _spread(n: int, most: int) -> torch.Tensor:
-    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()
 
 
 def _joined(views: Sequence[SampleView], name: str) -> torch.Tensor | None:

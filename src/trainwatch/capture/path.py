@@ -1,4 +1,4 @@
-"""What snapshots of the weights amount to: how long updates are, how far they led, and how straight."""
+"""What snapshots of the weights amount to: their norms, how long updates are, how far they led, and how straight."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+SMALL = 0.05  # of the root mean square, now or at the start: a weight next to zero
 EVERY = 10  # optimiser steps from one snapshot to the next; the step after each is looked at too
 # Weights before the first step; at the end of a stretch of steps; one step later; and where they were put by hand.
 START, STRETCH, UPDATE, JUMP = "start", "stretch", "update", "jump"
@@ -31,9 +32,10 @@ class Path:
         self.news = False
         self._updates = 0  # before the latest snapshot
         self._width, self._measured = width, np.array(measured)
-        self._starts = np.r_[0, np.cumsum(counts)[:-1]]
+        self._starts, self._counts = np.r_[0, np.cumsum(counts)[:-1]], np.array(counts)
         self._ratios: list[Array] = []
         self._cosines: list[Array] = []
+        self._flips: list[Array] = []
         self._at: Array = np.empty(0)  # the latest snapshot
         self._before: tuple[Array, Array] | None = None  # the latest stretch, and its length for each parameter
 
@@ -48,6 +50,7 @@ class Path:
         """
         if kind == UPDATE:
             self._ratios.append(_divided(self._length(values - self._at), self._length(values)))
+            self._flips.append(self._share(np.sign(self._at) * np.sign(values) < 0))
             return
         before: tuple[Array, Array] | None = None
         if kind == START:
@@ -67,21 +70,38 @@ class Path:
         self._at, self._before, self._updates = values, before, updates
 
     @np.errstate(invalid="ignore", over="ignore")
-    def row(self) -> tuple[int, Array]:
-        """Updates taken, and for each parameter the four numbers of `motion`, shape (P, 4)."""
+    def rows(self) -> tuple[int, Array, Array]:
+        """Updates taken, and for each parameter the numbers of `motion`, shape (P, 4), and of `weights`, (P, 6)."""
         distance = self._length(self._at - self._start)
-        columns = (
+        motion = (
             _means(self._ratios),
             _divided(distance, self._norm),
             _divided(self._total, self._norm),
             _means(self._cosines),
         )
+        size, rms = np.abs(self._at), np.sqrt(self._sums(np.square(self._at, dtype=np.float64)) / self._counts)
+        weights = (
+            self._sums(size) / self._counts,
+            rms,
+            np.maximum.reduceat(size, self._starts),
+            self._share(size == 0),
+            self._share(size < SMALL * np.repeat(np.maximum(rms, self._norm / np.sqrt(self._counts)), self._counts)),
+            _means(self._flips),
+        )
+        self._ratios, self._cosines, self._flips, self.news = [], [], [], False
+        lost = ~np.isfinite(self._sums(self._at))
+        return self._updates, self._spread(motion, lost), self._spread(weights, lost)
+
+    def _spread(self, columns: Sequence[Array | float], lost: Array) -> Array:
+        """Columns over all parameters: absent where one is not followed, lengths infinite where one is lost."""
         rows = np.stack([np.broadcast_to(c, self._norm.shape) for c in columns], 1)
-        rows[~np.isfinite(self._sums(self._at)), :3] = np.inf
-        self._ratios, self._cosines, self.news = [], [], False
-        found = np.full((self._width, 4), np.nan)
+        rows[lost, :3] = np.inf
+        found = np.full((self._width, len(columns)), np.nan)
         found[self._measured] = rows
-        return self._updates, found
+        return found
+
+    def _share(self, which: Array) -> Array:
+        return np.asarray(self._sums(which) / self._counts)
 
     def _length(self, values: Array) -> Array:
         return np.asarray(np.sqrt(self._sums(np.square(values, dtype=np.float64))))

@@ -22,6 +22,7 @@ from trainwatch.capture.motion import Motion
 from trainwatch.capture.nonfinite import Suspect, finite
 from trainwatch.capture.passes import TRAIN_EVAL
 from trainwatch.capture.samples import bare, samples_in
+from trainwatch.capture.tasks import LABELS, read_by_shape
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
 
@@ -304,7 +305,9 @@ class RunCapture(Measuring):
     def on_criterion_end(self, module: nn.Module, inputs: Any, _: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and not self._seen(output):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
-            self._take(LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs))
+            call = LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs)
+            task = self.record.facts.get("task")
+            self._take(read_by_shape(call, task) if task in LABELS else call)
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
@@ -373,6 +376,7 @@ class RunCapture(Measuring):
     @contained("losses")
     def observe_train(self, call: LossCall) -> None:
         """A training loss that the user hands over."""
+        call = read_by_shape(call, self.record.facts.get("task"))
         self.losses.observe(call, samples_in(call), self.step)
         self._note_facts(call, None)
 
@@ -380,7 +384,7 @@ class RunCapture(Measuring):
     def observe_validation(self, call: LossCall) -> None:
         """A validation loss that the user hands over."""
         if not self._seen(call.output):
-            self._view(call)
+            self._view(read_by_shape(call, self.record.facts.get("task")))
 
     @contained("wiring")
     def _note_facts(self, call: LossCall, classes: int | None) -> None:
@@ -405,9 +409,15 @@ class RunCapture(Measuring):
             self._begin_motion()
             self._note_starts()
         self._watch_backward(False)
+        if self.penalties.due(self.step):
+            self._look_for_penalties(root)
         foreign = self.losses.backward(self.scaling.unscaled(root))
         if foreign is not None and self.nonfinite.looks and self.scaling.scale is None:  # its overflow is the scaler's
             self._follow_root(foreign)
+
+    @contained("penalties")
+    def _look_for_penalties(self, root: torch.Tensor) -> None:
+        self.penalties.look(root)
 
     @contained("first non-finite")
     def _follow_root(self, root: torch.Tensor) -> None:
@@ -496,6 +506,7 @@ class RunCapture(Measuring):
             self.nonfinite.drop()
         self._watch_step(key, step)
         self._commit_losses(key, step)
+        self._commit_penalties(step)
         full = self._commit_gradients(key, step)
         if Motion.due(step + 1):
             self._look_at_weights(key, step + 1)
@@ -516,6 +527,10 @@ class RunCapture(Measuring):
         if stale:
             self._take_late(stale)
 
+    @contained("penalties")
+    def _commit_penalties(self, step: int) -> None:
+        self.penalties.commit(step, self.scaling.scale)
+
     @contained("gradients")
     def _commit_gradients(self, key: str, step: int) -> bool:
         return self._rings[key].commit(step)
@@ -527,9 +542,11 @@ class RunCapture(Measuring):
 
     @contained("classes")
     def _count_classes(self, entries: Sequence[Entry]) -> None:
+        batch = bare(self._inputs) if len(self.models) == 1 else None
+        samples = None if batch is None else len(batch)
         for entry in entries:
             if entry.classes is not None and entry.call.target is not None:
-                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target)
+                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target, samples)
 
     @contained("validation")
     def _fingerprint(self) -> None:

@@ -116,5 +116,5 @@ def _shape(tensor: torch.Tensor | None) -> list[int] | None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.tolist() if value.numel() <= 64 and value.device.type == "cpu" else None
+        return value.tolist() if value.numel() <= 64 and value.device.type == "cpu" else "a tensor"
     return value if isinstance(value, (bool, int, float, str)) else None

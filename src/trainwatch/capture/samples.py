@@ -11,6 +11,7 @@ import torch
 
 from trainwatch.capture.classes import OVER_CLASSES, PER_LABEL, class_indices, labels_of
 from trainwatch.capture.interception import ORIGINAL, LossCall
+from trainwatch.capture.scores import scored
 
 MULTIPLIER = 6364136223846793005  # odd, and its powers look random: Knuth, "Seminumerical Algorithms", 3.3.4
 MOST_CONFUSED = 64  # classes in a confusion matrix
@@ -27,7 +28,7 @@ class SampleView:
         correct: 1.0 where the prediction is right, shape (count,).
         truth, predicted: Class indices, shape (positions,), for the confusion matrix.
         classes: Number of classes of `truth`.
-        scores: Binary tasks: scores in [0, 1], shape (count,).
+        scores: Yes / no labels: logit and target, shape (count, labels, 2); see `scored`.
         variances: Regression: variance over the samples of outputs and of targets, shape (2,).
         hashes: Order-dependent and order-free hash of the targets, shape (2,), int64.
     """
@@ -73,6 +74,7 @@ def view_samples(calls: Sequence[LossCall], counts: Sequence[int], offset: int) 
         if first.known:
             view.losses = losses_per_sample(first, predictions, target)
         _judge_predictions(view, first, predictions, target)
+        view.scores = scored(first, predictions, target)
         if first.sort in REGRESSION and predictions.numel() == target.numel():
             rows = [t.reshape(len(t), -1).float() for t in (predictions, target)]
             view.variances = torch.stack([r.var(0, unbiased=False).mean() for r in rows])
@@ -130,10 +132,6 @@ def _judge_predictions(view: SampleView, call: LossCall, predictions: torch.Tens
         valid = (truth >= 0) & (truth < classes)
         right = ((predicted == truth) & valid).reshape(truth.shape[0] if truth.ndim else 1, -1).sum(1)
         view.correct = right.float() / valid.reshape(right.shape[0], -1).sum(1)
-        if classes == 2 and predictions.ndim == 2:
-            view.scores = (
-                predictions.float().softmax(1)[:, 1] if call.sort == "cross_entropy" else predictions[:, 1].exp()
-            )
     elif call.sort in PER_LABEL and predictions.shape == target.shape:
         probabilities = predictions.float() if call.sort == "binary_cross_entropy" else predictions.float().sigmoid()
         classes = 2
@@ -141,7 +139,6 @@ def _judge_predictions(view: SampleView, call: LossCall, predictions: torch.Tens
         view.correct = (predicted == truth).float().reshape(truth.shape[0] if truth.ndim else 1, -1).mean(1)
         if labels_of(call) > 1:
             return  # a confusion matrix per label is not kept
-        view.scores = probabilities.reshape(-1)
     else:
         return
     if classes <= MOST_CONFUSED:

@@ -15,6 +15,28 @@ DISTANCES = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nl
 VOCABULARY = 1000  # classes from which a classifier over token ids is taken for a language model
 
 
+LABELS = ("binary", "multilabel")
+
+
+def read_by_shape(call: LossCall, task: str | None) -> LossCall:
+    """A loss that is none of torch's, with the meaning that shapes and types of what it was given tell.
+
+    Args:
+        call: The loss; it is changed in place.
+        task: The task of the run, where known: targets that are no integers may be anything else than labels.
+    """
+    predictions, target = call.input, call.target
+    if call.known or call.meaning or predictions is None or target is None:
+        return call
+    whole = not target.is_floating_point()
+    if whole and predictions.ndim == target.ndim + 1 and predictions.shape[1:2] != (1,):
+        call.meaning = "cross_entropy"
+    elif (whole or task in LABELS) and predictions.numel() == target.numel() and predictions.is_floating_point():
+        call.meaning = "binary_cross_entropy_with_logits"
+        call.input = predictions.reshape(target.shape)
+    return call
+
+
 def task_of(call: LossCall, inputs: torch.Tensor | None) -> str | None:
     """The task that a loss call speaks of, or None.
 

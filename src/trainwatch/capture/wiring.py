@@ -226,6 +226,7 @@ def regularisation_facts(models: Models, optimizers: Mapping[str, torch.optim.Op
         "dropout": [{"name": n, "p": p} for n, m in modules.items() if (p := dropout_rate(m)) > 0],
         "normalisation": [n for n, m in modules.items() if isinstance(m, NORMS)],
         "weight_decay": max(decay, default=0.0),
+        "penalties": {},
         "label_smoothing": 0.0,
         "clipping": None,
         "early_stopping": False,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import reduce
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainwatch.probes.isolation import CannotIsolate, untouched
 
 Loss = Callable[[], torch.Tensor]
-Combine = Callable[[torch.Tensor], torch.Tensor]
+Combine = Callable[[torch.Tensor], object]
 
 EXACT, DIFFERENCES = "double backward", "finite differences"
+MARK = once_differentiable(lambda ctx: None).__code__  # of what it makes of any backward pass
 COARSE = 1e-5  # precision of float16 and bfloat16, in which a curvature drowns
 
 
@@ -37,7 +39,7 @@ class Hessian:
         losses: Each computes a scalar afresh from the tensors, always the same way.
         parameters: Leaves that require gradients. One that no loss depends on has zeros.
         memory: Bytes that kept graphs may take.
-        combine: What is made of each mean gradient and product, such as the average over processes.
+        combine: Makes of each mean gradient and product, in place, such as the average over processes.
 
     Attributes:
         size: Entries of all parameters together.
@@ -47,19 +49,24 @@ class Hessian:
         kept: Losses whose graphs are kept.
 
     Raises:
-        NoCurvature: A loss is no real scalar, does not depend on the parameters or has no gradient, or these are
-            complex, of half precision or on several devices.
+        NoCurvature: A loss is no real scalar or not finite, does not depend on the parameters or has no gradient, or
+            these are complex, of half precision or on several devices.
     """
 
     def __init__(
-        self, losses: Sequence[Loss], parameters: Sequence[torch.Tensor], *, memory: int, combine: Combine = lambda t: t
+        self,
+        losses: Sequence[Loss],
+        parameters: Sequence[torch.Tensor],
+        *,
+        memory: int,
+        combine: Combine = lambda t: None,
     ) -> None:
         self._losses, self._parameters, self._combine = losses, parameters, combine
         self.dtype = reduce(torch.promote_types, (p.dtype for p in parameters))
         self.device = parameters[0].device
         self.size, self.products, self.method = sum(p.numel() for p in parameters), 0, EXACT
         if self.dtype.is_complex:
-            raise NoCurvature("complex parameters: a Hessian is measured of real ones")
+            raise NoCurvature("complex parameters: a Hessian is measured of real ones (torch.view_as_real)")
         if torch.finfo(self.dtype).eps > COARSE:
             raise NoCurvature(f"parameters of {self.dtype} have no curvature to rely on: ask for dtype=torch.float32")
         if len({p.device for p in parameters}) > 1:
@@ -68,12 +75,19 @@ class Hessian:
         self._graphs: list[tuple[torch.Tensor, ...]] = []
         self.kept = min(len(losses), int(memory // max(1, self._settle())))
 
-    def __call__(self, vector: torch.Tensor) -> torch.Tensor:
-        """The product with a vector, shape (size,)."""
+    def __call__(self, vector: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The product with a vector, shape (size,), written into `out` where that is given."""
         self.products += 1
+        out = torch.empty_like(vector) if out is None else out
         if self.method == DIFFERENCES:
-            return self._combine(self._difference(vector, self._losses))
-        return self._combine(_mean(self._second(self._graph(n), vector) for n in range(len(self._losses))))
+            out.copy_(self._difference(vector, self._losses))
+        else:
+            self._second(self._graph(0), vector, out)
+            for n in range(1, len(self._losses)):
+                out += self._second(self._graph(n), vector)
+            out /= len(self._losses)
+        self._combine(out)
+        return out
 
     @property
     def rounding(self) -> float:
@@ -83,7 +97,12 @@ class Hessian:
 
     def gradient(self) -> torch.Tensor:
         """That of the mean loss, shape (size,)."""
-        return self._combine(_mean(self._flat(self._graph(n)) for n in range(len(self._losses))))
+        mean = self._flat(self._graph(0))
+        for n in range(1, len(self._losses)):
+            mean += self._flat(self._graph(n))
+        mean /= len(self._losses)
+        self._combine(mean)
+        return mean
 
     def apart(self, vector: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Gradient and product of each loss on its own, flat, shape (size,) both; nothing is kept or combined."""
@@ -157,13 +176,19 @@ class Hessian:
                 raise NoCurvature("the loss is not a single real number: return a scalar, such as a mean")
             if not value.requires_grad:
                 raise NoCurvature("the loss does not depend on the parameters, or was computed without gradients")
+            if not bool(torch.isfinite(value.detach()).all()):
+                raise NoCurvature(f"the loss is {float(value.detach())}: look at the weights and the batch it is of")
+            if graph and _once_differentiable(value):
+                raise Undefined("a function is marked as differentiable once")
             return self._differentiated([value.reshape(())], None, graph=graph)
 
-    def _second(self, gradient: Sequence[torch.Tensor], vector: torch.Tensor) -> torch.Tensor:
+    def _second(
+        self, gradient: Sequence[torch.Tensor], vector: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         pairs = [(g, part.to(g)) for g, part in zip(gradient, self.split(vector), strict=True) if g.requires_grad]
         if not pairs:  # the loss is linear
-            return torch.zeros_like(vector)
-        return self._flat(self._differentiated([g for g, _ in pairs], [part for _, part in pairs], graph=False))
+            return torch.zeros_like(vector) if out is None else out.zero_()
+        return self._flat(self._differentiated([g for g, _ in pairs], [part for _, part in pairs], graph=False), out)
 
     def _differentiated(
         self, outputs: Sequence[torch.Tensor], directions: Sequence[torch.Tensor] | None, *, graph: bool
@@ -197,17 +222,26 @@ class Hessian:
                     total += sign * self._flat(self._first(loss, graph=False))
         return total / (2 * step * len(losses))
 
-    def _flat(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _flat(self, tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
         dense = (t.detach().to_dense() if t.is_sparse else t.detach() for t in tensors)
-        return torch.cat([t.reshape(-1).to(self.dtype) for t in dense])
+        return torch.cat([t.reshape(-1).to(self.dtype) for t in dense], out=out)
 
 
-def _mean(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The mean of vectors that nothing else needs: the first becomes it."""
-    total, count = torch.zeros(()), 0
-    for count, part in enumerate(parts, 1):
-        total = part if count == 1 else total.add_(part)
-    return total.div_(count) if count > 1 else total
+def _once_differentiable(loss: torch.Tensor) -> bool:
+    """Whether a function in the graph is marked so: where nothing curved follows it, torch takes it for linear."""
+    found, todo = set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in found:
+            continue
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        while backward is not None:  # what decorators wrap
+            if getattr(backward, "__code__", None) is MARK:
+                return True
+            backward = getattr(backward, "__wrapped__", None)
+        found.add(node)
+        todo += [before for before, _ in node.next_functions]
+    return False
 
 
 @contextmanager

@@ -15,6 +15,9 @@ MOST_TIMES = 3  # that a vector is made orthogonal; twice is enough (Giraud and 
 BLOCK = 1 << 16  # entries of a vector that a restart turns at a time
 
 
+Product = Callable[[torch.Tensor, torch.Tensor], object]  # writes the product of its first argument into its second
+
+
 class Asymmetric(ArithmeticError):
     """The operator is not symmetric."""
 
@@ -51,7 +54,7 @@ class Ritz:
 
 
 def lanczos(
-    product: Callable[[torch.Tensor], torch.Tensor],
+    product: Product,
     start: torch.Tensor,
     stop: Callable[[Ritz], bool],
     *,
@@ -68,12 +71,12 @@ def lanczos(
     the operator has several times it may find one copy only.
 
     Args:
-        product: The operator: from a vector to a vector, shape (n,).
+        product: The operator: writes its product with the first vector into the second, shapes (n,).
         start: First vector, not zero, shape (n,). It should have a part in every eigenvector: a random one does.
         stop: Asked after each product whether that is enough.
         smallest: Eigenvalues wanted at the lower end.
         largest: Eigenvalues wanted at the upper end.
-        most_vectors: Vectors of n entries that are kept, two at least beyond those wanted.
+        most_vectors: Vectors of n entries that are kept, two at least beyond those wanted, besides one to work on.
         most_products: After which it ends in any case.
         rounding: Error of a product, as a share of the greatest absolute eigenvalue.
 
@@ -95,13 +98,14 @@ def lanczos(
     if size <= wanted + FEWEST:
         return _whole(product, start, smallest, largest, rounding)
     most = min(most_vectors, size)
-    basis = torch.empty(most, size, dtype=start.dtype, device=start.device)  # rows cost nothing until they are used
+    basis = start.new_empty(most + 1, size)  # rows cost nothing until they are used
     projected = torch.zeros(most, most, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    basis[0] = start / start.norm()
+    torch.div(start, start.norm(), out=basis[0])
     used, products, coupling = 1, 0, torch.zeros(0, dtype=torch.float64)
     while True:
-        vector = product(basis[used - 1])
+        vector = basis[used]  # made where it stays: a large tensor's first touch costs as much as a passage
+        product(basis[used - 1], vector)
         products += 1
         column, length = _orthogonalise(vector, basis[:used])
         if not bool(torch.isfinite(column).all()):
@@ -117,7 +121,7 @@ def lanczos(
         if used == size or stop(found) or products >= most_products:
             return found, *_ends(basis[:used], vectors, smallest, largest)
         if ended:  # go on in what is left of the space
-            vector = torch.randn(size, generator=generator, dtype=start.dtype).to(start.device)
+            vector.copy_(torch.randn(size, generator=generator, dtype=start.dtype))
             _, length = _orthogonalise(vector, basis[:used])
         coupling = residual * torch.eye(used, dtype=torch.float64)[-1]
         if used == most:
@@ -129,11 +133,14 @@ def lanczos(
 
 
 def _whole(
-    product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, smallest: int, largest: int, rounding: float
+    product: Product, start: torch.Tensor, smallest: int, largest: int, rounding: float
 ) -> tuple[Ritz, torch.Tensor, torch.Tensor]:
     """The same from the whole matrix, column by column, where it has hardly more than are wanted."""
     unit = torch.eye(len(start), dtype=start.dtype, device=start.device)
-    matrix = torch.stack([product(row) for row in unit]).cpu().double()
+    columns = torch.empty_like(unit)
+    for row, column in zip(unit, columns, strict=True):
+        product(row, column)
+    matrix = columns.cpu().double()
     if not bool(torch.isfinite(matrix).all()):
         raise FloatingPointError("a product is not finite")
     _check_symmetry((matrix - matrix.T) / 2, matrix)
@@ -173,7 +180,7 @@ def _orthogonalise(vector: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Ten
     while len(lengths) < 2 or (len(lengths) < MOST_TIMES and lengths[-1] < STABLE * lengths[-2]):
         rows = basis if lengths else basis[-NEAR:]
         part = rows @ vector
-        vector -= part @ rows
+        vector.addmv_(rows.T, part, alpha=-1)
         coordinates[len(basis) - len(rows) :] += part.cpu().double()
         lengths.append(float(vector.norm()))
     return coordinates, lengths[-1]
@@ -192,7 +199,7 @@ def _fold(
 ) -> int:
     """Put the Ritz vectors that are kept in the place of the basis; how many they are."""
     turn = vectors[:, kept].T.to(basis)
-    for some in basis.split(BLOCK, dim=1):
+    for some in basis[: len(vectors)].split(BLOCK, dim=1):
         some[: len(kept)] = turn @ some
     projected.zero_()
     projected[range(len(kept)), range(len(kept))] = values[kept]

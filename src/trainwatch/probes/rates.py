@@ -1,4 +1,4 @@
-"""Learning rates of a copied optimiser: the highest of the run, since at its end they may be next to nothing."""
+"""Learning rates of a copied optimiser: its present ones, and the highest of the run, since they may have decayed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def highest_rates(record: RunRecord, optimizer: torch.optim.Optimizer) -> list[f
         series = record.series("lr", f"{keys[0]}/{i}") if len(keys) == 1 else None
         found.append(float(series.history()[1].max() if series is not None and len(series) else group["lr"]))
     return found
+
+
+def present_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The rate of each group."""
+    return [float(group["lr"]) for group in optimizer.param_groups]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:

@@ -12,12 +12,14 @@ from trainwatch.probes import (
     frozen_part,
     gates,
     gradient_noise,
+    lower_rate,
     one_batch,
     rank,
     reference,
     saddle,
     shaken,
     sharpness,
+    sparsity,
     step_line,
     tuning,
     without_regulariser,
@@ -32,6 +34,7 @@ KINDS = (
     evaluated,
     one_batch,
     without_regulariser,
+    lower_rate,
     reference,
     backward_gain,
     gates,
@@ -42,6 +45,7 @@ KINDS = (
     sharpness,
     tuning,
     frozen_part,
+    sparsity,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

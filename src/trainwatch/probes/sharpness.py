@@ -54,8 +54,8 @@ class Stepped(Hessian):
         super().__init__(losses, steps.parameters, memory=memory)
         self.factors = torch.cat([f.reshape(-1).to(self.dtype) for f in steps.factors]).sqrt()
 
-    def __call__(self, vector: torch.Tensor) -> torch.Tensor:
-        return self.factors * super().__call__(self.factors * vector)
+    def __call__(self, vector: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        return super().__call__(self.factors * vector, out).mul_(self.factors)
 
 
 def known(ritz: Ritz) -> bool:

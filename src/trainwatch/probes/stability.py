@@ -73,20 +73,31 @@ def _adam(group: Group, state: Group, parameter: torch.Tensor) -> torch.Tensor:
     """One over the preconditioner of Adam; nothing for a parameter that it has not moved yet."""
     if not state:
         return torch.zeros_like(parameter)
-    first, second = group["betas"]
-    steps = float(state["step"])
+    first, _ = group["betas"]
+    return torch.reciprocal((1 - first ** state["step"]) * adam_root(group, state))
+
+
+def adam_root(group: Group, state: Group) -> torch.Tensor:
+    """The preconditioner of Adam: root of the averaged squared gradient, and eps. Does not wait for the device."""
+    _, second = group["betas"]
     square: torch.Tensor = state["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
-    root = (square / (1 - second**steps)).sqrt() + group["eps"]
-    return torch.reciprocal((1 - first**steps) * root)
+    root: torch.Tensor = (square / (1 - second ** state["step"])).sqrt() + group["eps"]
+    return root
 
 
 def _rmsprop(group: Group, state: Group, parameter: torch.Tensor) -> torch.Tensor:
     if not state:
         return torch.zeros_like(parameter)
+    return torch.reciprocal(rmsprop_root(group, state))
+
+
+def rmsprop_root(group: Group, state: Group) -> torch.Tensor:
+    """The preconditioner of RMSprop, as `adam_root`."""
     square: torch.Tensor = state["square_avg"]
     if group["centered"]:
         square = (square - state["grad_avg"].square()).clamp(min=0)
-    return torch.reciprocal(square.sqrt() + group["eps"])
+    root: torch.Tensor = square.sqrt() + group["eps"]
+    return root
 
 
 def _momentum(group: Group) -> float:

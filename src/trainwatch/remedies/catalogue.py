@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from trainwatch.diagnosis import Remedy
-from trainwatch.remedies import curvature, data, fit, gates, gradients, steps, tuning, wiring
+from trainwatch.remedies import curvature, data, fit, gates, gradients, regularisation, steps, tuning, wiring
 from trainwatch.remedies.entry import RemedyEntry
 
 CATALOGUE: dict[str, RemedyEntry] = {
     entry.id: entry
-    for family in (curvature, data, fit, gates, gradients, steps, tuning, wiring)
+    for family in (curvature, data, fit, gates, gradients, regularisation, steps, tuning, wiring)
     for entry in family.ENTRIES
 }
 
@@ -30,6 +30,7 @@ def remedy(id: str, *, already_in_use: bool = False, **numbers: object) -> Remed
         title=entry.title.format(**numbers),
         why=entry.why.format(**numbers),
         how=entry.how.format(**numbers),
+        lightning=entry.lightning.format(**numbers),
         already_in_use=already_in_use,
         strength=entry.strength,
     )

@@ -12,6 +12,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "weight = torch.tensor({inverse})  # inverse frequency, {scale}\n"
         "weight = torch.tensor({effective})  # effective number of samples, beta {beta:g}\n"
         "criterion = torch.nn.CrossEntropyLoss(weight=weight)",
+        when="A class is rare, and its recall matters as much as that of others.",
+        not_when="Probabilities must be calibrated, or samples are drawn by class already: that corrects twice.",
         strength="strong",
         section="§1",
     ),
@@ -24,6 +26,15 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "weights = per_class[train_targets]  # one weight a sample\n"
         "sampler = torch.utils.data.WeightedRandomSampler(weights, num_samples=len(weights))\n"
         "loader = torch.utils.data.DataLoader(train_set, batch_size=..., sampler=sampler)  # in place of shuffle=True",
+        lightning="{next_step}\n"
+        "def train_dataloader(self):\n"
+        "    per_class = torch.tensor({inverse})\n"
+        "    weights = per_class[train_targets]  # one weight a sample\n"
+        "    sampler = torch.utils.data.WeightedRandomSampler(weights, num_samples=len(weights))\n"
+        "    return torch.utils.data.DataLoader(train_set, batch_size=..., sampler=sampler)  # in place of "
+        "shuffle=True",
+        when="A class is rare, and batches often hold none of it.",
+        not_when="The rare class has a handful of samples, which would be learned by heart, or weights are in use.",
         strength="strong",
         section="§1",
     ),
@@ -32,6 +43,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Augment the rare classes",
         why="New variants of their samples teach more than copies. To match the largest class: {short}.",
         how="Apply transforms that keep the label to samples of {rare} alone until the counts match.",
+        when="Label-keeping changes of the rare class's samples are known.",
+        not_when="They would move its samples into another class.",
         strength="moderate",
         section="§1",
     ),
@@ -41,27 +54,83 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Only new samples bring new information about a class. "
         "To come within {ratio:g} : 1 of the largest: {short}.",
         how="Collect the scarcest first; until then hold back at least 30 samples of each for validation.",
+        when="A class is too rare to learn from or to judge on.",
+        not_when="No more of it can be had: pose the task otherwise.",
         strength="strong",
         section="§1",
     ),
     RemedyEntry(
         id="better-metric",
-        title="Judge by a metric that sees the rare classes",
-        why="Accuracy is {accuracy:.3f}, and always naming the most frequent class gives {majority:.3f}; balanced "
+        title="Judge by a metric that sees what is rare",
+        why="Accuracy is {accuracy:.3f}, and always giving the most frequent answer {majority:.3f}; balanced "
         "accuracy is {balanced:.3f}, macro-F1 {macro_f1:.3f}, MCC {mcc:.3f}, PR-AUC {pr_auc}.",
         how="from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef\n"
         "balanced_accuracy_score(y, predicted)\n"
         "f1_score(y, predicted, average='macro')\n"
         "matthews_corrcoef(y, predicted)",
+        lightning="# torchmetrics comes with Lightning. In __init__:\n"
+        "self.f1 = torchmetrics.classification.MulticlassF1Score(num_classes, average='macro')\n"
+        "# In validation_step; then monitor it in EarlyStopping and ModelCheckpoint:\n"
+        "self.f1(outputs, y)\n"
+        "self.log('val_f1', self.f1)",
+        when="Classes are unequal, and accuracy is what is looked at.",
+        not_when="All classes are alike in number.",
         strength="strong",
         section="§1",
     ),
     RemedyEntry(
         id="move-threshold",
-        title="Name class {positive} from a score of {rate:.3g} on, in place of 0.5",
-        why="{rate:.3g} is the share of {positive} in training. It is right for calibrated scores where both classes "
-        "matter alike; the best threshold on this run: not measured.",
-        how="predicted = probabilities > {rate:.3g}  # not beside class weights or resampling: that corrects twice",
+        title="Name {positive} from a score of {threshold} on, in place of 0.5",
+        why="{measured} {rate} is the right threshold for calibrated scores where both answers matter alike "
+        "(balanced accuracy); for F1 it is half of the F1 that can be reached.",
+        how="threshold = {value}  # not beside class weights or resampling: that corrects twice\n"
+        "predicted = {score} > threshold",
+        lightning="def predict_step(self, batch, batch_idx):  # in the module\n"
+        "    x, model = batch[0], self\n"
+        "    return {score} > {value}  # not beside class weights or resampling: that corrects twice",
+        when="The scores rank well, the task is yes or no, or several of these, and 0.5 is not where F1 is best.",
+        not_when="Weights or resampling are in use: that corrects twice. Several classes take the arg-max.",
+        strength="strong",
+        section="§7",
+    ),
+    RemedyEntry(
+        id="retune-weights",
+        title="Let positives ({positive}) weigh {factor} times what they do now",
+        why="The scores are moved by {present}, and by too much or too little: they are cut best at {best}. "
+        "With the new weights that comes to about 0.5; moving the threshold as well would correct twice.",
+        how="{code}",
+        when="Class weights or a weighted sampler are in use, and the best threshold is far from 0.5.",
+        not_when="The net is not to be trained again: then keep the weights, and cut at the threshold measured.",
+        strength="moderate",
+        section="§7",
+    ),
+    RemedyEntry(
+        id="shuffle",
+        title="Shuffle the training samples anew in each epoch",
+        why="Batches of {size} then hold {chance:.1f} classes on average, in place of {classes:.1f}.",
+        how="loader = torch.utils.data.DataLoader(train_set, batch_size={size}, shuffle=True)\n"
+        "# Data that come as a stream: mix the classes in the files, or shuffle within a buffer of many batches.",
+        lightning="def train_dataloader(self):\n"
+        "    return torch.utils.data.DataLoader(train_set, batch_size={size}, shuffle=True)",
+        when="Samples come in the order in which they were collected or filed.",
+        not_when="Batches are composed on purpose, as for losses over pairs, or samples are one time series.",
+        strength="strong",
+        section="§1",
+    ),
+    RemedyEntry(
+        id="stratified-batches",
+        title="Deal out every class to every batch",
+        why="Shuffled batches are still without {rare} in {absent:.0%} of all cases; dealt out evenly each holds "
+        "{each:.2g} of them on average.",
+        how="def batches(targets, size):  # anew in each epoch\n"
+        "    order = torch.randperm(len(targets))\n"
+        "    order = order[targets[order].argsort(stable=True)]\n"
+        "    count = -(-len(targets) // size)\n"
+        "    return [order[i::count].tolist() for i in range(count)]\n"
+        "\n"
+        "loader = torch.utils.data.DataLoader(train_set, batch_sampler=batches(train_targets, {size}))",
+        when="Even shuffled batches lack a class that has about one sample a batch.",
+        not_when="Shuffled batches hold all classes already; a class far rarer than one sample a batch stays rare.",
         strength="moderate",
         section="§1",
     ),
@@ -72,6 +141,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="from sklearn.ensemble import IsolationForest\n"
         "detector = IsolationForest(random_state=0).fit(x_frequent)  # frequent samples only\n"
         "score = -detector.score_samples(x)  # high is unusual; compare PR-AUC with this network's",
+        when="A class is rarer than one in a hundred, and what is usual can be learned without it.",
+        not_when="Its samples look like usual ones.",
         strength="moderate",
         section="§1",
     ),
@@ -82,6 +153,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="mean, std = x_train.mean(0), x_train.std(0).clamp(min=1e-8)  # of the training data alone\n"
         "x = (x - mean) / std  # in training, validation and use\n"
         "# images, as a whole: x = (x - {mean}) / {std}; or let the net begin with torch.nn.BatchNorm1d(features)",
+        when="Inputs are far from mean 0 and deviation 1, or differ widely in scale.",
+        not_when="The first layer normalises them, or they are sparse counts or indices.",
         strength="strong",
         section="§10",
     ),
@@ -91,6 +164,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Nine in ten entries are {val}, in training {train}: the net has not seen such inputs.",
         how="def prepare(x):\n"
         "    return (x - mean) / std  # one function, with the statistics of the training data, for both loaders",
+        when="Training and validation inputs differ in scale.",
+        not_when="The validation data are meant to come from elsewhere: that is a shift to be reported.",
         strength="strong",
         section="§10",
     ),
@@ -100,6 +175,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="An untrained net puts out numbers of about one; the targets are {mean} +- {std}.",
         how="targets = (targets - {mean}) / {std}  # in training and validation\n"
         "predictions = outputs * {std} + {mean}  # in use",
+        when="Targets are large, or far from 0, in a regression.",
+        not_when="Their unit is part of the loss, as in a likelihood with a learned scale.",
         strength="strong",
         section="§10",
     ),

@@ -8,11 +8,18 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Stop at step {best_step}, where the validation loss was lowest",
         why="{spent:.0%} of the steps came after the best pass (95 % interval: steps {low} to {high}).",
         how="{next_step}\n"
-        "# Lightning: EarlyStopping('val_loss', patience={patience}) and ModelCheckpoint(monitor='val_loss')\n"
-        "# plain PyTorch, after each validation pass (begin with best = float('inf')):\n"
+        "# after each validation pass (begin with best, since = float('inf'), 0):\n"
         "if val_loss < best:\n"
-        "    best, best_weights = val_loss, copy.deepcopy(model.state_dict())\n"
-        "# at the end: model.load_state_dict(best_weights)",
+        "    best, best_weights, since = val_loss, copy.deepcopy(model.state_dict()), 0\n"
+        "elif (since := since + 1) >= {patience}:\n"
+        "    break  # then model.load_state_dict(best_weights)",
+        lightning="{next_step}\n"
+        "trainer = L.Trainer(callbacks=[\n"
+        '    EarlyStopping("val_loss", patience={patience}),\n'
+        '    ModelCheckpoint(monitor="val_loss"),  # its best_model_path is that of the lowest loss\n'
+        "])",
+        when="The validation loss rises while the training loss falls.",
+        not_when="It rises and falls again, as under a schedule with restarts.",
         strength="strong",
         section="§2",
     ),
@@ -21,6 +28,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Train on more samples",
         why="There are {ratio} for the network to memorise; more data is the most dependable cure of overfitting.",
         how="See what more would buy: train on 25, 50 and 100 % of it and extend the curve of validation losses.",
+        when="The net learns its samples by heart.",
+        not_when="The validation loss of a smaller share of the data is as low: then more of it buys nothing.",
         strength="strong",
         section="§2",
     ),
@@ -30,6 +39,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Each epoch then shows new variants, so the {samples} training samples are harder to memorise.",
         how="Images: small shifts, crops and flips that keep the label. Tables and signals: noise well below the "
         "spread of each feature. Augment training alone, never validation. Accuracy under each now: not measured.",
+        when="Changes are known that keep the label: shifts, crops, noise.",
+        not_when="The change would alter the label, as flipping a 6, or the features have no such symmetry.",
         strength="strong",
         section="§2",
     ),
@@ -38,6 +49,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Raise the weight decay from {present:g} to {proposed:g}",
         why="A stronger pull towards small weights limits how closely the network can follow noise.",
         how="{next_step}\noptimizer = torch.optim.AdamW(model.parameters(), lr=..., weight_decay={proposed:g})",
+        when="The gap between training and validation grows.",
+        not_when="Training is poor as well: that is underfitting.",
         strength="moderate",
         section="§2",
     ),
@@ -47,6 +60,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Units that drop out at random cannot rely on one another to memorise samples. "
         "Vote gain and co-adaptation of this network: not measured.",
         how="{next_step}\ntorch.nn.Dropout(p={proposed:g})  # after the activations of {where}",
+        when="Wide dense layers learn by heart.",
+        not_when="Batch norm follows at once, the net is small, or training is poor.",
         strength="moderate",
         section="§2",
     ),
@@ -56,6 +71,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Its {parameters} trainable parameters make {ratio}.",
         how="Halve the widest layers and compare the lowest validation losses. How far each layer can shrink, by its "
         "effective rank: {ranks}. (Weights at random need nearly all of theirs.)",
+        when="There are far more parameters than samples, and layers use few of their dimensions.",
+        not_when="Validation is fine as it is: large nets can fit all and be right.",
         strength="moderate",
         section="§2",
     ),
@@ -66,6 +83,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="# over the training set, in evaluation mode; at the best step, before they are learned by heart\n"
         'losses = torch.nn.functional.cross_entropy(model(inputs), labels, reduction="none")\n'
         "losses.topk(20).indices  # look at these samples first",
+        when="Training loss comes down to zero though some samples contradict their like.",
+        not_when="Labels were checked by several people.",
         strength="moderate",
         section="§2",
     ),
@@ -75,6 +94,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="What each one memorised differs and averages out. Gain over the last epoch alone: not measured.",
         how="averaged = torch.optim.swa_utils.AveragedModel(model)\n"
         "averaged.update_parameters(model)  # once an epoch up to step {best_step}; refresh batch norm with update_bn",
+        lightning="trainer = L.Trainer(callbacks=[StochasticWeightAveraging(swa_lrs=1e-3)])  # up to step {best_step}",
+        when="There is time to compute several predictions, and their errors differ.",
+        not_when="The net underfits: all its copies err alike.",
         strength="moderate",
         section="§2",
     ),
@@ -83,6 +105,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Try a larger learning rate",
         why="Larger steps can favour flatter solutions; the evidence for this as a cure is weak.",
         how="Only where a larger step is stable (not measured here): double it and compare the validation minima.",
+        when="A larger step is stable, and the net overfits.",
+        not_when="The loss swings already.",
         strength="weak",
         section="§2",
     ),
@@ -92,6 +116,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="The loss then stops rewarding ever larger logits once a sample is right.",
         how="{next_step}\ncriterion = torch.nn.CrossEntropyLoss(label_smoothing={proposed:g})  "
         "# two-class logits of width 1: soften the targets instead",
+        when="Predictions are far surer than they are right.",
+        not_when="Calibrated probabilities of rare events are wanted, or the loss is not over classes.",
         strength="strong",
         section="§2",
     ),
@@ -109,6 +135,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    loss.backward()\n"
         "    return loss\n"
         "fit.step(closure)  # then use logits / log_t.exp()",
+        when="The net is trained, its ranking is right, and its confidence is not.",
+        not_when="Validation data are too few to fit even one number.",
         strength="strong",
         section="§2",
     ),
@@ -119,6 +147,10 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "flattened out so far. {caution}",
         how="# go on from the weights and the state of the optimiser as they are now, for {more};\n"
         "# let validation end it: EarlyStopping('val_loss', patience={patience}) instead of a fixed number of epochs",
+        lightning='trainer = L.Trainer(max_epochs=..., callbacks=[EarlyStopping("val_loss", patience={patience})])\n'
+        'trainer.fit(model, train_loader, val_loader, ckpt_path="last")  # go on for {more}',
+        when="Training and validation still fall at the end.",
+        not_when="Validation has turned.",
         strength="strong",
         section="§3",
     ),
@@ -128,6 +160,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="A rate several times as large may get as far in the time there is.",
         how="for lr in ({present:.3g}, {twice:.3g}, {most:.3g}):\n    ...  # a few epochs each; keep the largest that "
         "falls smoothly",
+        when="Nobody has tried other rates.",
+        not_when="A sweep was made at this batch size and schedule.",
         strength="moderate",
         section="§3",
     ),
@@ -143,6 +177,10 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    loss.backward()\n"
         "    optimizer.step()\n"
         "print(loss.item())  # still at chance: look at learning rate, initialisation, dead units and detached tensors",
+        lightning="trainer = L.Trainer(overfit_batches=1, max_epochs=300)\n"
+        "trainer.fit(model, train_loader)  # still at chance: look at learning rate, initialisation and dead units",
+        when="The training loss does not come down, and it is not known why.",
+        not_when="One batch was fitted by the probe already.",
         strength="strong",
         section="§2",
     ),
@@ -155,6 +193,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "        layer.register_forward_hook(\n"
         "            lambda m, i, out, name=name: print(name, out.std(0).mean().item()))\n"
         "model(inputs)  # one batch",
+        when="Outputs are the same for all inputs.",
+        not_when="The layer is known already.",
         strength="moderate",
         section="§9",
     ),
@@ -164,6 +204,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="It pulls the weights towards zero faster than the loss can build them up.",
         how="for group in optimizer.param_groups:  # {optimizer}\n"
         '    group["weight_decay"] = {proposed:g}  # was {present:g}',
+        lightning="# in configure_optimizers: {optimizer}(..., weight_decay={proposed:g}), was {present:g}",
+        when="A copy without weight decay learns better.",
+        not_when="Validation gets worse without.",
         strength="strong",
         section="§3",
     ),
@@ -172,6 +215,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Give the term that is added to the loss a tenth of its weight",
         why="It makes up as much as {share:.0%} of what is backpropagated.",
         how="loss = criterion(outputs, targets) + 0.1 * penalty  # the penalty as it is now, its coefficient included",
+        when="A term beside the criterion makes up most of the loss.",
+        not_when="It is the aim itself, as a constraint that must hold.",
         strength="strong",
         section="§3",
     ),
@@ -180,6 +225,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Lower dropout from p = {present:g} to p = {proposed:g}",
         why="Only {kept:.0%} of the units of {where} take part in a step: too few to learn the training set.",
         how="torch.nn.Dropout(p={proposed:g})  # {where}",
+        when="A copy without dropout learns better, in training and validation.",
+        not_when="Only training gets better without.",
         strength="strong",
         section="§3",
     ),
@@ -189,6 +236,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{reason}",
         how="Double the narrowest hidden layers, or add one, and compare the training losses at equal steps. What a "
         "wider copy gains: not measured.",
+        when="Other predictors do better on the same samples, training ones included.",
+        not_when="One batch cannot be fitted: then capacity is not what lacks.",
         strength="strong",
         section="§3",
     ),
@@ -198,6 +247,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="If another kind of model does no better on the same data, the rest is noise and no underfitting.",
         how="from sklearn.ensemble import {estimator}\n"
         "print({estimator}().fit(inputs, targets).score(val_inputs, val_targets))  # tables; flatten other inputs",
+        when="The data are rows of numbers or categories.",
+        not_when="Inputs are images, sound or text: a poor score there says little.",
         strength="moderate",
         section="§3",
     ),
@@ -207,6 +258,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="Training got worse as well, so it is not memorising: steps that are short enough early on can be too long "
         "close to a minimum.",
         how="scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)  # step() once an epoch",
+        lightning="# in configure_optimizers, behind the optimiser\n"
+        "schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs)\n"
+        'return {{"optimizer": optimizer, "lr_scheduler": schedule}}  # it steps once an epoch',
+        when="Training itself worsens late in the run.",
+        not_when="The rate comes down already.",
         strength="moderate",
         section="§9",
     ),

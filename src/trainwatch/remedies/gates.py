@@ -13,6 +13,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "with torch.no_grad():\n"
         "    for name in {names}:\n"
         "        parameters[name][{start}:{end}] = {each}",
+        when="Gates stand at one end for nearly all samples and steps.",
+        not_when="A gate is meant to be closed at the start, as a residual branch's.",
         strength="strong",
         section="§12",
     ),
@@ -25,6 +27,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "query = nn.functional.layer_norm(query, query.shape[-1:])\n"
         "key = nn.functional.layer_norm(key, key.shape[-1:])\n"
         "out = nn.functional.scaled_dot_product_attention(query, key, value)  # which divides by the root",
+        when="Attention rows have all their weight on one entry where more are wanted.",
+        not_when="The task is to find one entry, and the loss is low.",
         strength="strong",
         section="§12",
     ),

@@ -20,6 +20,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{reason} A sigmoid's slope is at most 1/4, a saturated tanh's near 0; that of ReLU is 1 wherever the unit "
         "is on.",
         how=_SWAP + "nn.ReLU())  # or nn.LeakyReLU(0.1), nn.GELU()",
+        when="Sigmoid or tanh units follow one another over many layers.",
+        not_when="The activation is a gate or the output: there bounds are wanted.",
         strength="strong",
         section="§9",
     ),
@@ -28,6 +30,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Use a ReLU that leaks",
         why="A small slope below zero lets a gradient through, so a unit that is off for all samples can come back.",
         how=_SWAP + "nn.LeakyReLU(0.01))  # or nn.GELU(), nn.SiLU(); functional: torch.nn.functional.leaky_relu(x)",
+        when="Many units are off for all samples.",
+        not_when="Sparse activity is meant and the loss falls.",
         strength="strong",
         section="§9",
     ),
@@ -37,6 +41,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="It brings each layer's inputs back to where the activation has a slope, whatever the depth; now a "
         "layer passes back {factor} of the gradient that it gets.",
         how=_NORMALISE,
+        when="Layers scale the signal or the gradient up or down with depth; batches hold some 16 samples or more.",
+        not_when="Batches are small, sequences vary in length, or samples of a batch must not see one another.",
         strength="strong",
         section="§9",
     ),
@@ -45,6 +51,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Normalise after {count} layers with {module}",
         why="{reason}",
         how=_NORMALISE,
+        when="As batch norm, for small batches, sequences and transformers.",
+        not_when="The scale of a sample's features carries meaning.",
         strength="strong",
         section="§9",
     ),
@@ -54,6 +62,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="The identity carries the gradient past {count} layers without a factor; now they multiply it by {ratio}.",
         how="# for each layer (or pair) from '{first}' to '{last}' whose input and output are alike in shape\n"
         "h = h + block(h)  # instead of h = block(h)",
+        when="Many layers of one width follow one another.",
+        not_when="A layer changes the width at each step and no projection is wanted.",
         strength="strong",
         section="§9",
     ),
@@ -67,6 +77,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "            nn.init.normal_(parameter, std={gain} / parameter[0].numel() ** 0.5)\n"
         "        else:\n"
         "            nn.init.zeros_(parameter)",
+        when="Weights begin at a scale at which the signal dies out or grows with depth.",
+        not_when="They hold trained values.",
         strength="strong",
         section="§9",
     ),
@@ -77,6 +89,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="# for each of {layers}, in this order: an autoencoder on its input, then keep its weights\n"
         "decoder = nn.Linear(layer.out_features, layer.in_features)\n"
         "loss = nn.functional.mse_loss(decoder(layer(x)), x)",
+        when="Depth starves the first layers, and the architecture must stay.",
+        not_when="Normalisation or skip connections can be had: they cure more for less.",
         strength="moderate",
         section="§9",
     ),
@@ -86,6 +100,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="The cell state of an LSTM is carried on by addition, so the gradient through time is not multiplied "
         "by the recurrent matrix at each of the steps.",
         how="nn.LSTM({inputs}, {hidden}, batch_first=True)  # in place of {type} '{module}'; returns output, (h, c)",
+        when="A plain recurrent net must carry something over many steps.",
+        not_when="Sequences are short.",
         strength="strong",
         section="§9",
     ),
@@ -93,8 +109,10 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="gradient-clipping",
         title="Clip the gradient's norm at {max_norm}",
         why="{reason}",
-        how="torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm={max_norm})  # between backward() and step()\n"
-        "# Lightning: Trainer(gradient_clip_val={max_norm})",
+        how="torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm={max_norm})  # between backward() and step()",
+        lightning="trainer = L.Trainer(gradient_clip_val={max_norm})",
+        when="Rare gradients are far larger than the others.",
+        not_when="Gradients vanish, or all of them are large: then lower the rate.",
         strength="strong",
         section="§9",
     ),
@@ -103,6 +121,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="{title}",  # by the kind of source, see trainwatch.remedies.nonfinite
         why="{reason}",
         how="{code}",
+        when="A loss or gradient is NaN or infinite.",
+        not_when="It comes from a gradient scaler's search for its scale.",
         strength="strong",
         section="§9",
     ),
@@ -115,6 +135,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # tanh: xavier_normal_\n'
         "        if module.bias is not None:\n"
         "            torch.nn.init.zeros_(module.bias)",
+        when="Layers begin at a deviation that does not fit their inputs.",
+        not_when="They hold trained values.",
         strength="strong",
         section="§9",
     ),

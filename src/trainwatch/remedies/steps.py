@@ -8,6 +8,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Lower the learning rate from {present} to about {proposed}",
         why="{reason}",
         how='for group in optimizer.param_groups:  # {optimizer}\n    group["lr"] = {proposed}  # was {present}',
+        lightning="def configure_optimizers(self):\n"
+        "    # {optimizer}: lr={proposed} in place of {present}\n"
+        "    return torch.optim.{optimizer}(self.parameters(), lr={proposed})",
+        when="The loss rises, leaps or stands above where shorter steps lead.",
+        not_when="The loss falls steadily and merely slowly: shorter steps would make it slower.",
         strength="strong",
         section="§9",
     ),
@@ -19,6 +24,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
         "# after each optimizer.step():\n"
         "warm_up.step()",
+        lightning="# in configure_optimizers, behind the optimiser\n"
+        "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
+        'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": warm_up, "interval": "step"}}}}',
+        when="The loss leaps in the first steps and the rate is right later on.",
+        not_when="It leaps late in the run, or the rate is too high all along.",
         strength="moderate",
         section="§9",
     ),
@@ -28,6 +38,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="All updates of this run sum up to {path} of the weights' length, in sound runs to about {usual} times it.",
         how="for group in optimizer.param_groups:  # before the loop; all else as it is\n"
         '    group["lr"] = {proposed}  # was {present}',
+        when="The loss falls evenly by little, and the weights hardly leave where they began.",
+        not_when="The loss jumps or swings already, or only the last layers move.",
         strength="strong",
         section="§9",
     ),
@@ -37,6 +49,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="That is the rate at which '{fast}' moved; at theirs, they end where they were drawn.",
         how="for i in {groups}:  # parameter groups; before the loop and before a schedule is made\n"
         '    optimizer.param_groups[i]["lr"] = {proposed}  # was {present}',
+        when="Parameter groups have rates of their own, and one of them hardly moves.",
+        not_when="Those layers hold pretrained weights that are meant to stay near where they are.",
         strength="strong",
         section="§9",
     ),
@@ -47,6 +61,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "of Adam moves each weight by about the rate.",
         how="optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)\n"
         "# or find what makes '{first}' count so little: a factor on its output, a nearly closed gate",
+        when="Some layers get far smaller gradients than others for good reason, such as a factor on their output.",
+        not_when="Gradients vanish with depth: that is to be cured at its source.",
         strength="moderate",
         section="§9",
     ),
@@ -57,6 +73,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})\n"
         "# after each optimizer.step():\n"
         "schedule.step()",
+        lightning="# in configure_optimizers, behind the optimiser\n"
+        "schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max={steps})\n"
+        'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": schedule, "interval": "step"}}}}',
+        when="The loss hovers at a level that shorter steps would fall below.",
+        not_when="A schedule brings the rate down already, or the run is still falling at this rate.",
         strength="strong",
         section="§9",
     ),
@@ -65,6 +86,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Lower the momentum from {present} to about {proposed}",
         why="Momentum carries the weights past the minimum and back again; with less of it they swing less long.",
         how='for group in optimizer.param_groups:\n    group["momentum"] = {proposed}  # was {present}',
+        when="The loss swings with a period of several steps.",
+        not_when="It swings from one step to the next: then the rate is too high, with any momentum.",
         strength="moderate",
         section="§9",
     ),
@@ -77,6 +100,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "if loss.item() > {most:.3g}:\n"
         "    worst = inputs.flatten(1).abs().amax(1)  # largest entry of each sample\n"
         "    print(worst.topk(min(3, len(worst))), targets)",
+        when="Single batches have a loss far above their neighbours.",
+        not_when="Every batch of an epoch's end or of a schedule's restart does: that is the loop, not the data.",
         strength="strong",
         section="§9",
     ),
@@ -85,6 +110,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Use a loss that grows only linearly with a large error",
         why="A squared error weighs one error of 100 like 10,000 of 1.",
         how="criterion = torch.nn.HuberLoss(delta=1.0)  # in place of {present}; delta in the targets' unit",
+        when="A few targets lie far from the others, and are what they are.",
+        not_when="They are broken: drop or mend them instead.",
         strength="moderate",
         section="§5",
     ),

@@ -14,6 +14,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "        model.get_submodule(name).eval()\n"
         "# Lightning, in the module: def on_train_epoch_start(self): keep_statistics(self)\n"
         "# The statistics have changed by now: load the pretrained weights again before the next run.",
+        when="Batch norm in a frozen part is in training mode.",
+        not_when="Its statistics are to follow the new data: then train its gain and shift, too.",
         strength="strong",
         section="§11",
     ),
@@ -25,6 +27,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="# mean and deviation that the pretrained weights were made for, say those of ImageNet:\n"
         "mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])\n"
         "inputs = (inputs - mean[:, None, None]) / std[:, None, None]  # images in 0..1; training and validation alike",
+        when="Pretrained weights meet inputs on another scale than the one they were made for.",
+        not_when="The new data differ by nature, such as X-rays from photographs, and are prepared the same way.",
         strength="strong",
         section="§11",
     ),
@@ -36,6 +40,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "for name in frozen:\n"
         "    model.get_parameter(name).grad = None  # once, right after they were frozen\n"
         "optimizer = torch.optim.{optimizer}([p for p in model.parameters() if p.requires_grad], lr={rate})",
+        when="The optimiser holds parameters that were frozen, and still have a gradient.",
+        not_when="They are to be thawed later on: then set their gradients to None, and leave them in.",
         strength="strong",
         section="§11",
     ),
@@ -50,6 +56,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "        p.requires_grad_(False)\n"
         "    # batch norm among them: model.get_submodule(name).eval() after each model.train()\n"
         "optimizer = torch.optim.{optimizer}([p for p in model.parameters() if p.requires_grad], lr={rate})",
+        when="Few samples, a pretrained model, and a copy that learns as well with these modules frozen.",
+        not_when="The new data look other than those of pretraining: then the first layers have to move.",
         strength="strong",
         section="§11",
     ),
@@ -72,6 +80,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    layer.weight.requires_grad_(False)\n"
         '    torch.nn.utils.parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))\n'
         "# of transformers: peft.LoraConfig(target_modules=list(ranks), rank_pattern=ranks)",
+        when="The updates of this run are well described by a few directions each.",
+        not_when="The model is small enough to train and store as a whole for each task.",
         strength="moderate",
         section="§11",
     ),
@@ -87,6 +97,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "model.load_state_dict(start)\n"
         "for n, p in named:  # without weight decay, which moves what has no gradient, too\n"
         "    p.register_hook(lambda grad, kept=moved[n] > limit: grad * kept)",
+        when="One run has shown which entries move, and there are others to come from the same start.",
+        not_when="Time or memory is short: the gradients of all entries are computed all the same.",
         strength="moderate",
         section="§11",
     ),
@@ -95,6 +107,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Let {second} and {first} be one",
         why="They have the same shape, and what is shared is learned from both uses.",
         how='model.get_submodule("{other}").weight = model.get_submodule("{owner}").weight',
+        when="Both map between the same tokens and features, as an embedding and the layer that gives tokens back.",
+        not_when="Equal shapes are all that they have in common.",
         strength="weak",
         section="§11",
     ),

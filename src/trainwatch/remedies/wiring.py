@@ -8,6 +8,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Switch to evaluation mode for validation",
         why="{modules} then behave as they will in use: no unit is dropped and batch norm uses its running statistics.",
         how="model.eval()\nwith torch.no_grad():\n    ...  # validation\nmodel.train()  # before training goes on",
+        lightning="# Lightning does so by itself: take out any train() of validation_step\n# and on_validation_start",
+        when="Dropout or batch norm is in training mode while validation runs.",
+        not_when="Dropout at inference is meant, to sample predictions.",
         strength="strong",
         section="§6",
     ),
@@ -16,6 +19,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Train again, or recompute the statistics of batch norm from training data",
         why="Its running mean and variance in {modules} have been updated with validation data.",
         how="torch.optim.swa_utils.update_bn(train_loader, model)  # one pass over training data, no labels used",
+        when="Batch norm saw validation data in training mode.",
+        not_when="There is no batch norm, or its statistics were frozen all along.",
         strength="strong",
         section="§6",
     ),
@@ -29,6 +34,14 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    for x, y in val_loader:  # once an epoch, at least {passes} times\n"
         "        criterion(model(x), y)\n"
         "model.train()",
+        lightning="def validation_step(self, batch, batch_idx):\n"
+        "    x, y = batch\n"
+        "    loss = self.criterion(self(x), y)\n"
+        '    self.log("val_loss", loss)\n'
+        "\n"
+        "trainer.fit(model, train_loader, val_loader)  # at least {passes} epochs",
+        when="Nothing but the training data was evaluated.",
+        not_when="There is no data to spare: then cross-validate.",
         strength="strong",
         section="§2",
     ),
@@ -38,6 +51,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="No loss was seen on its way to backward(), so nothing can be said about the fit.",
         how="watch = trainwatch.watch(model, optimizer, loss_fn=criterion)  # or, before optimizer.step():\n"
         "watch.observe_train(loss, outputs=outputs, targets=targets)",
+        lightning="def training_step(self, batch, batch_idx):\n"
+        "    ...\n"
+        '    return loss  # or {{"loss": loss}}: what is returned is seen',
+        when="The loss is computed where it cannot be seen: compiled, imported by name, or written by hand.",
+        not_when="It is seen already.",
         strength="strong",
         section="§2",
     ),
@@ -45,7 +63,10 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="run-longer",
         title="Let it run for at least {steps} optimiser steps",
         why="{seen} optimiser steps are too few to tell a trend from noise.",
-        how="Keep the record and watch a longer run, or trainer = L.Trainer(min_steps={steps})",
+        how="Keep the record and watch a longer run.",
+        lightning="trainer = L.Trainer(min_steps={steps})",
+        when="The run ended after a few steps.",
+        not_when="It was a trial of the wiring alone.",
         strength="strong",
         section="§2",
     ),
@@ -57,6 +78,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "    model.train()  # validation's model.eval() stays in force until this\n"
         "    for x, y in train_loader:\n"
         "        ...",
+        lightning="# layers that were in evaluation mode when fit() began stay in it: before trainer.fit(model)\n"
+        "model.train()\n"
+        "# and take out any self.eval() of training_step and of hooks",
+        when="Training steps ran in evaluation mode.",
+        not_when="Batch norm or dropout is frozen on purpose, as in fine-tuning.",
         strength="strong",
         section="§6",
     ),
@@ -65,6 +91,13 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Zero the gradients before each backward pass",
         why="At {steps} of {of} steps the gradients of earlier batches were still in the sum.",
         how="{optimizer}.zero_grad()\nloss.backward()\n{optimizer}.step()",
+        lightning="# automatic optimisation does it; in manual optimisation, in training_step:\n"
+        "optimizer = self.optimizers()\n"
+        "optimizer.zero_grad()\n"
+        "self.manual_backward(loss)\n"
+        "optimizer.step()",
+        when="Gradients of earlier batches are still in the sum at each step.",
+        not_when="They are accumulated on purpose, and the loss is divided by how many.",
         strength="strong",
         section="§6",
     ),
@@ -73,6 +106,13 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Zero the gradients after the step, not before it",
         why="At {steps} steps the optimiser found no gradient.",
         how="loss.backward()\n{optimizer}.step()\n{optimizer}.zero_grad()",
+        lightning="# automatic optimisation does it; in manual optimisation, in training_step:\n"
+        "optimizer = self.optimizers()\n"
+        "self.manual_backward(loss)\n"
+        "optimizer.step()\n"
+        "optimizer.zero_grad()",
+        when="The optimiser steps right after the gradients were cleared.",
+        not_when="Steps are skipped by a gradient scaler.",
         strength="strong",
         section="§6",
     ),
@@ -83,6 +123,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how='hidden = model.get_submodule("{below}")\n'
         "hidden.register_forward_hook(lambda module, inputs, output: torch.relu(output))  # to try it at once\n"
         "# for good: torch.relu(...) in forward(), or torch.nn.ReLU() in the Sequential, after each hidden layer",
+        when="Two linear layers follow one another with nothing between.",
+        not_when="The bottleneck is meant, as in a low-rank factor.",
         strength="strong",
         section="§3",
     ),
@@ -94,6 +136,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate})\n"
         "# or, for the optimiser in use:\n"
         'optimizer.add_param_group({{"params": model.get_submodule("{first}").parameters()}})',
+        when="Parameters that require gradients are in no optimiser.",
+        not_when="They are trained by another optimiser, or left out on purpose: then freeze them.",
         strength="strong",
         section="§11",
     ),
@@ -103,6 +147,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{count} parameters of {layers} are frozen at random values.",
         how='model.get_submodule("{first}").requires_grad_(True)  # before this:\n'
         "optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate})",
+        when="Frozen layers hold weights that look drawn at random.",
+        not_when="They are meant to be random features.",
         strength="strong",
         section="§11",
     ),
@@ -112,6 +158,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{count} parameters of {layers} are not found by parameters(), to() and state_dict().",
         how="self.layers = torch.nn.ModuleList([...])  # in place of a plain list\n"
         "optimizer = torch.optim.{optimizer}(model.parameters(), lr={rate})",
+        when="Layers are held in a plain list or dict.",
+        not_when="They belong to another model that is trained elsewhere.",
         strength="strong",
         section="§11",
     ),
@@ -123,6 +171,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "model = torch.nn.Sequential(*list(model.children())[:-1])\n"
         "criterion = torch.nn.{loss}()\n"
         "probabilities = {probabilities}  # where they are wanted, outside the loss",
+        when="The loss takes logits, and the net ends in a softmax or sigmoid.",
+        not_when="The loss takes probabilities, as NLLLoss their logarithms and BCELoss themselves.",
         strength="strong",
         section="§6",
     ),
@@ -133,6 +183,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="criterion = torch.nn.CrossEntropyLoss()  # raw outputs, no activation at the end\n"
         "# or keep NLLLoss and end forward() with\n"
         "return torch.nn.functional.log_softmax(outputs, dim=1)",
+        when="NLLLoss is given probabilities or logits.",
+        not_when="The net ends in log_softmax.",
         strength="strong",
         section="§6",
     ),
@@ -144,6 +196,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         how="head = torch.nn.Linear(in_features, {classes})  # as the last layer, no activation behind it\n"
         "criterion = torch.nn.CrossEntropyLoss()\n"
         "loss = criterion(outputs, targets.long().flatten())  # two classes: one unit and BCEWithLogitsLoss also do",
+        when="One output stands for several classes.",
+        not_when="The target is a number with an order, and distance is what counts.",
         strength="strong",
         section="§6",
     ),
@@ -153,6 +207,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{outputs} against {targets} compares every output with every target: the best answer is their mean.",
         how="{longer} = {longer}.squeeze(-1)  # before criterion(outputs, targets)\n"
         "assert outputs.shape == targets.shape",
+        when="Outputs and targets differ in shape and are broadcast.",
+        not_when="The broadcast is meant, as with one target for all positions.",
         strength="strong",
         section="§6",
     ),
@@ -161,6 +217,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Drop the {activation} at the end of the net",
         why="Its outputs cannot reach all the targets of this run.",
         how="model = torch.nn.Sequential(*list(model.children())[:-1])  # or remove it from forward()",
+        when="Targets lie beyond what the last activation can put out.",
+        not_when="They can be scaled into its range, and its bounds mean something.",
         strength="strong",
         section="§6",
     ),
@@ -170,6 +228,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="They begin at {least} and span {span}.",
         how="targets = (targets - {least}) / {span}  # to 0..1, in training and validation\n"
         "predictions = outputs * {span} + {least}  # back again",
+        when="The bounds of the last activation mean something, such as a share or a pixel.",
+        not_when="Targets have no natural bounds: drop the activation instead.",
         strength="moderate",
         section="§6",
     ),

@@ -202,7 +202,9 @@ def _profile(canvas: Canvas, figure: Profile) -> None:
         places, values, errors = zip(*shown, strict=True)
         colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn % len(DASHES)]  # lines may coincide
         label = f" {wording.short(name, NAME)}"
-        axes.errorbar(places, values, yerr=errors, fmt=f".{dash}", color=colour, linewidth=1.4, capsize=2, label=label)
+        size = 14 if len(shown) == 1 else None  # a point alone is what the line is looked at for
+        style: dict[str, Any] = {"color": colour, "linewidth": 1.4, "capsize": 2, "markersize": size}
+        axes.errorbar(places, values, yerr=errors, fmt=f".{dash}", label=label, **style)
         drawn += 1
     if not drawn:
         _nothing(canvas)

@@ -7,6 +7,8 @@ import numpy as np
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.rules.threshold_remedies import measured_best, threshold_remedy
+from trainwatch.symptoms.balance import sampler_in_use, weights_in_use
 from trainwatch.symptoms.classes import Confusion, TrainClasses, average_precision, binary_scores
 from trainwatch.symptoms.curves import Array
 
@@ -30,7 +32,7 @@ def balance_remedies(
     counts, names = classes.counts, classes.names
     listed = ", ".join(f"class {names[i]}" for i in rare[:5]) + (" ..." if len(rare) > 5 else "")
     share = float(counts[rare].min() / counts.sum())
-    weighted, sampled = _weights_in_use(record), _sampler_in_use(record)
+    weighted, sampled = weights_in_use(record), sampler_in_use(record)
     inverse = np.divide(counts.sum(), len(classes.present) * counts, out=np.zeros(len(counts)), where=counts > 0)
     effective = np.divide(1, 1 - BETA**counts, out=np.zeros(len(counts)), where=counts > 0)
     effective *= len(classes.present) / effective.sum()
@@ -75,20 +77,11 @@ def balance_remedies(
         )
     # A threshold below one half suits a rare positive class and calibrated scores: reweighted ones are not.
     if len(counts) == 2 and 1 in rare and not weighted and not sampled:
-        found.append(remedy("move-threshold", positive=names[1], rate=float(counts[1] / counts.sum())))
+        moved = threshold_remedy(record, 1, measured_best(record))
+        found += [] if moved is None else [moved]
     if share < anomaly_share:
         found.append(remedy("reframe-as-anomaly", rare=f"class {names[int(rare[counts[rare].argmin()])]}", share=share))
     return tuple(sorted(found, key=lambda r: r.already_in_use))
-
-
-def _weights_in_use(record: RunRecord) -> bool:
-    losses = record.facts.get("loss", {}).values()
-    return any((loss.get("arguments") or {}).get(k) is not None for loss in losses for k in ("weight", "pos_weight"))
-
-
-def _sampler_in_use(record: RunRecord) -> bool:
-    loader = record.facts.get("loaders", {}).get("train") or {}
-    return "Weighted" in str(loader.get("sampler", ""))
 
 
 def _short(missing: Array, classes: TrainClasses, rare: Array) -> str:

@@ -48,6 +48,7 @@ class Rule(ABC):
         status: ``"stable"``, ``"preview"`` (off unless selected) or ``"deprecated"``.
         at_first_look: The finding is a fact, not a statistic: reported live without a second look.
         explains: Code of an effect -> when this rule's diagnosis accounts for it.
+        explained_by: Code of a cause -> when that rule's diagnosis accounts for this one's.
     """
 
     code: ClassVar[str]
@@ -58,6 +59,7 @@ class Rule(ABC):
     status: ClassVar[str] = "stable"
     at_first_look: ClassVar[bool] = False
     explains: ClassVar[Mapping[str, Predicate]] = {}
+    explained_by: ClassVar[Mapping[str, Predicate]] = {}
 
     @abstractmethod
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:

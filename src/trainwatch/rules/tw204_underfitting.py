@@ -89,20 +89,20 @@ class Underfitting(Rule):
             end.flat or settled.gains_less_than(CLOSES * ahead.lead / end.guess, of=end.guess, steps=0.5)
         ):
             margin = ahead.lead / ahead.error
-        elif end.learned > poor:
+        elif end.gone > poor:
             return
         else:
-            ahead, margin = None, (poor - end.learned) / max(end.error, 1e-3)
+            ahead, margin = None, (poor - end.gone) / max(end.gone_error, 1e-3)
             if not end.flat and not (causes and end.falls_short_of(poor)):
                 return
             gap = end.trends[0].end - end.training.end if record.memo(validation_trend) is not None else 0.0
             memorised = gap > GAP * abs(end.training.reference)
-            if not causes and (not STARTED < end.learned < self.remark or memorised):
+            if not causes and (not STARTED < end.gone < self.remark or memorised):
                 return
         share = Evidence(
             "share of a constant guess's loss that is gone",
-            end.learned,
-            None if end.learned > poor else poor,
+            end.gone,
+            None if end.gone > poor else poor,
             end.best.stream,
         )
         yield self.diagnose(

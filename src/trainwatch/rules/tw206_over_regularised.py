@@ -116,14 +116,14 @@ class OverRegularised(Rule):
     def _by_strength(self, record: RunRecord) -> Diagnosis | None:
         """A regulariser that is hardly ever meant to be so strong, in a run that has come to rest far up."""
         causes = standing(record, regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty))
-        if not causes or (end := rest(record)).learned > self.held:
+        if not causes or (end := rest(record)).gone > self.held:
             return None
         if not (any(c.slows for c in causes) or end.flat or end.falls_short_of(self.held)):
             return None
-        share = Evidence("share of a constant guess's loss that is gone", end.learned, self.held, end.best.stream)
+        share = Evidence("share of a constant guess's loss that is gone", end.gone, self.held, end.best.stream)
         return self.diagnose(
             end.story + reason(causes, None),
-            margin=min((self.held - end.learned) / max(end.error, 1e-3), 1e3),
+            margin=min((self.held - end.gone) / max(end.gone_error, 1e-3), 1e3),
             where=tuple(cause.where for cause in causes),
             evidence=(share, *held_back(end.trends, causes)),
             remedies=tuple(remedy(cause.remedy, **cause.numbers) for cause in causes),

@@ -21,6 +21,7 @@ from trainwatch.symptoms.gradients import (
     gradients_of,
     growth_of,
     largest_update,
+    long_steps,
 )
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
@@ -43,9 +44,10 @@ class ExplodingGradients(Rule):
     RMS gradient of each bias (of each weight, where layers have no bias) by depth in order of execution, a robust line
     through its logarithm at the first step: `decades` up, for which no update can be blamed; `backward_gain`, where a
     probe measured it, tells what weights and what activations do. Else the norm of all gradients against its own past:
-    `growth` times; absolute norms mean nothing, since they scale with loss, batch and data. Fires only with harm, after
-    `min_steps` or a loss that is not finite: at the end less than `learned` of the loss of chance (else of the first
-    loss) is gone, or `relapse` of the best gain is lost again.
+    `growth` times; absolute norms mean nothing, since they scale with loss, batch and data. Under SGD, whose step
+    follows the gradient, the update must be longer than `update` of the weights: next to a past without any gradient
+    the least is large. Fires only with harm, after `min_steps` or a loss that is not finite: at the end less than
+    `learned` of the loss of chance (else of the first loss) is gone, or `relapse` of the best gain is lost again.
 
     ## Remedies
     `initialisation` where it was there from the start; `gradient-clipping`, `lower-learning-rate`, `lstm-gating`,
@@ -67,6 +69,7 @@ class ExplodingGradients(Rule):
 
     decades: float = 2.0
     growth: float = 100.0
+    update: float = 0.1
     learned: float = 0.1
     relapse: float = 0.7
     min_steps: int = 30
@@ -85,10 +88,10 @@ class ExplodingGradients(Rule):
         harm, _ = course.harm(self.learned, self.relapse)
         if harm <= 0:
             return
-        signal, growth = record.memo(backward_signal), growth_of(gradients, self.growth)
+        signal = record.memo(backward_signal)
         if signal is not None and signal.decades[0] >= self.decades:
             yield self._amplified(record, course, signal, harm)
-        elif growth is not None:
+        elif (growth := growth_of(gradients, self.growth, long_steps(record, self.update))) is not None:
             yield self._grown(record, course, growth, harm)
 
     def _amplified(self, record: RunRecord, course: LossCourse, signal: Signal, harm: float) -> Diagnosis:

@@ -22,6 +22,7 @@ EQUAL = 0.01  # deviation over root mean square below which entries are as good 
 SHOWN = 3
 EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306", "TW307",
            "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
+BOUNDED = ("Softmax", "Sigmoid", "Tanh")  # what a squashed answer is made by
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class BadInitialisation(Rule):
     ## Symptom
     More than half of the weight layers, two in a row among them, hold one and the same number. Or the median gain of
     the layers is above `large` with a first loss `wild` times that of chance, or above twice `large` with one of
-    `raised` times that (`wild` in a regression); or it is below `small`; or the gain of a recurrent weight is above
-    `large`, whatever the first loss. And less than `learned` of the loss of a constant guess is gone at the end, in
-    training or in validation.
+    `raised` times that (`wild` in a regression, unless the answers are squashed); or it is below `small`; or the gain
+    of a recurrent weight is above `large`, whatever the first loss. And less than `learned` of the loss of a constant
+    guess is gone at the end, in training or in validation.
 
     ## Why it hurts
     Units that begin equal get equal gradients and stay equal: a layer is then worth one unit. A gain far above 1
@@ -88,9 +89,7 @@ class BadInitialisation(Rule):
         spread = [gain_of(w) for w, is_equal in zip(weights, alike, strict=True) if not is_equal and w["numel"] > 1]
         gain = float(np.median(spread)) if spread else math.nan  # of those that begin with a spread at all
         start = course.start / course.chance if course.chance else None
-        raised = (
-            self.wild if record.facts.get("task") == "regression" else self.raised
-        )  # a squared loss goes up at once
+        raised = self.wild if _without_bound(record, course.stream) else self.raised
         twice_too_large = gain > 2 * self.large and (start is None or start > raised)
         # Units stay equal only where what they are given and what they give to are equal too.
         if 2 * len(equal) > len(weights) and any(a and b for a, b in pairwise(alike)):
@@ -128,6 +127,12 @@ class BadInitialisation(Rule):
             ),
             remedies=(reinitialise(weights[0], 2.0),),
         )  # fmt: skip
+
+
+def _without_bound(record: RunRecord, stream: str) -> bool:
+    """A squared error of answers that nothing holds within bounds: the least excess multiplies it."""
+    known = record.facts.get("loss", {}).get(stream, {})
+    return record.facts.get("task") == "regression" and known.get("last_operation") not in BOUNDED
 
 
 def _weights(record: RunRecord) -> list[dict[str, Any]]:

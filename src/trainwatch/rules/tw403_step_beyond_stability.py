@@ -1,4 +1,4 @@
-"""TW403: steps are longer than the curvature allows, and the loss stands above where shorter ones lead."""
+"""TW403: steps as long as the curvature bears hold the loss up, where shorter ones lead down."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.step_remedies import lower_rate, tried_lengths
+from trainwatch.rules.step_remedies import lower_rate as proposal
+from trainwatch.symptoms.lower_rate import Gain, LowerRate, lower_rate
 from trainwatch.symptoms.rest import Rest, rest_of
 from trainwatch.symptoms.sharpness import Sharpness, sharpness
-from trainwatch.symptoms.step_line import StepLine, step_line
 
 SURE = 2.0  # standard errors
-GOOD = 0.9  # of the loss of a constant guess gone: then it is not worth the time to look
+Tried = tuple[str, float, float, Gain]  # of training or validation: gain, the least that counts, what was measured
 SAFE = 0.5  # of the limit: a rate to come down to
-SAME = 0.01  # rates that differ by less are the same
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW603", "TW604")
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW603", "TW604")
 
 
 @dataclass(frozen=True)
@@ -27,27 +26,29 @@ class StepBeyondStability(Rule):
     """The learning rate is too high for the curvature: steps leap from wall to wall above the floor of a valley.
 
     ## Symptom
-    Rate times sharpness is more than `beyond` times what the optimiser in use is stable at. And the coming step does
-    better at a part of its length, by `harm` of the loss of a constant guess and more than the run gains.
+    Rate times sharpness is at least `near` times what the optimiser in use is stable at. And a copy of the model that
+    goes on at a third of the rate comes to a loss lower than that of a copy at the present rate by `harm` of the loss
+    of a constant guess, in training and in validation; in training also than that of the run, and by `part` of it.
 
     ## Why it hurts
-    Across the valley each step overshoots by more than it came from. The loss is held up where steps happen to balance
-    one another, well above the floor, which shorter steps would reach at once.
+    Across the valley each step overshoots by as much as it came from, or more. The loss is held up where steps happen
+    to balance one another, well above the floor, which shorter steps would reach at once.
 
     ## How it is measured
     `sharpness`: the largest eigenvalue of rate times Hessian on held batches, for Adam and its like of the Hessian
     behind their preconditioner. It is measured in evaluation mode: there the loss is a function of the weights alone.
     On a quadratic, steps grow beyond 2 for gradient descent, 2 + 2b with momentum b, (2 + 2b) / (1 + 2b) with
-    Nesterov's, and (2 + 2 b1) / (1 - b1) for Adam: 38 at b1 = .9. Harm is an experiment (`step_line`): steps from some
-    batches, taken at parts of their length, on others. Judged from `steps` steps on.
+    Nesterov's, and (2 + 2 b1) / (1 - b1) for Adam: 38 at b1 = .9. A run held up and a sound one hover there alike, so
+    harm is an experiment (`lower_rate`): both copies learn from the same held batches, and what counts is the mean of
+    several looks, beyond the noise of samples. Judged from `steps` steps on.
 
     ## Remedies
-    `lower-learning-rate`, to half of what is stable or to the length that did best; `decay-learning-rate`.
+    `lower-learning-rate`, to half of what is stable and no more than what was tried; `decay-learning-rate`.
 
     ## Not a fault when
-    The value hovers about the limit: sound full-batch training does so all along, at the edge of stability, and gets
-    lower. Small batches rest on noise: shorter steps would gain a little everywhere. Optimisers whose limit is not
-    known are not judged.
+    A lower rate gains little: sound training without noise hovers about the limit all along, at the edge of stability,
+    and gets lower. Where steps are far within what is stable, a lower rate gains by averaging the noise of small
+    batches: that is what a schedule is for, and no fault. Optimisers whose limit is not known are not judged.
 
     ## Sources
     §9 §13; Cohen et al., "Gradient descent on neural networks typically occurs at the edge of stability" (2021); Cohen
@@ -57,64 +58,72 @@ class StepBeyondStability(Rule):
     code: ClassVar[str] = "TW403"
     name: ClassVar[str] = "step-beyond-stability"
     section: ClassVar[str] = "§9 §13"
-    needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr", "sharpness", "step_line")
+    needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr", "sharpness")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
-    beyond: float = 1.1
-    harm: float = 0.05
+    near: float = 0.7
+    harm: float = 0.03
+    part: float = 0.25
     steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Where the loss has come to rest without being good: how long steps may be, and whether shorter do better."""
+        """Where so much is left to gain and is not being gained: how long steps may be, and what shorter ones bring."""
         rest = record.memo(rest_of)
-        if (
-            rest is not None
-            and record.steps >= self.steps
-            and rest.learned < GOOD
-            and rest.fall < self.harm * rest.scale
-        ):
-            for kind, priority in (("step_line", 0.4), ("sharpness", 0.35)):
+        if rest is None or record.steps < self.steps or rest.learned >= 1 - self.harm:
+            return
+        if rest.fall - SURE * rest.error < self.harm * rest.scale:
+            for kind, priority in (("sharpness", 0.65), ("lower_rate", 0.64)):
                 yield ProbeRequest(kind, (), "are steps too long for the curvature?", priority)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Compare the curvature with the limit of the optimiser, and the step with shorter ones."""
-        sharp, line, rest = record.memo(sharpness), record.memo(step_line), record.memo(rest_of)
-        if sharp is None or line is None or rest is None or record.steps < self.steps:
-            raise NotChecked("too few steps, or losses that are not finite or do not change along a step")
-        if abs(line.rate - sharp.rate) > SAME * sharp.rate or sharp.step < line.step:
-            raise NotChecked("curvature and shorter steps were measured at different learning rates")
-        if sharp.value - sharp.bound <= self.beyond * sharp.limit or not 0 < line.best < 1:
+        """Compare the curvature with the limit of the optimiser, and the present rate with a lower one."""
+        sharp, tried, rest = record.memo(sharpness), record.memo(lower_rate), record.memo(rest_of)
+        if sharp is None or rest is None or record.steps < self.steps:
+            raise NotChecked("too few steps, or losses that are not finite")
+        if sharp.value + sharp.bound < self.near * sharp.limit:
             return
-        least = max(self.harm * rest.scale, rest.fall)
-        if line.fall < least or line.fall < SURE * line.error:
-            return
-        yield self._found(record, sharp, line, rest, least)
+        if tried is None or tried.step != sharp.step:
+            raise NotChecked("whether a lower rate would do better was not tried at the end of the run")
+        gains = list(self._gains(tried, rest))
+        if all(value >= least and value >= SURE * gain.error for _, value, least, gain in gains):
+            yield self._found(record, sharp, tried, rest, gains)
 
-    def _found(self, record: RunRecord, sharp: Sharpness, line: StepLine, rest: Rest, least: float) -> Diagnosis:
+    def _gains(self, tried: LowerRate, rest: Rest) -> Iterator[Tried]:
+        training, harm = tried.training, self.harm * rest.scale
+        # A copy may chance upon a spike that the run did not meet: what counts is below both.
+        held_up = min(training.value, rest.level - training.lower)
+        yield "training", held_up, max(harm, self.part * training.present), training
+        if tried.validation is not None:
+            yield "validation", tried.validation.value, harm, tried.validation
+
+    def _found(
+        self, record: RunRecord, sharp: Sharpness, tried: LowerRate, rest: Rest, gains: list[Tried]
+    ) -> Diagnosis:
         (optimizer,) = record.facts["optimizers"].values()
+        share, shown = f"{tried.share:.2g} of the rate", tried.training
         return self.diagnose(
-            f"rate times sharpness is {sharp.value:.3g} where {optimizer['type']} is stable up to {sharp.limit:.3g}; "
-            f"the loss would fall by {line.fall:.3g} at {line.best:g} times the step, and fell by "
-            f"{max(rest.fall, 0.0):.2g} in the last {rest.steps} steps",
-            margin=min((line.fall - least) / max(line.error, 0.05 * line.fall), 1e3),
+            f"rate times sharpness is {sharp.value:.3g} where {optimizer['type']} is stable up to {sharp.limit:.3g}, "
+            f"and at {share} a copy comes to a training loss of {shown.lower:.3g}, where another stays at "
+            f"{shown.present:.3g}",
+            margin=min(1e3, *((value - least) / max(gain.error, 0.05 * value) for _, value, least, gain in gains)),
             onset_step=max(0, sharp.step - rest.steps),
             evidence=(
-                Evidence("rate times sharpness", sharp.value, self.beyond * sharp.limit, step=sharp.step,
+                Evidence("rate times sharpness", sharp.value, self.near * sharp.limit, step=sharp.step,
                          note=f"stable up to {sharp.limit:.3g}; within {sharp.bound:.1g}, {sharp.products} products, "
                          f"lr {sharp.rate:.3g}"),
-                Evidence("fall of the loss at the best length of the step", line.fall, least, step=line.step,
-                         note=f"+- {line.error:.1g}, on batches that the step was not computed from"),
-                *tried_lengths(line, 1.0),
-                Evidence("fall of the loss lately", rest.fall, step=record.steps, note=f"in {rest.steps} steps"),
+                *(Evidence(f"gain in {kind} by going on at {share}", value, least, step=tried.step,
+                           note=f"{gain.lower:.3g}, at the present rate {gain.present:.3g}; standard error "
+                           f"{gain.error:.1g}") for kind, value, least, gain in gains),
+                Evidence("training loss of the run", rest.level, step=record.steps),
             ),
-            remedies=tuple(_remedies(record, optimizer, sharp, line)),
+            remedies=tuple(_remedies(record, optimizer, sharp, tried)),
         )  # fmt: skip
 
 
-def _remedies(record: RunRecord, optimizer: dict[str, Any], sharp: Sharpness, line: StepLine) -> Iterator[Remedy]:
-    proposed = sharp.rate * min(SAFE / sharp.excess, line.best)
+def _remedies(record: RunRecord, optimizer: dict[str, Any], sharp: Sharpness, tried: LowerRate) -> Iterator[Remedy]:
+    proposed = sharp.rate * min(SAFE / sharp.excess, tried.share)
     reason = (
         f"Rate times sharpness is then about {sharp.value * proposed / sharp.rate:.2g}; the limit is {sharp.limit:.3g}."
     )
-    yield lower_rate(optimizer["type"], sharp.rate, proposed, reason)
+    yield proposal(optimizer["type"], sharp.rate, proposed, reason)
     yield remedy("decay-learning-rate", steps=record.steps)

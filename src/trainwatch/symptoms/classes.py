@@ -147,20 +147,45 @@ def average_precision(scores: Array, targets: Array) -> float:
     return float((found / (ends + 1) @ np.diff(found, prepend=0)) / max(targets.sum(), 1))
 
 
-def binary_scores(record: RunRecord) -> tuple[Array, Array] | None:
-    """Logits and targets of the last pass of a binary task, or None; scores within [0, 1] are read as probabilities."""
+def label_scores(record: RunRecord) -> tuple[int, Array] | None:
+    """Step, and logits and targets of yes / no labels, of the pass recorded last, for `RunRecord.memo`.
+
+    Returns:
+        The step and an array of shape (samples, labels, 2); None where no such labels were seen. Rows of two numbers
+        a sample, as older records have them, are scores of one label, and probabilities where all lie within [0, 1].
+    """
     stream = primary_stream(record)
     steps, rows = passes(record, "val_scores", stream) if stream else (np.zeros(0), np.zeros(0))
     if not len(steps):
         return None
-    pairs = rows[-1][np.isfinite(rows[-1]).all(1)]
-    if not len(pairs) or len(np.unique(pairs[:, 1])) < 2:
-        return None
-    scores, targets = pairs.T
-    if scores.min() >= 0 and scores.max() <= 1:
-        scores = np.clip(scores, 1e-7, 1 - 1e-7)
-        scores = np.log(scores / (1 - scores))
-    return scores, targets
+    pairs = rows[-1]
+    if pairs.ndim == 2:
+        scores, targets = pairs.T
+        known = scores[np.isfinite(scores)]
+        if len(known) and known.min() >= 0 and known.max() <= 1:
+            scores = np.clip(scores, 1e-7, 1 - 1e-7)
+            scores = np.log(scores / (1 - scores))
+        pairs = np.stack([scores, targets], -1)[:, None]
+    return int(steps[-1]), pairs
+
+
+def scores_of(pairs: Array, label: int) -> tuple[Array, Array] | None:
+    """Logits and targets (0 or 1) of one label; None unless both targets occur. Absent and ignored ones are left out.
+
+    Args:
+        pairs: Logits and targets, shape (samples, labels, 2).
+        label: Which label.
+    """
+    scores, targets = pairs[:, label].T
+    known = np.isfinite(scores) & np.isin(targets, (0, 1))
+    scores, targets = scores[known], targets[known]
+    return (scores, targets) if len(np.unique(targets)) == 2 else None
+
+
+def binary_scores(record: RunRecord) -> tuple[Array, Array] | None:
+    """Logits and targets of the last recorded pass of a task with one label, or None."""
+    found = record.memo(label_scores)
+    return scores_of(found[1], 0) if found is not None and found[1].shape[1] == 1 else None
 
 
 def temperature(logits: Array, targets: Array) -> float:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from trainwatch.record import RunRecord
 
 Array = NDArray[Any]
+Line = tuple[tuple[int, float], ...]
+POINTS = 200  # most points of a line in a chart
 MAX_PASSES = 128  # longer curves are averaged in blocks: a look must stay cheap
 
 
@@ -148,3 +150,20 @@ def _averaged(rows: Array, ends: Array) -> Array:
         return rows
     starts = np.append(0, ends[:-1])
     return np.asarray(np.add.reduceat(rows, starts, axis=0) / (ends - starts).reshape(-1, *[1] * (rows.ndim - 1)))
+
+
+def thin(steps: Array, values: Array, points: int = POINTS) -> Line:
+    """At most `points` points of a line: medians of equal windows, at the step in the middle of each.
+
+    Medians keep the course of a noisy line, which means would blur by single outliers and plain striding by luck.
+    Values that are not finite are left out.
+    """
+    finite = np.isfinite(values)
+    steps, values = steps[finite], values[finite].astype(float)
+    width = -(-len(values) // points) or 1
+    whole = len(values) // width * width
+    middles = np.median(values[:whole].reshape(-1, width), axis=1)
+    line = list(zip(steps[(width - 1) // 2 : whole : width].tolist(), middles.tolist(), strict=True))
+    if whole < len(values):
+        line.append((int(steps[(whole + len(values) - 1) // 2]), float(np.median(values[whole:]))))
+    return tuple(line)

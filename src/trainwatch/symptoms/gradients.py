@@ -171,13 +171,22 @@ def backward_signal(record: RunRecord) -> Signal | None:
     return None
 
 
-def growth_of(gradients: Gradients, factor: float) -> Growth | None:
-    """When the total norm first reached `factor` times the median of all earlier rows; None if it never did."""
+def growth_of(gradients: Gradients, factor: float, counts: Array | None = None) -> Growth | None:
+    """When the total norm first reached `factor` times the median of all earlier rows; None if it never did.
+
+    Args:
+        gradients: Of the run.
+        factor: Times the median.
+        counts: Whether each row is looked at, shape (n,); all are by default.
+    """
     finite = np.isfinite(gradients.total) & (gradients.total > 0)
     steps, total = gradients.steps[finite], gradients.total[finite]
     if len(total) < 2 or total.max() < factor * total.min():
         return None
-    for i in np.flatnonzero(total[1:] >= factor * np.minimum.accumulate(total)[:-1]) + 1:
+    candidates = total[1:] >= factor * np.minimum.accumulate(total)[:-1]
+    if counts is not None:
+        candidates &= counts[finite][1:]
+    for i in np.flatnonzero(candidates) + 1:
         before = float(np.median(total[:i]))
         if total[i] >= factor * before:
             return Growth(int(steps[i]), float(total[i] / before))
@@ -191,11 +200,23 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         Its step and the ratio; None where the optimiser's step is not known from its gradient and learning rate.
     """
     gradients = record.memo(gradients_of)
-    if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE:
+    if gradients is None:
         return None
     a, b = np.searchsorted(gradients.steps, [first, last + 1])
     a = min(int(a), len(gradients.steps) - 1)
-    steps, norms = gradients.steps[a : max(b, a + 1)], gradients.clipped[a : max(b, a + 1)]
+    lengths = update_lengths(record, slice(a, max(int(b), a + 1)))
+    if lengths is None:
+        return None
+    at = int(lengths.argmax())
+    return int(gradients.steps[a + at]), float(lengths[at])
+
+
+def update_lengths(record: RunRecord, rows: slice = slice(None), *, clipped: bool = True) -> Array | None:
+    """The update of each of some rows of `gradients_of`, as `largest_update` measures it, or without clipping."""
+    gradients = record.memo(gradients_of)
+    if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE:
+        return None
+    steps, norms = gradients.steps[rows], (gradients.clipped if clipped else gradients.norms)[rows]
     column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
     moved, length = np.zeros(len(steps)), 0.0
     for g, group in enumerate(gradients.optimizer["groups"]):
@@ -208,10 +229,19 @@ def largest_update(record: RunRecord, first: int, last: int) -> tuple[int, float
         else:
             some = norms[:, [column[p] for p in facts]] / max(1 - (group.get("momentum") or 0.0), 0.01)
             moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
-    if not length:
+    return np.sqrt(moved / length) if length else None
+
+
+def long_steps(record: RunRecord, length: float) -> Array | None:
+    """Whether a step along each row's gradient, as it is before clipping, is that long over the weights, shape (n,).
+
+    None where it does not follow from the gradient, as with adaptive optimisers.
+    """
+    gradients = record.memo(gradients_of)
+    if gradients is None or gradients.optimizer["type"] not in SGD:
         return None
-    at = int(moved.argmax())
-    return int(steps[at]), float(np.sqrt(moved[at] / length))
+    lengths = update_lengths(record, clipped=False)
+    return None if lengths is None else lengths >= length
 
 
 def weight_layers(record: RunRecord) -> int:

@@ -9,17 +9,17 @@ import numpy as np
 from trainwatch.figures import Bars, Curve, Figure, Heatmap
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
+from trainwatch.symptoms.class_pictures import class_pictures_of
+from trainwatch.symptoms.curves import Line, thin
 from trainwatch.symptoms.landscapes import landscapes_of
+from trainwatch.symptoms.sparsity import sparsity_figure
 
-POINTS = 200  # most points of a line
 COLUMNS = 100  # most columns of a heatmap
 ROWS = 128  # most rows of a heatmap
 CLASSES = 64  # more bars than that cannot be read
 SAMPLES = 5  # rows looked at per column of a heatmap
 LOG_RANGE = 30.0  # a loss that spans more than this factor is drawn on a log scale
 DEPTH_KINDS = ("weight", "recurrent")
-
-Line = tuple[tuple[int, float], ...]
 
 
 def figures_of(record: RunRecord) -> dict[str, Figure]:
@@ -30,33 +30,17 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
 
     Returns:
         ``loss`` (training and validation losses), ``gradients`` (RMS gradient of each weight tensor over depth and
-        time) and ``classes`` (share and recall of each class), as far as they were recorded, and those of
-        `landscapes_of`.
+        time), ``classes`` (share and recall of each class) and ``sparsity`` (zeros over the L1 coefficient), as far
+        as they were recorded, and those of `class_pictures_of` and `landscapes_of`.
     """
     figures: dict[str, Figure | None] = {
         "loss": _losses(record),
         "gradients": _gradients(record),
         "classes": _classes(record),
+        "sparsity": sparsity_figure(record),
     }
-    figures |= landscapes_of(record)
+    figures |= class_pictures_of(record) | landscapes_of(record)
     return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def thin(steps: Array, values: Array, points: int = POINTS) -> Line:
-    """At most `points` points of a line: medians of equal windows, at the step in the middle of each.
-
-    Medians keep the course of a noisy line, which means would blur by single outliers and plain striding by luck.
-    Values that are not finite are left out.
-    """
-    finite = np.isfinite(values)
-    steps, values = steps[finite], values[finite].astype(float)
-    width = -(-len(values) // points) or 1
-    whole = len(values) // width * width
-    middles = np.median(values[:whole].reshape(-1, width), axis=1)
-    line = list(zip(steps[(width - 1) // 2 : whole : width].tolist(), middles.tolist(), strict=True))
-    if whole < len(values):
-        line.append((int(steps[(whole + len(values) - 1) // 2]), float(np.median(values[whole:]))))
-    return tuple(line)
 
 
 def _losses(record: RunRecord) -> Curve | None:

@@ -1,10 +1,11 @@
-"""Whether anything but the last layer gets a gradient."""
+"""Whether anything but the last layer gets a gradient, and whether anything does."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from trainwatch.record import RunRecord
+from trainwatch.symptoms.curvature import curvature
 from trainwatch.symptoms.gradients import gradients_of
 
 TAIL = 0.3  # share of the run that counts as its end
@@ -29,3 +30,18 @@ def below_the_last(record: RunRecord) -> float | None:
     squares = np.where(np.isfinite(late), late, 0.0) ** 2
     top = float(np.median(squares[:, seen & last].sum(1)))
     return float(np.median(squares[:, seen & ~last].sum(1))) / top if top > 0 else None
+
+
+def change_within_reach(record: RunRecord) -> float | None:
+    """What a step as long as the weights would change the loss by at most, to second order, for `RunRecord.memo`.
+
+    By the gradient of single batches in the median over the end of the run, and by the extremes of the Hessian that a
+    probe found. None where either is not known.
+    """
+    gradients, found = record.memo(gradients_of), record.memo(curvature)
+    if gradients is None or found is None:
+        return None
+    late = gradients.total[gradients.steps >= (1 - TAIL) * gradients.steps[-1]]
+    bend = max(found.largest, -found.smallest) * found.weights**2 / 2
+    change = float(np.median(late)) * found.weights + bend
+    return change if len(late) >= FEWEST and np.isfinite(change) else None

@@ -1,0 +1,114 @@
+"""TW501: an L1 term in the loss pulls weights about zero to and fro, and makes none of them zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
+from trainwatch.symptoms.losses import penalty_share
+from trainwatch.symptoms.sparsity import Planned, Pulled, plan, pulled
+
+
+@dataclass(frozen=True)
+class L1WithoutProximalStep(Rule):
+    """The loss has an L1 term, gradient steps follow it, and weights hover about zero instead of being zero.
+
+    ## Symptom
+    A sum of absolute weights is part of what is backpropagated. At least `hovering` of those weights lie next to zero
+    without being zero, and at least `crossing` of all change sign from one step to the next.
+
+    ## Why it hurts
+    An L1 penalty is chosen to select: weights that matter little are to be exactly zero. Its gradient is as large for
+    a weight next to zero as for any other, so a step overshoots and the next one comes back. The network pays for the
+    penalty and stays dense; and the to and fro adds noise.
+
+    ## How it is measured
+    The term is read off the graph behind the loss, with its parameters and its coefficient. `weights`: of up to 1,024
+    fixed entries of each parameter, those within a twentieth of the root mean square (now or at the start), those that
+    are exactly zero, and those of which two neighbouring steps have different signs; means of the second half of the
+    run, over weights of two dimensions or more. At the end a copy goes on by proximal steps (`sparsity_path`): how many
+    weights become zero under the coefficient of the run and under larger ones, and what the loss says to that.
+
+    ## Remedies
+    `proximal-step`.
+
+    ## Not a fault when
+    Fewer weights than `hovering` are near zero: then the term is too weak to select any, and shrinks them a little. The
+    network was never meant to be sparse: a penalty on the squares shrinks without the to and fro.
+
+    ## Sources
+    §8 §16; Parikh and Boyd, "Proximal algorithms" (2014); Duchi and Singer, "Efficient online and batch learning using
+    forward backward splitting" (2009).
+    """
+
+    code: ClassVar[str] = "TW501"
+    name: ClassVar[str] = "l1-without-proximal-step"
+    section: ClassVar[str] = "§8 §16"
+    needs: ClassVar[tuple[str, ...]] = ("weights",)
+
+    hovering: float = 0.1
+    crossing: float = 0.02
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Where weights hover: how many of them proximal steps would make zero."""
+        found = record.memo(pulled)
+        if found is not None and self._margin(found) > 0:
+            yield ProbeRequest("sparsity", found.names, "how many weights would proximal steps make zero?", 0.3)
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Look at the weights that an L1 term pulls at."""
+        found = record.memo(pulled)
+        if found is None:
+            if record.memo(penalty_share) > 0 and not record.facts.get("regularisation", {}).get("penalties"):
+                raise NotChecked("a term is added to the loss, and it was not seen what it is made of")
+            return
+        margin = self._margin(found)
+        if margin <= 0:
+            return
+        lines = record.memo(plan)
+        yield self.diagnose(
+            f"an L1 term of {_range(found)} is in the loss and {found.zeros:.1%} of the weights are zero: "
+            f"{found.hovering:.0%} hover about it, and {found.crossing:.0%} change sign from one step to the next",
+            margin=min(margin, 1e3),
+            where=found.names,
+            evidence=(
+                Evidence("share of weights next to zero and not zero", found.hovering, self.hovering, step=found.step),
+                Evidence("share of weights that change sign in a step", found.crossing, self.crossing, step=found.step),
+                Evidence("share of weights that are zero", found.zeros, step=found.step),
+                *(_planned(line) for line in lines),
+            ),
+            remedies=(remedy("proximal-step", coefficient=found.largest, planned=_promise(lines)),),
+        )
+
+    def _margin(self, found: Pulled) -> float:
+        """Standard errors beyond the nearer of both thresholds."""
+        measured = ((found.hovering, self.hovering), (found.crossing, self.crossing))
+        return min((value - least) / found.error(value) for value, least in measured)
+
+
+def _range(found: Pulled) -> str:
+    few, most = f"{found.smallest:.3g}", f"{found.largest:.3g}"
+    return most if few == most else f"{few} to {most}"
+
+
+def _planned(line: Planned) -> Evidence:
+    change = "" if np.isnan(line.worsened) else f"; validation loss {line.worsened:+.2g} (+- {line.error:.1g})"
+    stay = "" if np.isnan(line.kept) else f"; the gradient keeps {line.kept:.0%} of them at zero"
+    note = f"after {line.steps} further steps on held batches{stay}; training loss {line.training:.3g}{change}"
+    return Evidence(f"share of weights that proximal steps of {line.l1:.3g} make zero", line.zeros, note=note)
+
+
+def _promise(lines: list[Planned]) -> str:
+    if not lines:
+        return "How many: not measured."
+    own, *larger = lines
+    layers = ", ".join(f"{share:.0%} of '{name}'" for name, share in list(own.layers.items())[:6])
+    more = "".join(f", {line.zeros:.0%} under {line.l1:.3g}" for line in larger)
+    return f"On a copy it made {own.zeros:.0%} of them zero ({layers}){more}."

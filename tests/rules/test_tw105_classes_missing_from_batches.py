@@ -1,0 +1,149 @@
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from batched import recorded
+from sklearn.datasets import load_digits
+from torch import nn
+from watched import drawn, watched
+
+from trainwatch.diagnosis import Severity
+from trainwatch.engine import nest
+from trainwatch.rules import NotChecked, all_rules
+from trainwatch.rules.tw105_classes_missing_from_batches import ClassesMissingFromBatches
+
+TEN = np.repeat(np.arange(10), 64)
+
+
+def verdict(record, **thresholds):
+    return list(ClassesMissingFromBatches(**thresholds).check(record))
+
+
+def blocks(targets, length, seed=0):
+    """The samples in blocks of one class each, in random order."""
+    pieces = targets.reshape(-1, length)
+    return np.random.default_rng(seed).permutation(pieces).reshape(-1)
+
+
+def shuffled(targets, seed=0):
+    return np.random.default_rng(seed).permutation(targets)
+
+
+FAULTS = {
+    "sorted": (TEN, 16),
+    "two-classes": (np.repeat([0, 1], 320), 16),
+    "two-uneven-classes": (np.repeat([0, 1], [560, 80]), 16),
+    "blocks-of-one-batch": (blocks(TEN, 16), 16),
+    "mild: blocks-of-a-quarter-batch": (blocks(TEN, 8), 32),
+    "small-batches": (TEN, 4),
+}
+
+
+@pytest.mark.parametrize(("targets", "size"), FAULTS.values(), ids=FAULTS)
+def test_fires(targets, size):
+    (found,) = verdict(recorded(targets, size, classes=int(targets.max()) + 1, epochs=3, samples=len(targets)))
+    assert found.margin > 0
+    assert found.onset_step == 0
+
+
+SOUND = {
+    **{f"shuffled-{size}": (shuffled(TEN), size) for size in (2, 4, 16, 32)},
+    "uneven": (shuffled(np.repeat([0, 1, 2], [600, 35, 5])), 16),
+    "dealt-out": (np.tile(np.arange(10), 64), 20),
+    "one-class": (np.zeros(640, int), 16),
+    "blocks-of-two-samples": (blocks(TEN, 2), 32),
+}
+
+
+@pytest.mark.parametrize(("targets", "size"), SOUND.values(), ids=SOUND)
+def test_stays_silent(targets, size):
+    assert verdict(recorded(targets, size, classes=10, epochs=3, samples=len(targets))) == []
+
+
+def test_abstains_where_nothing_can_be_told():
+    with pytest.raises(NotChecked, match="19 training batches"):
+        verdict(recorded(TEN[:304], 16, classes=10))
+    with pytest.raises(NotChecked, match=r"1\.00 classes by chance"):
+        verdict(recorded(TEN, 1, classes=10))
+    with pytest.raises(NotChecked, match=r"1\.2\d classes by chance"):
+        verdict(recorded(np.repeat([0, 1], [630, 10]), 16, classes=2))
+    tokens = recorded(TEN, 16, classes=10)
+    tokens.set_fact("task", "language-model")
+    with pytest.raises(NotChecked, match="tokens"):
+        verdict(tokens)
+
+
+@pytest.mark.parametrize(("threshold", "value"), [("shortfall", 1.1), ("min_errors", 1e3)])
+def test_each_threshold_can_silence_it(threshold, value):
+    assert verdict(recorded(TEN, 16, classes=10))
+    assert not verdict(recorded(TEN, 16, classes=10), **{threshold: value})
+
+
+def test_a_shortfall_within_its_error_is_none():
+    """Twenty batches of four: the classes of each vary by nature."""
+    targets = np.concatenate([shuffled(TEN, 7)[:80]])
+    record = recorded(targets, 4, classes=10)
+    assert verdict(record, shortfall=-1.0, min_errors=-10.0)
+    assert not verdict(record, shortfall=-1.0)
+
+
+def test_message_and_remedies():
+    record = recorded(np.repeat([0, 1, 2], [512, 112, 16]), 16, classes=3, samples=640)
+    record.set_fact("class_names", ["ant", "bee", "cow"])
+    record.set_fact("loaders", {"train": {"batch_size": 16, "shuffled": False}})
+    (found,) = verdict(record)
+    assert found.severity == Severity.WARNING
+    assert found.summary == (
+        "training batches of 16 hold 1.0 of 3 classes on average, a shuffled draw gives 2.3: they are sorted by class"
+    )
+    assert found.where == ("bee",)
+    assert found.evidence[2].value == pytest.approx(33 / 40)
+    shuffle, dealt = found.remedies
+    assert "batch_size=16, shuffle=True" in shuffle.how
+    assert not shuffle.already_in_use
+    assert "without cow in 66%" in dealt.why
+    compile(shuffle.how, "remedy", "exec")
+
+
+def test_the_code_of_stratified_batches_deals_out_every_class():
+    (found,) = verdict(recorded(TEN, 20, classes=10, samples=640))
+    code, scope = found.remedies[1].how.rpartition("\n")[0], {"torch": torch}
+    exec(code, scope)
+    batches = scope["batches"](torch.as_tensor(TEN), 20)
+    assert sorted(i for batch in batches for i in batch) == list(range(640))
+    assert all(len(set(TEN[batch])) == 10 for batch in batches)
+
+
+def test_batches_composed_on_purpose_are_a_remark():
+    record = recorded(blocks(TEN, 8), 32, classes=10)
+    record.set_fact("loaders", {"train": {"batch_size": None, "shuffled": False}})
+    (found,) = verdict(record)
+    assert found.severity == Severity.INFO
+
+
+def test_what_follows_from_it_is_nested():
+    (found,) = verdict(recorded(TEN, 16, classes=10))
+    effect = all_rules()["TW603"]().diagnose("swings", margin=9.0)
+    assert [d.code for d in nest([effect, found])] == ["TW105"]
+
+
+@cache
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return torch.as_tensor(x / 16, dtype=torch.float32), torch.as_tensor(y)
+
+
+def trained(batches, seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    return watched(model, torch.optim.Adam(model.parameters(), 1e-3), batches, nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_real_trainings(seed):
+    x, y = digits()
+    assert verdict(trained(drawn(x, y, batch=32, steps=60, seed=seed), seed)) == []
+    order = y.argsort(stable=True)
+    (found,) = verdict(trained(zip(x[order].split(32), y[order].split(32), strict=True), seed))
+    assert found.evidence[0].value > 0.9
