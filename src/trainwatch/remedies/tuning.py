@@ -50,7 +50,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Freeze {count} modules: {freed:.0%} of the numbers that are trained",
         why="A copy that learned with them frozen came to a validation loss of {loss:.3g}, one with nothing frozen to "
         "{before:.3g}.",
-        how="frozen = {modules!r}\n"
+        how="frozen = {modules}\n"
         "for name in frozen:  # in the pretrained model, before it is trained\n"
         "    for p in model.get_submodule(name).parameters(recurse=False):\n"
         "        p.requires_grad_(False)\n"
@@ -74,7 +74,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "        self.up = torch.nn.Parameter(torch.zeros(rows, rank))\n"
         "    def forward(self, weight):\n"
         "        return weight + (self.up @ self.down).view_as(weight)\n"
-        "ranks = {ranks!r}\n"
+        "ranks = {ranks}\n"
         "for name, rank in ranks.items():  # in the pretrained model, before it is trained\n"
         "    layer = model.get_submodule(name)\n"
         "    layer.weight.requires_grad_(False)\n"
