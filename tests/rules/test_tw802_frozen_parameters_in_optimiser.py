@@ -2,15 +2,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from wired import SETTINGS, data
+from wired import data
 
 import trainwatch
+from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw802_frozen_parameters_in_optimiser import FrozenParametersInOptimiser
 
 SEEDS = range(3)
+SETTINGS = Settings(quiet=True, strict=True, probes="off", select=("TW802",))
 OPTIMIZERS = {
     "plain": lambda p: torch.optim.SGD(p, lr=0.05),
     "decay": lambda p: torch.optim.SGD(p, lr=0.05, weight_decay=0.05),
