@@ -66,8 +66,8 @@ class FullFineTuningOnFewSamples(RisingValidation):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Where all of a pretrained model is trained on few samples: which changes are needed."""
         if self._applies(record):
-            yield ProbeRequest("frozen_part", (), "a pretrained model is trained: can a part stay frozen?", 0.36)
-            yield ProbeRequest("tuning", (), "a pretrained model is trained: which of its changes are needed?", 0.35)
+            yield ProbeRequest("frozen_part", (), "a pretrained model is trained: can a part stay frozen?", 0.6)
+            yield ProbeRequest("tuning", (), "a pretrained model is trained: which of its changes are needed?", 0.55)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         if trained_before(record) is None:
