@@ -1,6 +1,8 @@
 """Small real trainings of tables, judged at their end."""
 
+import math
 from functools import cache
+from unittest import mock
 
 import numpy as np
 import torch
@@ -37,9 +39,47 @@ def split(name, seed):
     return tuple(torch.as_tensor(part) for part in train_test_split(x, y, random_state=seed))
 
 
-def trained(name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam", epochs=None):
-    """The report on a net of some hidden layers."""
+def flipped(y, share, seed):
+    """Labels of which a share is another one of those that there are."""
+    draw = np.random.default_rng(seed)
+    wrong, classes = torch.as_tensor(draw.random(len(y)) < share), int(y.max()) + 1 if share else 1
+    other = torch.as_tensor(draw.integers(1, classes, len(y))) if share else 0
+    return torch.where(wrong, (y + other) % classes, y)
+
+
+def trained(
+    name,
+    seed,
+    *,
+    width=64,
+    depth=1,
+    p=0.0,
+    decay=0.0,
+    optimizer="adam",
+    epochs=None,
+    flips=0.0,
+    flips_val=0.0,
+    few=0,
+    moved=None,
+    noise=0.0,
+    judges=(),
+):
+    """The report on a net of some hidden layers, of few samples, of samples moved, or under noise.
+
+    Args:
+        name: Of the data.
+        seed: Of split, weights and order.
+        width, depth, p, decay, optimizer, epochs: Of the net and its training.
+        flips, flips_val: Shares of the labels that are exchanged for others.
+        few: Training samples; 0 for all.
+        moved: Changes inputs and targets of training and validation.
+        noise: On training inputs, anew in each batch.
+        judges: Rules that alone judge and get their probes; without any, all do.
+    """
     x, xv, y, yv = split(name, seed)
+    x, y = x[: few or None], y[: few or None]
+    x, y, xv, yv = moved(x, y, xv, yv) if moved else (x, y, xv, yv)
+    y, yv = flipped(y, flips, seed), flipped(yv, flips_val, seed + 100)
     regression = name in REGRESSIONS
     torch.manual_seed(seed)
     layers, wide = [], x.shape[1]
@@ -49,15 +89,18 @@ def trained(name, seed, *, width=64, depth=1, p=0.0, decay=0.0, optimizer="adam"
     last = [nn.Linear(wide, 1), nn.Flatten(0)] if regression else [nn.Linear(wide, int(y.max()) + 1)]
     model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression else nn.CrossEntropyLoss()
     optim = OPTIMIZERS[optimizer](model.parameters(), decay)
-    watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True, probes=PROBES))
+    chosen = {"select": judges} if judges else {"probes": PROBES}
+    settings = Settings(quiet=True, strict=True, **chosen)
+    watch = trainwatch.watch(model, optim, settings=settings)
     for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):
         model.train()
         for rows in torch.randperm(len(x)).split(32):
             optim.zero_grad()
-            criterion(model(x[rows]), y[rows]).backward()
+            criterion(model(x[rows] + noise * torch.randn_like(x[rows])), y[rows]).backward()
             optim.step()
         model.eval()
         with torch.no_grad():
             for rows in torch.arange(len(xv)).split(64):
                 criterion(model(xv[rows]), yv[rows])
-    return watch.finish()
+    with mock.patch("trainwatch.monitor.LAST_ROUND", math.inf):  # seconds: what is asked for is measured
+        return watch.finish()

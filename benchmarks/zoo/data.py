@@ -178,18 +178,29 @@ def load(spec: Data, seed: int) -> Sets:
     if spec.modulo:
         y = y % spec.modulo
     order = rng.permutation(len(x))
+    if spec.split == "by_place":
+        order = order[np.argsort(-_place(x[order]), kind="stable")]
+    elif spec.split != "random":
+        raise ScenarioError(f"there is no split {spec.split!r}; known are random, by_place")
     cut = round(len(x) * SHARE)
-    val, train = order[:cut][: spec.val or None], order[cut:][: spec.train or None]
+    val, train = order[:cut], order[cut:]
+    if spec.split != "random":
+        val, train = rng.permutation(val), rng.permutation(train)
+    train = train[~np.isin(y[train], spec.without)] if spec.without else train
+    val, train = val[: spec.val or None], train[: spec.train or None]
     if spec.positive >= 0:
         y = (y == spec.positive).astype(int)
     regression = spec.name in REGRESSIONS
     x_val = _scaled(x[val], x[train], spec.val_scale or spec.scale, spec.name) * spec.multiply + spec.offset
     x_val = x_val * spec.val_multiply
+    if spec.val_lift:
+        x_val.reshape(len(x_val), -1)[:, ::3] += spec.val_lift
     y_train, y_val = (_scaled(y[part], y[train], spec.target, "") if regression else y[part] for part in (train, val))
     kept, kept_val = _kept(y_train, spec.keep), _kept(y_val, spec.val_keep)
     x_val, y_val = x_val[kept_val], y_val[kept_val]
     x_train = (_scaled(x[train], x[train], spec.scale, spec.name) * spec.multiply + spec.offset)[kept]
     y_train = _mislabelled(y_train[kept], spec, rng)
+    y_train, y_val = _flipped(y_train, spec.flips, rng), _flipped(y_val, spec.val_flips, rng)
     if spec.labels == "off_by_one":
         y_train, y_val = y_train + 1, y_val + 1
     if spec.outliers:
@@ -247,3 +258,21 @@ def _mislabelled(y: Array, spec: Data, rng: np.random.Generator) -> Array:
     y = y.copy()
     y[wrong] = rng.choice(np.unique(y), wrong.sum())
     return y
+
+
+def _flipped(y: Array, share: float, rng: np.random.Generator) -> Array:
+    """Labels of which a share is exchanged for another one."""
+    if not share:
+        return y
+    known = np.unique(y)
+    wrong = rng.random(len(y)) < share
+    step = rng.integers(1, len(known), len(y))
+    other = known[(np.searchsorted(known, y) + step) % len(known)]
+    return np.where(wrong, other, y)
+
+
+def _place(x: Array) -> Array:
+    """Of each sample along the first principal direction, shape (n,)."""
+    rows = x.reshape(len(x), -1).astype(float)
+    rows = (rows - rows.mean(0)) / np.where(rows.std(0) > 0, rows.std(0), 1)
+    return np.asarray(rows @ np.linalg.svd(rows, full_matrices=False)[2][0])

@@ -51,6 +51,10 @@ class Data:
         length: Of a sequence, where the set is made of them.
         classes: Only these, renumbered; all by default.
         modulo: Classes are taken modulo this: 2 for odd or even; 0 for what they are.
+        flips, val_flips: Shares of the training and of the validation labels that are exchanged for another one.
+        split: ``random``, or ``by_place``: validation lies beyond training along the first principal direction.
+        without: Classes that have no training samples.
+        val_lift: Added to every third validation feature, in scaled units.
         val_keep: As `keep`, of the validation samples.
     """
 
@@ -73,6 +77,11 @@ class Data:
     length: int = 32
     classes: tuple[int, ...] = _later(())
     modulo: int = _later(0)
+    flips: float = _later(0.0)
+    val_flips: float = _later(0.0)
+    split: str = _later("random")
+    without: tuple[int, ...] = _later(())
+    val_lift: float = _later(0.0)
     val_keep: Mapping[str, float] = _later({})
 
 
@@ -245,7 +254,8 @@ class Scenario:
         planted: It is faulty.
         repaired: It is the repaired form of a faulty family: as `planted` False, and part of a pair.
         truth: Codes of the true cause: any of them, or all where `every`.
-        also: Codes that are true of the run as well: saying them counts neither for nor against a rule.
+        also: Codes that are true of the run as well: saying them counts neither for nor against a rule. A sound run may
+            have some, such as wrong labels that it gets over.
         every: There is more than one fault, and all of `truth` must be named.
     """
 
@@ -319,12 +329,13 @@ def _scenarios(half: str, family: str, found: dict[str, Any]) -> Iterator[Scenar
     if twice:
         raise ScenarioError(f"two forms have the same name: {', '.join(sorted(twice))}")
     parts = {part: _overlaid(cls(), found.get("base", {}).get(part, {}), part) for part, cls in PARTS.items()}
-    _known(found.get("base", {}), PARTS, "base")
-    base = Scenario(half, family, "base", False, bool(faults), (), (), False, **parts)
+    _known(found.get("base", {}), {*PARTS, "also"}, "base")
+    sound = tuple(found.get("base", {}).get("also", ()))
+    base = Scenario(half, family, "base", False, bool(faults), (), sound, False, **parts)
     yield base
     for planted, forms in ((False, found.get("variants", {})), (True, faults)):
         for form, changes in forms.items():
-            _known(changes, {*PARTS, *(("truth", "also", "every") if planted else ())}, form)
+            _known(changes, {*PARTS, "also", *(("truth", "every") if planted else ())}, form)
             changed = {part: _overlaid(parts[part], changes.get(part, {}), part) for part in PARTS}
             claims = {
                 "truth": tuple(changes.get("truth", truth)),
@@ -332,7 +343,7 @@ def _scenarios(half: str, family: str, found: dict[str, Any]) -> Iterator[Scenar
                 "every": bool(changes.get("every", found.get("every", False))),
             }
             yield replace(base, form=form, planted=planted, repaired=not planted and base.repaired, **changed,
-                          **(claims if planted else {}))  # fmt: skip
+                          **(claims if planted else {"also": tuple(changes.get("also", sound))}))  # fmt: skip
 
 
 def _overlaid(default: Any, changes: Mapping[str, Any], part: str) -> Any:

@@ -60,7 +60,8 @@ class Outcome:
 
     @property
     def silent(self) -> bool:
-        return not self.said.causes
+        """Nothing was said that is not true of the run."""
+        return not self.beside
 
 
 @dataclass(frozen=True)

@@ -295,3 +295,23 @@ def test_the_path_of_unwatched_weights_goes_on_as_before():
         path.take(STRETCH, updates, np.full(1, float(at)))
     _, row, _ = path.rows()
     assert list(row[0, 1:]) == [3.0, 21.0, 1.0]
+
+
+def test_a_criterion_that_is_a_module_is_not_taken_in_unwatched_steps(stingy):
+    """Neither one that calls a functional loss, nor one that computes its own; a term added to it or not."""
+
+    class Own(nn.Module):
+        def forward(self, outputs, targets):
+            return (outputs.logsumexp(1) - outputs.gather(1, targets[:, None])[:, 0]).mean()
+
+    for criterion, stream in ((nn.CrossEntropyLoss(), "cross_entropy"), (Own(), "Own")):
+        model, (x, y) = nn.Linear(4, 3), (torch.randn(8, 4), torch.randint(0, 3, (8,)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        watch = trainwatch.watch(model, optimizer, loss_fn=criterion, settings=stingy)
+        for _ in range(2 * CYCLE):
+            optimizer.zero_grad()
+            (criterion(model(x), y) + 1e-3 * model.weight.abs().sum()).backward()
+            optimizer.step()
+        watch.finish()
+        assert 0 < len(watch.record.series("train_loss", stream)) < 2 * CYCLE
+        assert set(watch.record.keys("train_loss")) == {stream, "root"}

@@ -11,6 +11,7 @@ import trainwatch
 from benches import bench, blobs, in_batches, net
 from trainwatch.capture.wiring import parameter_facts
 from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.proximal_path import ProximalPath
 from trainwatch.probes.sparsity import FACTORS, FEWEST, FIRST, MOST, measure
 
 X, Y, XV, YV = blobs()
@@ -95,12 +96,33 @@ def test_each_weight_has_its_own_coefficient():
     assert zeros[1] == pytest.approx((layers[1, 0] * 6 * 32 + layers[1, 2] * 32 * 32) / (6 * 32 + 32 * 32))
 
 
+def test_a_term_and_prox_add_up_and_are_multiplied_together(monkeypatch):
+    model, optimizer = trained(1e-3, steps=5, proximal=True)
+    followed, follow = [], ProximalPath.follow
+    monkeypatch.setattr(
+        ProximalPath,
+        "follow",
+        lambda self, step, n, amounts: followed.append(amounts) or follow(self, step, n, amounts),
+    )
+    planned(model, optimizer, term(model, 2e-3, only=("0.weight", "0.bias")))
+    assert [a["0.weight"] for a in followed] == pytest.approx([3e-3, 9e-3, 3e-2])
+    assert [a["3.weight"] for a in followed] == pytest.approx([1e-3, 3e-3, 1e-2])
+
+
 @pytest.mark.parametrize(("step", "affords", "steps"), [(4000, math.inf, MOST), (1000, math.inf, 250),
-                                                        (4000, 500, 220), (4000, 10, FEWEST)])  # fmt: skip
+                                                        (4000, 500, 220), (4000, 160, FEWEST)])  # fmt: skip
 def test_steps_follow_the_run_and_what_there_is_time_for(step, affords, steps):
     model, optimizer = trained(1e-3, steps=50)
     (_, _, _, _, taken, *_), _ = planned(model, optimizer, term(model, 1e-3), affords=affords, step=step)
     assert taken.tolist() == [0, FIRST, steps, steps]
+
+
+def test_in_a_hurry_it_plans_under_the_coefficient_of_the_run_alone():
+    model, optimizer = trained(1e-3, steps=50)
+    lines, layers = planned(model, optimizer, term(model, 1e-3), affords=159)
+    assert lines[0, :2].tolist() == [0.0, 1.0]
+    assert np.isnan(lines[:, 2:]).all()
+    assert np.isnan(layers[2:]).all()
 
 
 class Whole:

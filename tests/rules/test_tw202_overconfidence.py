@@ -117,7 +117,7 @@ def test_a_fiftieth_of_the_drop_is_a_rise(climb, said):
 def test_a_real_network_that_grows_ever_surer_of_itself(seed):
     (found,) = trained(seed, epochs=80, rate=1e-2).findings()
     assert found.code == "TW202"
-    assert [c.code for c in found.consequences] == ["TW203"]
+    assert [c.code for c in found.consequences] == ["TW203", "TW503"]  # the remark: nothing regularises
 
 
 @pytest.mark.parametrize("seed", range(3))

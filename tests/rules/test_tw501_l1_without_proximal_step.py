@@ -24,9 +24,9 @@ def record_of(near=0.6, zeros=0.0, crossing=0.2, l1=1e-3, names=NAMES, rows=6, p
         record.append("weights", "default", 50 * (n + 1), np.tile([0.1, 0.2, 1.0, *shares], (3, 1)))
     if path:
         lines = [[0, 0, 0.0, np.nan, 0, 0.3, 0.0, 0.4, 0.0], [1, l1, 0.55, 0.98, 20, 0.31, 0.01, 0.41, 0.02],
-                 [3, 3 * l1, 0.75, 1.0, 75, 0.4, 0.01, 0.5, 0.02]]  # fmt: skip
+                 [3, 3 * l1, 0.75, 1.0, 75, 0.4, 0.01, 0.5, 0.02], [np.nan] * 9]  # fmt: skip
         record.append("sparsity_path", "held", 300, np.array(lines))
-        layers = [[0, np.nan, 0], [0.58, np.nan, 0.45], [0.8, np.nan, 0.6]]
+        layers = [[0, np.nan, 0], [0.58, np.nan, 0.45], [0.8, np.nan, 0.6], [np.nan] * 3]
         record.append("sparsity_layers", "held", 300, np.array(layers, float))
     return record
 

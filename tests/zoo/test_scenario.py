@@ -105,3 +105,12 @@ def test_the_zoo_is_large_and_balanced():
         faulty = {s.family for s in some if s.planted}
         assert len(faulty) >= 20
         assert len({s.family for s in some} - faulty) >= 20
+
+
+def test_of_a_sound_form_something_may_be_true_as_well(tmp_path):
+    text = FAULTY.replace("[base.model]", '[base]\nalso = ["TW106"]\n[base.model]')
+    base, wide, blatant, _ = read(
+        tmp_path, text.replace("[variants.wide.model]", "[variants.wide]\nalso = []\n[variants.wide.model]")
+    )
+    assert (base.also, wide.also, blatant.also) == (("TW106",), (), ("TW204",))
+    assert base.fingerprint == read(tmp_path, FAULTY)[0].fingerprint

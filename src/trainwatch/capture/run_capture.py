@@ -307,13 +307,14 @@ class RunCapture(Measuring):
             predictions, target = ([*(v if isinstance(v, torch.Tensor) else None for v in inputs), None, None])[:2]
             call = LossCall(type(module).__name__, output, predictions, target, module=module, given=inputs)
             task = self.record.facts.get("task")
-            self._take(read_by_shape(call, task) if task in LABELS else call)
+            self.on_loss(read_by_shape(call, task) if task in LABELS else call)
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
         if self.stage == OFF:
             return
         if self.pace.resting and call.output.requires_grad and self.stage != VALIDATE:
+            self._recent.append(weakref.ref(call.output))  # the module that computed it need not be asked again
             self._glance(call)
         else:
             self._take(call)

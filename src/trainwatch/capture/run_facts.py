@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trainwatch.capture import wiring
+from trainwatch.capture.augmentation import augmentations
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.linearity import last_operation
 from trainwatch.capture.tasks import task_of
@@ -77,6 +78,7 @@ class RunFacts:
             "sampler": sampler,
             "shuffled": "Random" in sampler,
             "drop_last": bool(getattr(loader, "drop_last", False)),
+            "augmentation": augmentations(getattr(loader, "dataset", None)),
         }
         self.record.set_fact("loaders", {"train": facts})
         return samples

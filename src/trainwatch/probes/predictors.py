@@ -1,4 +1,4 @@
-"""Reference predictors that learn from a small table: nearest neighbours, gradient boosting, and a constant guess."""
+"""Predictors that learn from a small table: nearest neighbours, gradient boosting, forests, and a constant guess."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 NEIGHBOURS = 5
 TREES = 100  # over all classes
+FOREST = 50  # trees
 FEWEST_IN_LEAF = 5
 UNSURE = 0.1  # share of every probability that is spread evenly: few samples make predictors too sure of themselves
 PROJECTED = 256  # features
@@ -78,3 +79,36 @@ def classifications(x: Array, y: Array, others: Sequence[Array], width: int) -> 
             kind.fit(x, y)
             answers = [full(kind.predict_proba(table)) for table in others]
         yield name, answers
+
+
+def features_a_split(x: Array) -> int:
+    """How many features, drawn at random, a tree looks at before it splits: more would only cost more."""
+    return max(1, int(min(x.shape[1], PROJECTED) ** 0.5))
+
+
+def forest(x: Array, y: Array, others: Sequence[Array], width: int | None) -> list[Array]:
+    """What extremely randomised trees predict of further tables.
+
+    Args:
+        x: Features to learn from, shape (n, features).
+        y: Numbers, or classes below `width`.
+        others: Tables to predict.
+        width: Classes that there are; None where numbers are predicted.
+
+    Returns:
+        For each table the numbers, shape (n,), or the probabilities, shape (n, width).
+    """
+    from sklearn import ensemble
+
+    if width is None:
+        trees = ensemble.ExtraTreesRegressor(FOREST, random_state=0).fit(x, y)
+        return [np.asarray(trees.predict(table)) for table in others]
+    classifier = ensemble.ExtraTreesClassifier(FOREST, max_features=features_a_split(x), random_state=0).fit(
+        x, y.astype(np.int64)
+    )
+    found = []
+    for table in others:
+        spread = np.full((len(table), width), UNSURE / width)
+        spread[:, classifier.classes_] += (1 - UNSURE) * classifier.predict_proba(table)
+        found.append(spread)
+    return found

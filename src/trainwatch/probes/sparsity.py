@@ -24,7 +24,7 @@ FIRST = 20  # steps under that coefficient: weights that hover about zero need n
 FEWEST, MOST = 50, 400  # steps under each of the others: a quarter of those of the run, within these bounds
 PART = 0.25
 LOOKS = 40  # steps that the looks are worth
-STEPS = FIRST + (len(FACTORS) - 1) * FEWEST + LOOKS
+STEPS = FIRST + LOOKS  # the others are tried where there is time
 
 
 def measure(bench: Bench) -> None:
@@ -37,14 +37,16 @@ def measure(bench: Bench) -> None:
     The first line of `sparsity_path` is the run as it ended, the others are those coefficients: (factor, largest
     coefficient, share of exact zeros, share of those at which the gradient of the loss is within the coefficient,
     steps, loss of training batches in evaluation mode, standard error of its change from the first line, loss of
-    validation batches, that of its change). `sparsity_layers` has, in the same lines, the share of zeros in each of
-    the parameters of the facts.
+    validation batches, that of its change). Lines that there was no time for are absent. `sparsity_layers` has, in the
+    same lines, the share of zeros in each of the parameters of the facts.
     """
     added = ((bench.record.facts.get("regularisation") or {}).get("penalties") or {}).get("l1") or {}
     train = [Unpenalised(b, added, bench.loss_factor(b)) for b in bench.batches("train", MANY)]
     val = bench.held("val", MANY)
     known = [str(p["name"]) for p in bench.record.facts.get("parameters", ())]
-    steps = int(np.clip(min(PART * bench.step, (bench.affords - FIRST - LOOKS) / (len(FACTORS) - 1)), FEWEST, MOST))
+    each = (bench.affords - STEPS) / (len(FACTORS) - 1)
+    steps = int(np.clip(min(PART * bench.step, each), FEWEST, MOST))
+    tried = FACTORS if each >= FEWEST else FACTORS[:1]
     with bench.learner(further=2) as (model, optimizer):
         set_rates(optimizer, highest_rates(bench.record, optimizer))
         amounts = _amounts(added, model, optimizer)
@@ -62,7 +64,7 @@ def measure(bench: Bench) -> None:
         model.eval()
         before = losses_of(model, train), losses_of(model, val)
         lines, layers = [], []
-        for factor in (0.0, *FACTORS):
+        for factor in (0.0, *tried):
             if factor:
                 path.follow(step, FIRST if factor == 1 else steps, {n: factor * c for n, c in amounts.items()})
             shares, zeros = path.zeros()
@@ -73,8 +75,9 @@ def measure(bench: Bench) -> None:
                 line += [mean_and_error(now)[0], mean_and_error(now - was)[1]]
             lines.append(line)
             layers.append([shares.get(name, np.nan) for name in known])
-    bench.record.append("sparsity_path", "held", bench.step, np.array(lines))
-    bench.record.append("sparsity_layers", "held", bench.step, np.array(layers))
+    for quantity, table in (("sparsity_path", lines), ("sparsity_layers", layers)):
+        table += [[np.nan] * len(table[0])] * (1 + len(FACTORS) - len(table))
+        bench.record.append(quantity, "held", bench.step, np.array(table))
 
 
 @dataclass(frozen=True)

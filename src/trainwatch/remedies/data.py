@@ -161,11 +161,24 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="same-preparation",
         title="Prepare validation inputs as training inputs are",
-        why="Nine in ten entries are {val}, in training {train}: the net has not seen such inputs.",
+        why="{seen}: the net has not seen such inputs.",
         how="def prepare(x):\n"
         "    return (x - mean) / std  # one function, with the statistics of the training data, for both loaders",
         when="Training and validation inputs differ in scale.",
         not_when="The validation data are meant to come from elsewhere: that is a shift to be reported.",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
+        id="split-anew",
+        title="Draw training and validation from the same samples, class by class",
+        why="What differs between them then is chance alone. A split by time or by source is right where the network "
+        "will be used on later or other samples; it then needs training samples of that sort.",
+        how="from sklearn.model_selection import train_test_split\n"
+        "train, val = train_test_split(range(len(y)), test_size=0.2, stratify=y, random_state=0)\n"
+        "# samples of one patient, speaker or scene on one side alone: GroupShuffleSplit",
+        when="Nothing but the way of splitting makes validation differ.",
+        not_when="Later, other or farther samples are what the network is for: then validation shows the truth.",
         strength="strong",
         section="§10",
     ),

@@ -79,11 +79,14 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="clean-data",
         title="Look for wrong labels",
-        why="Wrong labels can be fitted only by heart, and training loss has come down to {training:.3g}.",
-        how="# over the training set, in evaluation mode; at the best step, before they are learned by heart\n"
-        'losses = torch.nn.functional.cross_entropy(model(inputs), labels, reduction="none")\n'
-        "losses.topk(20).indices  # look at these samples first",
-        when="Training loss comes down to zero though some samples contradict their like.",
+        why="Wrong labels can be fitted only by heart. {suspects}",
+        how="from sklearn.ensemble import ExtraTreesClassifier\n"
+        "from sklearn.model_selection import cross_val_predict\n"
+        "# x: one row a sample (of images and text: what a pretrained network makes of them); y: 0, 1 ...\n"
+        'votes = cross_val_predict(ExtraTreesClassifier(300), x, y, cv=5, method="predict_proba")\n'
+        "doubt = votes.max(1) - votes[range(len(y)), y]\n"
+        "first = doubt.argsort()[::-1][:{count}]  # look at these samples first; the package cleanlab goes further",
+        when="Some labels contradict what samples like theirs are labelled, and the network can learn them by heart.",
         not_when="Labels were checked by several people.",
         strength="moderate",
         section="§2",

@@ -32,4 +32,17 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="moderate",
         section="§16",
     ),
+    RemedyEntry(
+        id="max-norm",
+        title="Bound the norm of each unit's weights in '{name}' by {limit:.3g}",
+        why="Its rows now have a norm of {present:.3g} in the root mean square. A bound ends the growth and leaves all "
+        "that is smaller alone.",
+        how="with torch.no_grad():  # after each optimizer.step()\n"
+        "    w = model.get_parameter('{name}')\n"
+        "    w.copy_(torch.renorm(w, p=2, dim=0, maxnorm={limit:.3g}))",
+        when="Weights grow without end, and the scale of a layer matters: nothing normalises behind it.",
+        not_when="A normalisation follows, or large weights are what the task needs.",
+        strength="moderate",
+        section="§15",
+    ),
 )

@@ -1,4 +1,4 @@
-"""The remedies of TW206: less of the regulariser that holds the network back."""
+"""Remedies that more or less of a regulariser makes: less of what holds a network back, more where nothing does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.losses import penalty_share
 from trainwatch.symptoms.restraints import MODERATE, USUAL
 
@@ -33,3 +34,21 @@ def loosened(record: RunRecord, name: str) -> Iterator[Remedy]:
         usual = USUAL[bool(group.get("decoupled_weight_decay"))]
         proposed = usual if present > usual else present / 10
         yield remedy("weaker-regularisation", present=present, proposed=proposed, optimizer=kind)
+
+
+def sizes(record: RunRecord) -> tuple[int, int]:
+    """Training samples and trainable parameters, 0 where unknown."""
+    counts = (int(p["numel"]) for p in record.facts.get("parameters", ()) if p.get("trainable", True))
+    return int(record.facts.get("run", {}).get("train_samples") or 0), sum(counts)
+
+
+def stronger_regularisation(record: RunRecord) -> Remedy:
+    """The remedy `stronger-regularisation` with the present and a proposed weight decay."""
+    present = float(record.facts.get("regularisation", {}).get("weight_decay") or 0.0)
+    return remedy(
+        "stronger-regularisation",
+        already_in_use=present > 0 or not record.memo(inventory).keys().isdisjoint(("L1", "L2")),
+        present=present,
+        proposed=min(3 * present, 0.5) if present else 0.01,
+        next_step="# In use already: next, try three times as much." if present else "# Not in use yet.",
+    )

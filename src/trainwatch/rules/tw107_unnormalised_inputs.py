@@ -17,8 +17,8 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.ranges import Range, range_of
 
 NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
-EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306",
-           "TW309", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
+EFFECTS = ("TW102", "TW109", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305",
+           "TW306", "TW309", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class UnnormalisedInputs(Rule):
                          where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
                          f"training loss {course.end:.3g}"),
             ),
-            remedies=(remedy("same-preparation", train=f"{inputs.low:.3g} to {inputs.high:.3g}",
-                             val=f"{seen.low:.3g} to {seen.high:.3g}"),),
+            remedies=(remedy("same-preparation", seen=f"Nine in ten entries are {seen.low:.3g} to {seen.high:.3g}, in "
+                             f"training {inputs.low:.3g} to {inputs.high:.3g}"),),
         )  # fmt: skip
 
 

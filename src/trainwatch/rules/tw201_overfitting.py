@@ -11,7 +11,10 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, always
+from trainwatch.rules.fit_remedies import sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
+from trainwatch.rules.suspects import clean_data
+from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.useful_motion import weight_ranks
 
 SHOWN = 4
@@ -52,7 +55,7 @@ class Overfitting(RisingValidation):
     code = "TW201"
     name = "overfitting"
     section = "§2"
-    explains: ClassVar[dict[str, Predicate]] = {"TW203": always}
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": always, "TW503": always, "TW504": always}
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Where it overfits: how far its layers could shrink."""
@@ -81,24 +84,6 @@ class Overfitting(RisingValidation):
         )
 
 
-def sizes(record: RunRecord) -> tuple[int, int]:
-    """Training samples and trainable parameters, 0 where unknown."""
-    counts = (int(p["numel"]) for p in record.facts.get("parameters", ()) if p.get("trainable", True))
-    return int(record.facts.get("run", {}).get("train_samples") or 0), sum(counts)
-
-
-def stronger_regularisation(record: RunRecord) -> Remedy:
-    """The remedy `stronger-regularisation` with the present and a proposed weight decay."""
-    present = float(record.facts.get("regularisation", {}).get("weight_decay") or 0.0)
-    return remedy(
-        "stronger-regularisation",
-        already_in_use=present > 0,
-        present=present,
-        proposed=min(3 * present, 0.5) if present else 0.01,
-        next_step="# In use already: next, try three times as much." if present else "# Not in use yet.",
-    )
-
-
 def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
     samples, parameters = sizes(record)
     ratio = f"{parameters / samples:.3g} parameters per training sample" if samples and parameters else "few samples"
@@ -116,7 +101,7 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
         [
             early_stopping(record, found.curve, found.rise),
             remedy("more-data", ratio=ratio),
-            remedy("augment", samples=samples or "few"),
+            remedy("augment", already_in_use="augmentation" in record.memo(inventory), samples=samples or "few"),
             stronger_regularisation(record),
             dropout,
             remedy(
@@ -125,7 +110,7 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
                 ratio=ratio,
                 ranks=_effective_ranks(record),
             ),
-            remedy("clean-data", training=found.training[1]),
+            clean_data(record),
             remedy("ensemble", best_step=found.rise.best_step),
             remedy("raise-learning-rate"),
         ]

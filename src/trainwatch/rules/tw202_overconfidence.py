@@ -10,8 +10,8 @@ from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.fit_remedies import stronger_regularisation
 from trainwatch.rules.rising_validation import RisingValidation, best_weights_are_back, early_stopping, ranked
-from trainwatch.rules.tw201_overfitting import stronger_regularisation
 from trainwatch.symptoms.classes import binary_scores, temperature
 
 
@@ -45,7 +45,7 @@ class Overconfidence(RisingValidation):
     code = "TW202"
     name = "overconfidence"
     section = "§2"
-    explains: ClassVar[dict[str, Predicate]] = {"TW203": always}
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": always, "TW503": always, "TW504": always}
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         found = self.risen(record)

@@ -60,7 +60,7 @@ class L1WithoutProximalStep(Rule):
         """Where weights hover: how many of them proximal steps would make zero."""
         found = record.memo(pulled)
         if found is not None and self._margin(found) > 0:
-            yield ProbeRequest("sparsity", found.names, "how many weights would proximal steps make zero?", 0.3)
+            yield ProbeRequest("sparsity", found.names, "how many weights would proximal steps make zero?", 0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look at the weights that an L1 term pulls at."""

@@ -115,6 +115,8 @@ def plan(record: RunRecord) -> list[Planned]:
     start, *lines = path[1]
     found = []
     for line, shares in zip(lines, layers[1][1:], strict=True):
+        if np.isnan(line[0]):
+            break
         _, l1, zeros, kept, steps, training, _, validation, error = line.tolist()
         of_layer = {name: float(share) for name, share in zip(names, shares, strict=True) if not np.isnan(share)}
         change = validation - float(start[7])

@@ -1,0 +1,75 @@
+"""Whether held validation samples can be told from held training samples by their inputs alone (§10)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainwatch.probes.bench import Bench
+from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.predictors import Array, features_a_split, scaled
+from trainwatch.probes.tables import Table, table_of
+
+KIND = "shift"
+QUANTITIES = ("held_shift", "shift_features")
+AT_END = True
+MOST_ROWS = 512  # of training, and as many of validation
+FEWEST = 30
+TREES = 60
+LEAF = 5  # samples: leaves of one sample know it by heart
+NEIGHBOUR = 5  # the first few may be the same sample in another variant
+LISTED = 3
+
+
+def measure(bench: Bench) -> None:
+    """Let trees that have not seen a sample vote on which kind it is, and look how far its neighbours are.
+
+    A row of `held_shift`, key ``train`` or ``val``, has three numbers for each sample, shape (MOST_ROWS, 3), absent for
+    those that are not there: its target, the share of votes for validation, its distance to the fifth nearest other
+    training sample, in features of deviation 1. A row of `shift_features` (LISTED, 4) names the features that the
+    forest tells the kinds apart by: index, share of the decrease in impurity, mean in training, in validation.
+    """
+    train, val = table_of(bench, "train", MOST_ROWS), table_of(bench, "val", MOST_ROWS)
+    if min(len(train), len(val)) < FEWEST:
+        raise CannotIsolate(f"fewer than {FEWEST} different samples of training and of validation are held")
+    votes, weights = _votes(train.x, val.x)
+    distances = _distances(train.x, val.x)
+    for kind, table, some, far in zip(("train", "val"), (train, val), votes, distances, strict=True):
+        row = np.full((MOST_ROWS, 3), np.nan)
+        row[: len(table)] = np.stack([table.y.astype(np.float64), some, far], 1)
+        bench.record.append("held_shift", kind, bench.step, row)
+    bench.record.append("shift_features", "inputs", bench.step, _features(train, val, weights))
+
+
+def _votes(train: Array, val: Array) -> tuple[list[Array], Array]:
+    """Share of votes for validation, of each sample of both kinds, and the weight of each feature."""
+    from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
+
+    kind = np.repeat([0, 1], [len(train), len(val)])
+    # Without weights: they would keep the rarer kind in every draw, and AUC does not need them.
+    forest = ExtraTreesClassifier(
+        TREES,
+        min_samples_leaf=LEAF,
+        max_features=features_a_split(train),
+        bootstrap=True,
+        oob_score=True,
+        random_state=0,
+    )
+    forest.fit(np.concatenate([train, val]), kind)
+    votes = np.nan_to_num(forest.oob_decision_function_[:, 1], nan=0.5)
+    return [votes[kind == 0], votes[kind == 1]], np.asarray(forest.feature_importances_)
+
+
+def _distances(train: Array, val: Array) -> list[Array]:
+    """Of each sample of both kinds to its fifth nearest training sample, itself not counted."""
+    from sklearn.neighbors import NearestNeighbors
+
+    x, (others,) = scaled(train, [val])
+    nearest = NearestNeighbors(n_neighbors=NEIGHBOUR).fit(x)
+    return [np.asarray(nearest.kneighbors(table)[0][:, -1]) for table in (None, others)]
+
+
+def _features(train: Table, val: Table, weights: Array) -> Array:
+    rows = np.full((LISTED, 4), np.nan)
+    first = np.argsort(-weights, kind="stable")[:LISTED]
+    rows[: len(first)] = np.stack([first, weights[first], train.x[:, first].mean(0), val.x[:, first].mean(0)], 1)
+    return rows

@@ -1,0 +1,127 @@
+"""Held batches as tables: a row of numbers and one target for each sample, as other predictors read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.evaluated import MANY
+from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.predictors import Array
+
+MOST_FEATURES = 4096
+MOST_CLASSES = 32
+OVER_CLASSES = ("cross_entropy", "nll_loss")
+OVER_TWO = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Samples of one kind, each of them once.
+
+    Attributes:
+        x: Features, shape (n, features).
+        y: Targets, shape (n,).
+        step: Optimiser steps taken when the sample's batch was seen, shape (n,).
+        place: Training: its row in that batch. Validation: its place in the pass; -1 where that is not known.
+    """
+
+    x: Array
+    y: Array
+    step: Array
+    place: Array
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def of(self, chosen: Array) -> Table:
+        """Some of the rows."""
+        return Table(self.x[chosen], self.y[chosen], self.step[chosen], self.place[chosen])
+
+
+def table_of(bench: Bench, kind: str, most: int) -> Table:
+    """The held samples of a kind, ``train`` or ``val``; one that was held twice is in it once.
+
+    Args:
+        bench: Which holds them.
+        kind: Of the batches.
+        most: Rows, drawn at random where there are more.
+
+    Raises:
+        CannotIsolate: There are none, or they are not rows of numbers with one target each.
+    """
+    batches = bench.batches(kind, MANY)
+    parts = [rows_of(batch) for batch in batches]
+    x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
+    step = np.concatenate(
+        [np.full(len(part[0]), getattr(b, "step", -1)) for part, b in zip(parts, batches, strict=True)]
+    )
+    if kind == "train":
+        place = np.concatenate([np.arange(len(part[0])) for part in parts])
+    else:
+        place = np.arange(len(x)) if _from_the_start(bench, len(batches)) else np.full(len(x), -1)
+    _, once = np.unique(x, axis=0, return_index=True)
+    chosen = np.sort(once)
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, most, replace=False))
+    return Table(np.nan_to_num(x), y, step, place).of(chosen)
+
+
+def rows_of(batch: Any) -> tuple[Array, Array]:
+    """Features, shape (n, features), and targets, shape (n,), of a held batch.
+
+    Raises:
+        CannotIsolate: It is not made of one tensor of numbers and one target a sample.
+    """
+    inputs, target = _given(batch)
+    if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point():
+        raise CannotIsolate("the model's input is not one tensor of numbers")
+    if not isinstance(target, torch.Tensor) or inputs.ndim < 2 or target.numel() != len(inputs):
+        raise CannotIsolate("there is not one class or number to predict for each sample")
+    if inputs[0].numel() > MOST_FEATURES:
+        raise CannotIsolate(f"the inputs have more than {MOST_FEATURES} features")
+    return inputs.detach().float().flatten(1).cpu().numpy(), target.detach().reshape(-1).cpu().numpy()
+
+
+def classes_of(table: Table, batch: Batch) -> Table:
+    """The rows of a table with a class, as whole numbers; those that the loss ignores are left out.
+
+    Args:
+        table: Of batches like the one given.
+        batch: Whose loss tells what its targets are.
+
+    Raises:
+        CannotIsolate: The targets are no classes.
+    """
+    function, y = getattr(batch, "function", ""), table.y
+    whole = np.isfinite(y) & (y == np.round(y)) & (y >= 0)
+    if function not in (*OVER_CLASSES, *OVER_TWO) and (function or y.dtype.kind == "f"):
+        raise CannotIsolate("the targets are not classes")
+    if function in OVER_TWO and not (whole.all() and (y <= 1).all()):
+        raise CannotIsolate("the targets are shares of two classes, not one of them")
+    found = table.of(np.flatnonzero(whole))
+    if len(np.unique(found.y)) > MOST_CLASSES:
+        raise CannotIsolate(f"there are more than {MOST_CLASSES} classes")
+    return Table(found.x, found.y.astype(np.int64), found.step, found.place)
+
+
+def _given(batch: Any) -> tuple[Any, Any]:
+    """What the model is given and what it is to predict: of a trainer's batch, its two parts."""
+    whole = getattr(batch, "batch", None)
+    if isinstance(whole, (tuple, list)) and len(whole) == 2:
+        return whole[0], whole[1]
+    args: Sequence[Any] = getattr(batch, "args", ())
+    single = len(args) == 1 and not getattr(batch, "kwargs", None)
+    return (args[0] if single else None), getattr(batch, "target", None)
+
+
+def _from_the_start(bench: Bench, held: int) -> bool:
+    """Whether the held validation batches are the first ones of their pass."""
+    known = bench.record.facts.get("validation", {}).values()
+    passes = [int(facts.get("batches") or 0) for facts in known if facts.get("primary")]
+    return held == min(MANY, passes[0]) if passes else False

@@ -1,0 +1,130 @@
+"""TW106: a share of the labels is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.suspects import NAMED, clean_data, listed
+from trainwatch.symptoms import labels
+from trainwatch.symptoms.classes import class_names
+from trainwatch.symptoms.labels import label_noise
+
+SHOWN_PAIRS = 3
+CLASSIFIED = ("binary", "multiclass")
+PRIORITY = 0.65  # before costlier ones
+
+
+@dataclass(frozen=True)
+class LabelNoise(Rule):
+    """Some labels contradict what samples like theirs are labelled, where such samples leave no doubt.
+
+    ## Symptom
+    A forest that has not seen a sample's label says another, as surely as it is right elsewhere, for more than `least`
+    of the held training or validation samples, by the lower bound of that share.
+
+    ## Why it hurts
+    Wrong training labels can be fitted only by heart, and the network that does so repeats them. Wrong validation
+    labels put a ceiling on every metric, and choose the wrong model.
+
+    ## How it is measured
+    At the end of a run extremely randomised trees learn from the held samples of training and validation, and each tree
+    votes on those that it has not seen (`held_labels`). Where classes overlap, labels and votes disagree less and less
+    the surer the votes are; the share that no sureness does away with is taken for wrong, with its 95 % interval by
+    profile likelihood. Classes of which the forest recognises less than half are left out: they are rare or hard, and
+    their labels are not to blame. Labels and votes must agree by a kappa of `agreement`, or of `some` where the lower
+    bound accounts for `accounts` of the disagreement. Judged from `samples` samples on.
+
+    ## Remedies
+    `clean-data`, with the samples to look at first; `label-smoothing`.
+
+    ## Not a fault when
+    The label is a matter of chance and not of the inputs everywhere alike, as with a coin that decides one case in ten:
+    that looks the same. Two labels are right for a sample: then it needs several. A forest on raw entries tells little
+    of photographs or text: not checked.
+
+    ## Sources
+    §2 §10; Wichmann and Hill, "The psychometric function" (2001), on lapse rates; Northcutt, Jiang and Chuang,
+    "Confident Learning" (2021), on which samples to suspect; Arpit et al., "A Closer Look at Memorization" (2017).
+    """
+
+    code: ClassVar[str] = "TW106"
+    name: ClassVar[str] = "label-noise"
+    section: ClassVar[str] = "§2 §10"
+    needs: ClassVar[tuple[str, ...]] = ("held_labels",)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW202", "TW203"), always)
+
+    least: float = 0.02
+    agreement: float = 0.6
+    some: float = 0.45
+    accounts: float = 1 / 3
+    samples: int = 60
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """A look at the labels of the held samples, where they are classes."""
+        if record.facts.get("task") in CLASSIFIED:
+            yield ProbeRequest("labels", (), "are all labels right?", PRIORITY)
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare the labels of held samples with what others say of them."""
+        looks = [noise for noise in record.memo(label_noise) if noise.samples >= self.samples]
+        if not looks:
+            raise NotChecked(f"fewer than {self.samples} samples of classes that can be recognised are held")
+        wrong = [noise for noise in looks if noise.low > self.least and self._is_told(noise)]
+        if wrong:
+            yield self._found(record, wrong, looks)
+        elif all(noise.agreement < self.agreement for noise in looks):
+            kappa = max(noise.agreement for noise in looks)
+            raise NotChecked(f"wrong labels and classes that overlap look alike here: kappa {kappa:.2f} with a forest")
+
+    def _is_told(self, noise: labels.LabelNoise) -> bool:
+        """Whether the forest knows enough of the classes to doubt a label."""
+        sure = noise.low >= self.accounts * noise.disagreeing
+        return noise.agreement >= (self.some if sure else self.agreement)
+
+    def _found(self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise]) -> Diagnosis:
+        worst = max(wrong, key=lambda noise: noise.low)
+        names = class_names(record, 1 + max(max(s.given, s.predicted) for n in wrong for s in n.suspects))
+        pairs = ", ".join(f"{names[a]} like {names[b]} ({n})" for (a, b), n in worst.pairs[:SHOWN_PAIRS])
+        return self.diagnose(
+            f"about {worst.rate:.0%} of the {NAMED[worst.kind]} labels look wrong (at least {worst.low:.1%}); "
+            f"what is labelled as one class looks like another, most often {pairs}",
+            margin=(worst.low - self.least) / max((worst.rate - worst.low) / 1.96, 1e-3),
+            where=tuple(f"{NAMED[noise.kind]} labels" for noise in wrong),
+            onset_step=0,
+            evidence=tuple(self._shown(wrong, looks, names)),
+            remedies=_advice(record),
+        )
+
+    def _shown(
+        self, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], names: tuple[str, ...]
+    ) -> Iterator[Evidence]:
+        for noise in looks:
+            yield Evidence(
+                f"wrong {NAMED[noise.kind]} labels, lower bound", noise.low, self.least, where=NAMED[noise.kind],
+                step=noise.step, note=f"estimate {noise.rate:.1%}, at most {noise.high:.1%}; {noise.samples} samples, "
+                f"{noise.disagreeing:.1%} of them labelled unlike what a forest says; kappa {noise.agreement:.2f}",
+            )  # fmt: skip
+        for noise in wrong:
+            yield from listed(noise, names)
+
+
+def _advice(record: RunRecord) -> tuple[Remedy, ...]:
+    """Look at the suspects; until then, do not ask the net to be sure of every label."""
+    smoothing = float(record.facts.get("regularisation", {}).get("label_smoothing") or 0.0)
+    found = [
+        clean_data(record),
+        remedy(
+            "label-smoothing",
+            already_in_use=smoothing > 0,
+            present=smoothing,
+            proposed=min(2 * smoothing, 0.3) if smoothing else 0.1,
+            next_step="# In use already: next, raise it." if smoothing else "# Not in use yet.",
+        ),
+    ]
+    return tuple(sorted(found, key=lambda r: r.already_in_use))

@@ -1,0 +1,141 @@
+"""TW109: validation samples are not what the network was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
+from trainwatch.symptoms.classes import class_names
+from trainwatch.symptoms.experiments import evaluated
+from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class TrainValShift(Rule):
+    """Training and validation samples come from different places.
+
+    ## Symptom
+    Within classes, validation inputs can be told from training inputs, by an area under the ROC curve whose lower bound
+    is above `apart`; they lie further from training samples than those from one another, by one above `further`; and
+    the network does worse on them. Or more than `unseen` of the validation samples are of classes that were never
+    trained on.
+
+    ## Why it hurts
+    The network is asked for what it was not taught, and a gap that looks like overfitting is none: no regularisation
+    closes it. Where validation is not like the data of use, it also chooses the wrong model.
+
+    ## How it is measured
+    At the end of a run trees vote on whether a held sample that they have not seen is of training or of validation, and
+    its fifth nearest training sample is looked for (`held_shift`). Both are compared within classes, so that shares of
+    classes do not count. The network does worse where its validation loss is above its training loss, both in
+    evaluation mode, by `errors` standard errors (`evaluated_loss`). Told apart without being further away or without
+    harm it is a remark, from `remark` on: augmented training samples are wider spread than validation samples, not
+    elsewhere. Shares of the classes are compared by a chi-squared test over all targets; they are remarked on from a
+    total variation of `shares` on, at a chance below `chance`.
+
+    ## Remedies
+    `same-preparation`, `split-anew`.
+
+    ## Not a fault when
+    The split is meant to be hard: the latest months, other patients, another camera. The classes were resampled for
+    training on purpose.
+
+    ## Sources
+    §10; Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests" (2017); DeLong et al. (1988) on the error.
+    """
+
+    code: ClassVar[str] = "TW109"
+    name: ClassVar[str] = "train-val-shift"
+    section: ClassVar[str] = "§10"
+    needs: ClassVar[tuple[str, ...]] = ("val_loss",)
+
+    apart: float = 0.6
+    further: float = 0.55
+    remark: float = 0.7
+    errors: float = 2.0
+    unseen: float = 0.05
+    shares: float = 0.1
+    chance: float = 1e-3
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """A look at the held samples of both kinds."""
+        if record.has("val_loss"):
+            yield ProbeRequest("shift", (), "is validation like training?", 0.62)
+            yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.63)
+
+    def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Compare the inputs and the classes of training and validation."""
+        inputs = record.memo(input_shift)
+        shift = record.memo(class_shift) if record.facts.get("run", {}).get("finished") else None
+        if inputs is None and shift is None:
+            raise NotChecked("neither inputs nor classes of both training and validation are known")
+        if inputs is not None and inputs.told.low > self.apart:
+            yield from self._inputs(record, inputs)
+        if shift is not None and (
+            shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
+        ):
+            yield self._classes(record, shift)
+
+    def _inputs(self, record: RunRecord, found: InputShift) -> Iterator[Diagnosis]:
+        look, worse = record.memo(evaluated), 0.0
+        if look is not None:
+            error = float(np.hypot(look.training_error, look.validation_error))
+            worse = float(look.validation - look.training) / error if error > 0 else 0.0
+        elsewhere = found.further.low > self.further and worse > self.errors
+        if not elsewhere and found.told.low <= self.remark:
+            return
+        told = "and the network does worse there" if elsewhere else (
+            "though they are no further off than those from one another: augmentation does that"
+            if found.further.low <= self.further
+            else "though the network does no worse there"
+        )  # fmt: skip
+        names = ", ".join(f"feature {i}: {a:.3g} against {b:.3g}" for i, _, a, b in found.features)
+        train, val = (", ".join(f"{row[k]:.3g}" for row in found.features) for k in (2, 3))
+        yield self.diagnose(
+            f"validation inputs can be told from training inputs of the same class (AUC {found.told.auc:.2f}, at least "
+            f"{found.told.low:.2f}), {told}",
+            severity=Severity.WARNING if elsewhere else Severity.INFO,
+            margin=(found.told.auc - self.apart) / max(found.told.error, 1e-3) - 1.96,
+            where=("validation inputs",),
+            onset_step=0,
+            evidence=(
+                Evidence("AUC of validation against training inputs, lower bound", found.told.low, self.apart,
+                         step=found.step, note=f"estimate {found.told.auc:.3f}; {found.train} training and {found.val} "
+                         f"validation samples; means of what tells most in training and validation: {names}"),
+                Evidence("AUC of the distance to training samples, lower bound", found.further.low, self.further,
+                         step=found.step, note=f"estimate {found.further.auc:.3f}; above 0.5: further away"),
+                Evidence("validation loss above training loss, in standard errors", worse, self.errors,
+                         note="not measured" if look is None else f"{look.validation:.3g} against {look.training:.3g}"),
+            ),
+            remedies=(remedy("same-preparation", seen=f"What tells them most apart (features "
+                             f"{', '.join(str(row[0]) for row in found.features)}) is {val} on average in validation "
+                             f"and {train} in training"), remedy("split-anew")),
+        )  # fmt: skip
+
+    def _classes(self, record: RunRecord, shift: ClassShift) -> Diagnosis:
+        names, new = class_names(record, len(shift.val)), shift.unseen > self.unseen
+        order = np.argsort(-np.abs(shift.train - shift.val))[:SHOWN]
+        listed = ", ".join(f"{names[i]} {shift.train[i]:.1%} against {shift.val[i]:.1%}" for i in order)
+        return self.diagnose(
+            f"{shift.unseen:.1%} of the validation samples are of classes that were never trained on: {listed}"
+            if new else f"classes are shared out otherwise in training than in validation: {listed}",
+            severity=Severity.WARNING if new else Severity.INFO,
+            margin=min((shift.unseen - self.unseen) / 0.01, 1e3) if new else 0.0,
+            where=("validation classes",),
+            onset_step=0,
+            evidence=(
+                Evidence("share of validation samples of unseen classes", shift.unseen, self.unseen),
+                Evidence("total variation between the shares of classes", shift.distance, self.shares,
+                         note=f"chance of that in one and the same population: {shift.chance:.2g}"),
+            ),
+            remedies=(remedy("split-anew"),),
+        )  # fmt: skip

@@ -1,0 +1,149 @@
+"""How many labels are wrong: what is left of the disagreement with a forest where the forest is sure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+from trainwatch.record.series import Array
+
+VOTERS = 37  # of 100 trees, those that a sample is new to: what a share of votes rests on
+RECOGNISED = 0.5  # of a class: below that its samples are hard to tell, which is no reason to doubt their labels
+BINS = 64  # of the sureness of the forest
+RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.5, 40)])
+SLOPES = np.geomspace(1.0, 16.0, 12)  # a calibrated forest that errs from overlap alone does so with slope 1
+TURNS = 48
+BOUND = 1.92  # log-likelihood below its maximum: half of the 95 % quantile of chi-square with one degree of freedom
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A sample whose label a forest that has not seen it doubts.
+
+    Attributes:
+        step: Optimiser steps taken when it was seen.
+        place: Its row in that training batch, or its place in the validation pass; -1 where that is not known.
+        given: Its label.
+        predicted: What it looks like.
+        votes: Share of votes for `predicted`.
+        own: Share of votes for `given`.
+    """
+
+    step: int
+    place: int
+    given: int
+    predicted: int
+    votes: float
+    own: float
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Wrong labels among the held samples of one kind.
+
+    Attributes:
+        kind: ``train`` or ``val``.
+        rate: Share of wrong labels that explains the disagreement best.
+        low, high: Its 95 % interval.
+        samples: Held samples of classes that the forest recognises.
+        recognised: Share of all classes' samples that are in them.
+        disagreeing: Share of `samples` whose label is not what the forest says.
+        agreement: Of labels and forest beyond what chance gives (Cohen's kappa), over all held samples.
+        suspects: Those that it doubts for sure, the surest first.
+        step: Optimiser steps taken before.
+    """
+
+    kind: str
+    rate: float
+    low: float
+    high: float
+    samples: int
+    recognised: float
+    disagreeing: float
+    agreement: float
+    suspects: list[Suspect] = field(repr=False)
+    step: int
+
+    @property
+    def pairs(self) -> list[tuple[tuple[int, int], int]]:
+        """(label, what it looks like) of the suspects with their number, the most frequent first."""
+        return Counter((s.given, s.predicted) for s in self.suspects).most_common()
+
+
+def label_noise(record: RunRecord) -> list[LabelNoise]:
+    """Of training and of validation samples, as far as they were looked at, for `RunRecord.memo`."""
+    rows = {kind: record.latest("held_labels", kind) for kind in ("train", "val")}
+    return [_noise(kind, row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None]
+
+
+def _noise(kind: str, step: int, table: Array) -> LabelNoise:
+    given, predicted, votes = table[:, 2], table[:, 3], table[:, 4]
+    right = given == predicted
+    known = np.zeros(len(table), bool)
+    for label in np.unique(given):
+        mine = given == label
+        known |= mine & (right[mine].mean() >= RECOGNISED)
+    rate, low, high = lapse_rate(_log_odds(votes[known]), ~right[known]) if known.any() else (0.0, 0.0, 1.0)
+    return LabelNoise(
+        kind,
+        rate,
+        low,
+        high,
+        int(known.sum()),
+        float(known.mean()),
+        float(1 - right[known].mean()) if known.any() else np.nan,
+        _kappa(given, predicted),
+        _suspects(table[known]),
+        step,
+    )
+
+
+def lapse_rate(sureness: Array, errors: Array) -> tuple[float, float, float]:
+    """The share of errors that no sureness does away with, and its 95 % interval by profile likelihood.
+
+    P(error) = rate + (1 - rate) / (1 + exp(slope * (sureness - turn))): the psychometric function with a lapse rate
+    (Wichmann and Hill, "The psychometric function", 2001). Classes that overlap make errors that die out with
+    sureness, wrong labels make errors that do not.
+
+    Args:
+        sureness: Log-odds of the votes for what was predicted, shape (n,).
+        errors: Whether the label is another, shape (n,).
+    """
+    edges = np.unique(np.quantile(sureness, np.linspace(0, 1, BINS + 1)))
+    bins = np.searchsorted(edges, sureness, side="right")
+    count = np.bincount(bins)
+    filled = count > 0
+    wrong = np.bincount(bins, errors)[filled]
+    right = count[filled] - wrong
+    level = np.bincount(bins, sureness)[filled] / count[filled]
+    turns = np.linspace(level.min() - 4, level.max() + 4, TURNS)
+    curves = 1 / (1 + np.exp(np.clip(SLOPES[:, None, None] * (level - turns[:, None]), -30, 30)))
+    errs = RATES[:, None, None, None] + (1 - RATES[:, None, None, None]) * curves
+    likelihood = np.log(errs + 1e-12) @ wrong + np.log1p(1e-12 - errs) @ right
+    profile = likelihood.max((1, 2))
+    inside = RATES[profile >= profile.max() - BOUND]
+    return float(RATES[profile.argmax()]), float(inside.min()), float(inside.max())
+
+
+def _log_odds(votes: Array) -> Array:
+    share = (votes * VOTERS + 0.5) / (VOTERS + 1)
+    return np.asarray(np.log(share / (1 - share)))
+
+
+def _kappa(given: Array, predicted: Array) -> float:
+    labels = np.union1d(given, predicted)
+    chance = sum(float((given == k).mean() * (predicted == k).mean()) for k in labels)
+    return float(((given == predicted).mean() - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
+def _suspects(table: Array) -> list[Suspect]:
+    """Samples that look like another class as much as its own do on average (confident learning, Northcutt 2021)."""
+    given, predicted, votes, own = table.T[2:]
+    usual = {label: own[given == label].mean() for label in np.unique(given)}
+    sure = np.array([v >= usual.get(p, np.inf) for v, p in zip(votes, predicted, strict=True)], bool)
+    chosen = np.flatnonzero((given != predicted) & sure)
+    order = chosen[np.argsort((own - votes)[chosen], kind="stable")]
+    return [Suspect(int(a), int(b), int(c), int(d), float(e), float(f)) for a, b, c, d, e, f in table[order]]

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+
+from trained import trained
+from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw106_label_noise import LabelNoise
+from trainwatch.symptoms.labels import label_noise
+
+
+def labelled(wrong=0.1, *, n=400, classes=4, overlap=0.0, seed=0):
+    """Samples that a forest recognises but for those that lie between classes, and whose labels may be wrong."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % classes
+    between = rng.random(n) < overlap
+    votes = np.where(between, rng.uniform(0.4, 0.6, n), rng.uniform(0.75, 1.0, n))
+    predicted = np.where(between & (rng.random(n) < 0.5), (truth + 1) % classes, truth)
+    given = np.where(rng.random(n) < wrong, (truth + rng.integers(1, classes, n)) % classes, truth)
+    own = np.where(given == predicted, votes, (1 - votes) / 3)
+    return np.stack([np.full(n, 30), np.arange(n), given, predicted, votes, own], 1)
+
+
+def record_of(train, val=None, **facts):
+    record = RunRecord()
+    record.append("held_labels", "train", 99, train)
+    if val is not None:
+        record.append("held_labels", "val", 99, val)
+    for topic, value in {"task": "multiclass", "run": {"train_samples": 1000}, **facts}.items():
+        record.set_fact(topic, value)
+    return record
+
+
+def verdict(record, **thresholds):
+    return list(LabelNoise(**thresholds).check(record))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("wrong", [0.1, 0.15, 0.3])
+def test_wrong_labels_are_found(wrong, seed):
+    (found,) = verdict(record_of(labelled(wrong, seed=seed)))
+    assert found.severity == Severity.WARNING
+    assert found.where == ("training labels",)
+    assert found.margin > 0
+    first = found.evidence[0]
+    assert 0.02 == first.threshold < first.value < wrong + 0.02
+    suspect = found.evidence[1]
+    assert suspect.where.startswith("row ")
+    assert suspect.where.endswith("of the training batch at step 30")
+    assert "looks like" in suspect.note
+
+
+SILENT = {"clean": {"wrong": 0.0}, "overlap": {"wrong": 0.0, "overlap": 0.3}, "hardly any": {"wrong": 0.005}}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("how", SILENT.values(), ids=SILENT)
+def test_classes_that_overlap_are_not_wrong_labels(how, seed):
+    assert verdict(record_of(labelled(**how, seed=seed), labelled(**how, seed=seed + 50))) == []
+
+
+def test_an_estimate_without_a_bound_is_no_finding():
+    record = record_of(labelled(0.06, n=70, seed=3))
+    assert label_noise(record)[0].rate > 0.1
+    assert verdict(record) == []
+
+
+def test_beside_overlap_they_are_found_all_the_same():
+    assert verdict(record_of(labelled(0.15, overlap=0.2)))
+
+
+def test_it_says_which_labels():
+    (found,) = verdict(record_of(labelled(0.0), labelled(0.15)))
+    assert found.where == ("validation labels",)
+    assert [e.where for e in found.evidence[:2]] == ["training", "validation"]
+    assert found.evidence[2].where.startswith("sample ")
+    (found,) = verdict(record_of(labelled(0.1), labelled(0.2)))
+    assert found.where == ("training labels", "validation labels")
+    assert "validation labels look wrong" in found.summary
+
+
+def test_classes_have_their_names():
+    (found,) = verdict(record_of(labelled(0.1), class_names=["ant", "bee", "cat", "dog"]))
+    assert any(name in found.summary for name in ("ant", "bee", "cat", "dog"))
+    assert any(f"labelled {name}" in found.evidence[1].note for name in ("ant", "bee", "cat", "dog"))
+
+
+def test_the_remedy_names_the_suspects_and_how_many_to_look_at():
+    (found,) = verdict(record_of(labelled(0.1)))
+    clean, smoothing = found.remedies
+    assert clean.id == "clean-data"
+    assert "of the training batch at step 30" in clean.why
+    rate = float(found.evidence[0].note.partition("estimate ")[2].partition("%")[0]) / 100
+    assert f"[:{round(1000 * rate)}]" in clean.how or f"[:{round(1000 * rate) + 1}]" in clean.how
+    assert not smoothing.already_in_use
+    (found,) = verdict(record_of(labelled(0.1), regularisation={"label_smoothing": 0.1}))
+    assert found.remedies[1].already_in_use
+    assert "0.2" in found.remedies[1].title
+
+
+def flat(given, n=300, sure=0.8):
+    """A forest that always says 0."""
+    own = np.where(given == 0, sure, 1 - sure)
+    return np.stack([np.zeros(n), np.arange(n), given, np.zeros(n), np.full(n, sure), own], 1)
+
+
+def test_it_abstains_where_the_forest_knows_too_little():
+    with pytest.raises(NotChecked, match=r"kappa 0\.00"):
+        verdict(record_of(flat((np.arange(300) % 5 == 0).astype(float))))
+
+
+def test_it_abstains_where_too_few_are_held():
+    with pytest.raises(NotChecked, match="fewer than 60"):
+        verdict(record_of(labelled(0.2, n=50)))
+
+
+def test_where_it_knows_a_little_wrong_labels_must_account_for_much_of_the_disagreement():
+    many, few = labelled(0.22, classes=2, n=800), labelled(0.1, classes=2, n=800, overlap=0.3)
+    assert verdict(record_of(many))
+    with pytest.raises(NotChecked):
+        verdict(record_of(many), some=0.6)
+    with pytest.raises(NotChecked):
+        verdict(record_of(few))
+    assert verdict(record_of(few), accounts=0.0)
+    with pytest.raises(NotChecked):
+        verdict(record_of(labelled(0.3, classes=2, n=800)))
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [{"least": 0.3}, {"samples": 1000}, {"agreement": 0.99, "some": 0.99}, {"agreement": 0.99, "accounts": 1.0}],
+)
+def test_each_threshold_can_silence_it(thresholds):
+    try:
+        assert verdict(record_of(labelled(0.1)), **thresholds) == []
+    except NotChecked:
+        assert "least" not in thresholds
+
+
+def test_it_asks_where_targets_are_classes():
+    asked = {t: [w.kind for w in LabelNoise().asks(record_of(labelled(), task=t))] for t in ("binary", "regression")}
+    assert asked == {"binary": ["labels"], "regression": []}
+
+
+def said(data, seed, **how):
+    return trained(data, seed, judges=["TW106"], **how)
+
+
+FOUND = [("digits", 0.1, 0), ("wine", 0.25, 1), ("breast_cancer", 0.15, 2)]
+
+
+@pytest.mark.parametrize(("data", "flips", "seed"), FOUND)
+def test_real_runs_with_labels_exchanged(data, flips, seed):
+    assert "TW106" in {d.code for d in said(data, seed, flips=flips).diagnoses}
+
+
+def test_real_validation_labels_exchanged():
+    (found,) = [d for d in said("digits", 1, flips_val=0.15, epochs=4).diagnoses if d.code == "TW106"]
+    assert found.where == ("validation labels",)
+
+
+@pytest.mark.parametrize(("data", "seed"), [("digits", 2), ("wine", 0), ("breast_cancer", 1), ("spirals", 0)])
+def test_real_runs_with_right_labels(data, seed):
+    report = said(data, seed, epochs=4)
+    assert "TW106" not in {d.code for root in report.diagnoses for d in root.walk()}
+    assert "TW106" not in report.not_checked
+
+
+def test_other_tasks_are_not_judged():
+    assert "TW106" in said("diabetes", 0, epochs=3).not_checked

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+
+from trained import trained
+from trainwatch.diagnosis import Severity
+from trainwatch.record import RunRecord
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw109_train_val_shift import TrainValShift
+
+
+def kind(votes, far, n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = np.full((512, 3), np.nan)
+    rows[:n] = np.stack([np.arange(n) % 3, votes + rng.standard_normal(n), far + rng.standard_normal(n)], 1)
+    return rows
+
+
+def record_of(votes=2.0, far=2.0, worse=0.5, error=0.05, counts=None, **facts):
+    record = RunRecord()
+    record.append("held_shift", "train", 99, kind(0, 0))
+    record.append("held_shift", "val", 99, kind(votes, far, seed=1))
+    record.append("shift_features", "inputs", 99, [[7, 0.5, 0.125, 3.5], [1, 0.2, 2.0, 2.5], [0, 0.1, 0.0, 0.0]])
+    record.append("evaluated_loss", "held", 99, [0.5, 0.0, 0.5, 0.5 + worse, error])
+    if counts:
+        record.append("train_classes", "targets", 0, np.append(np.asarray(counts[0], float), 0))
+        record.append("val_loss", "val", 99, 1.0)
+        record.append("val_confusion", "val", 99, np.diag(np.asarray(counts[1], float)))
+    known = {"validation": {"val": {"kind": "val", "primary": True}}, "run": {"finished": True, "train_samples": 1000}}
+    for topic, value in {**known, **facts}.items():
+        record.set_fact(topic, value)
+    return record
+
+
+def verdict(record, **thresholds):
+    return list(TrainValShift(**thresholds).check(record))
+
+
+def test_inputs_from_elsewhere_that_the_net_does_worse_on():
+    (found,) = verdict(record_of())
+    assert found.severity == Severity.WARNING
+    assert found.margin > 5
+    assert found.evidence[0].value > found.evidence[0].threshold == 0.6
+    assert found.evidence[1].value > found.evidence[1].threshold == 0.55
+    assert found.evidence[2].value == pytest.approx(10)
+    assert "feature 7: 0.125 against 3.5" in found.evidence[0].note
+    same, anew = found.remedies
+    assert (same.id, anew.id) == ("same-preparation", "split-anew")
+    assert "features 7, 1, 0) is 3.5, 2.5, 0 on average in validation and 0.125, 2, 0 in training" in same.why
+
+
+REMARKS = {
+    "no further off": ({"far": 0.0}, "augmentation does that"),
+    "closer": ({"far": -2.0}, "augmentation does that"),
+    "no worse": ({"worse": 0.0}, "no worse there"),
+    "perhaps worse": ({"error": 0.4}, "no worse there"),
+}
+
+
+@pytest.mark.parametrize(("how", "words"), REMARKS.values(), ids=REMARKS)
+def test_told_apart_alone_it_is_a_remark(how, words):
+    (found,) = verdict(record_of(**how))
+    assert found.severity == Severity.INFO
+    assert words in found.summary
+    assert verdict(record_of(votes=0.65, **how)) == []
+
+
+def test_alike_it_is_silent():
+    assert verdict(record_of(votes=0.0)) == []
+    assert verdict(record_of(votes=0.3)) == []
+
+
+@pytest.mark.parametrize(
+    "thresholds", [{"apart": 0.99}, {"further": 0.99, "remark": 0.99}, {"errors": 99.0, "remark": 0.99}]
+)
+def test_each_threshold_can_silence_it(thresholds):
+    assert verdict(record_of(), **thresholds) == []
+
+
+def test_without_the_losses_the_harm_is_not_measured():
+    record = record_of()
+    record._series.pop("evaluated_loss")
+    (found,) = verdict(record)
+    assert found.severity == Severity.INFO
+    assert found.evidence[2].note == "not measured"
+
+
+def test_a_class_that_was_never_trained_on():
+    (found,) = verdict(record_of(votes=0, counts=([500, 0, 500], [90, 20, 90]), class_names=["ant", "bee", "cat"]))
+    assert found.severity == Severity.WARNING
+    assert "10.0% of the validation samples are of classes that were never trained on: bee" in found.summary
+    assert verdict(record_of(votes=0, counts=([500, 0, 500], [97, 4, 99]))) == []
+
+
+def test_other_shares_of_the_classes_are_a_remark():
+    (found,) = verdict(record_of(votes=0, counts=([900, 100], [100, 100])))
+    assert found.severity == Severity.INFO
+    assert verdict(record_of(votes=0, counts=([900, 100], [100, 100])), shares=0.5) == []
+    assert verdict(record_of(votes=0, counts=([900, 100], [100, 100])), chance=1e-60) == []
+    assert verdict(record_of(votes=0, counts=([500, 500], [110, 90]))) == []
+    (found,) = verdict(record_of(votes=0, counts=([500, 0, 500], [80, 40, 80])), unseen=0.3)
+    assert found.severity == Severity.INFO
+
+
+def test_it_abstains_where_nothing_is_known():
+    with pytest.raises(NotChecked, match="neither inputs nor classes"):
+        verdict(RunRecord())
+
+
+def brighter(x, y, xv, yv):
+    xv = xv.clone()
+    xv[:, ::3] += 0.7
+    return x, y, xv, yv
+
+
+def by_place(x, y, xv, yv):
+    """Training on one side of the first principal direction, validation on the other."""
+    inputs, targets = torch.cat([x, xv]), torch.cat([y, yv])
+    centred = inputs - inputs.mean(0)
+    order = (centred @ torch.linalg.svd(centred, full_matrices=False)[2][0]).argsort()
+    train, val = order[: len(x)], order[len(x) :]
+    return inputs[train], targets[train], inputs[val], targets[val]
+
+
+def without_threes(x, y, xv, yv):
+    return x[y != 3], y[y != 3], xv, yv
+
+
+def said(data, seed, **how):
+    report = trained(data, seed, judges=["TW109"], **how)
+    return [d for root in report.diagnoses for d in root.walk() if d.code == "TW109"]
+
+
+@pytest.mark.parametrize(("moved", "seed"), [(brighter, 0), (by_place, 1), (without_threes, 2)])
+def test_real_runs_validated_elsewhere(moved, seed):
+    assert Severity.WARNING in {d.severity for d in said("digits", seed, moved=moved, epochs=8)}
+
+
+@pytest.mark.parametrize(("data", "seed"), [("digits", 0), ("wine", 1), ("breast_cancer", 2), ("diabetes", 0)])
+def test_real_random_splits(data, seed):
+    assert said(data, seed, epochs=6) == []
+
+
+@pytest.mark.parametrize(("data", "noise", "seed"), [("digits", 1.0, 1), ("breast_cancer", 0.3, 0)])
+def test_real_augmentation_is_at_most_remarked_on(data, noise, seed):
+    assert {d.severity for d in said(data, seed, noise=noise, epochs=8)} <= {Severity.INFO}

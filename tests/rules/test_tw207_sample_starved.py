@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from synthetic import fit_record
+
+from trained import trained
+from trainwatch.diagnosis import Severity
+from trainwatch.rules import NotChecked
+from trainwatch.rules.tw207_sample_starved import SampleStarved
+
+RESTS = np.r_[np.linspace(2.3, 0.8, 8), np.full(12, 0.8)]
+GUESS = 2.3
+LOSS = {"cross_entropy": {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 10}}
+
+
+def starved(
+    *, validation=RESTS, losses=(1.6, 1.2, 0.95), error=0.02, net=0.8, samples=100, known=100, training=0.05,
+    gap_error=0.03, probed=True, **facts,
+):  # fmt: skip
+    run = {"steps": 200, "finished": True, "train_samples": known}
+    record = fit_record(validation, **{"run": run, "loss": LOSS, "task": "multiclass", **facts})
+    if probed:
+        record.append("learning_curve", "forest", 199, [samples, *losses, error, net, GUESS, 400])
+        record.append("evaluated_loss", "held", 199, [training, 0.005, training, net, gap_error])
+    return record
+
+
+def verdict(record, **thresholds):
+    return list(SampleStarved(**thresholds).check(record))
+
+
+def test_more_samples_would_help():
+    (found,) = verdict(starved())
+    assert found.severity == Severity.WARNING
+    assert found.margin > 2
+    gain, best, gap = found.evidence
+    assert gain.value == pytest.approx(0.25 * 0.25 / 0.4 * 0.8 / 0.95, rel=1e-2)  # the net is ahead of the forest
+    assert gain.threshold == pytest.approx(0.04 * GUESS)
+    assert best.value == pytest.approx(0.8, abs=0.01)
+    assert gap.value == pytest.approx(0.75)
+    assert "1.6, 1.2 and 0.95 with 25, 50 and 100" in gain.note
+
+
+SILENT = {
+    "validation is good": {"validation": RESTS / 3, "net": 0.27},
+    "training is no better": {"training": 0.7},
+    "training is not learned": {"training": 0.45, "gap_error": 0.01},
+    "the gap is noise": {"gap_error": 0.5},
+    "the curve is flat": {"losses": (1.0, 0.97, 0.95)},
+    "the gain is noise": {"error": 0.2},
+    "a net so far ahead gains less": {"validation": RESTS / 1.9, "net": 0.42, "losses": (1.4, 1.1, 0.9)},
+    "it was good before it overfitted": {"validation": np.r_[np.linspace(2.3, 0.3, 8), np.linspace(0.3, 0.8, 12)]},
+}
+
+
+@pytest.mark.parametrize("how", SILENT.values(), ids=SILENT)
+def test_it_is_silent(how):
+    assert verdict(starved(**how)) == []
+
+
+ABSTAINS = {
+    "not ended": ({"run": {"steps": 200, "finished": False}}, "not ended"),
+    "many more samples": ({"known": 1000}, "100 of 1000"),
+    "poor forest": ({"losses": (2.2, 1.9, 1.6)}, "far worse"),
+    "not measured": ({"probed": False}, "not measured"),
+    "still falling": ({"validation": np.linspace(2.3, 0.8, 20)}, "still have been falling"),
+}
+
+
+@pytest.mark.parametrize(("how", "reason"), ABSTAINS.values(), ids=ABSTAINS)
+def test_it_abstains(how, reason):
+    with pytest.raises(NotChecked, match=reason):
+        verdict(starved(**how))
+
+
+def test_where_validation_is_good_nothing_need_be_measured():
+    assert verdict(starved(validation=RESTS / 5, probed=False)) == []
+
+
+@pytest.mark.parametrize(
+    "thresholds", [{"poor": 0.5}, {"gap": 0.5}, {"gain": 0.2}, {"errors": 30.0}, {"behind": 0.01}, {"held": 1.5}]
+)
+def test_each_threshold_can_silence_it(thresholds):
+    try:
+        assert verdict(starved(), **thresholds) == []
+    except NotChecked:
+        assert thresholds.keys() & {"behind", "held"}
+
+
+def test_it_asks_where_validation_is_worse_than_training():
+    assert {w.kind for w in SampleStarved().asks(starved())} == {"train_eval", "learning_curve", "prior"}
+    assert list(SampleStarved().asks(starved(validation=RESTS / 5))) == []
+    alike = fit_record(RESTS, training=RESTS + 0.2, run={"steps": 200, "finished": True}, loss=LOSS, task="multiclass")
+    assert list(SampleStarved().asks(alike)) == []
+
+
+def remedies(record):
+    (found,) = verdict(record)
+    return {remedy.id: remedy for remedy in found.remedies}
+
+
+def test_all_seven_ways_are_there_and_say_what_was_not_measured():
+    found = remedies(starved())
+    assert [*found] == ["more-data", "prior-augmentation", "pretrained", "prior-features", "prior-loss",
+                        "bayesian-prior", "prior-rules", "distillation"]  # fmt: skip
+    for name in ("prior-augmentation", "pretrained", "prior-features", "prior-rules", "distillation"):
+        assert "not measured" in found[name].why
+    assert "worst tenth of the samples makes up" in found["prior-loss"].why
+
+
+def test_they_carry_what_was_measured():
+    record = starved(regularisation={"weight_decay": 0.01})
+    record.append("input_change", "shift", 199, [0.8, 2.0, 0.1, 0.93, 0.61])
+    record.append("input_change", "flip", 199, [0.8, 0.9, 0.1, 0.93, 0.9])
+    record.append("feature_importance", "val", 199, np.r_[0.0, 0.5, 0.01, np.full(61, np.nan)])
+    record.append("linear_probe", "inputs", 199, [0.7, 0.8, 0.05])
+    record.append("weight_spread", "end", 199, 0.2)
+    found = remedies(record)
+    assert "a shift by one pixel takes the accuracy from 0.930 to 0.610" in found["prior-augmentation"].why
+    assert "torch.roll" in found["prior-augmentation"].how
+    assert "1 (loss + 0.5)" in found["prior-features"].why
+    assert "2 of 3 could be shuffled" in found["prior-features"].why
+    assert "no better than the bare inputs" in found["pretrained"].why
+    assert "the decay of 0.01 implies 1, and the weights have 0.2" in found["bayesian-prior"].why
+    assert "0.2 gives 0.25" in found["bayesian-prior"].how
+    assert found["bayesian-prior"].already_in_use
+    assert [*found][-1] == "bayesian-prior"
+
+
+def test_numbers_have_no_accuracy():
+    record = starved()
+    record.append("input_change", "noise", 199, [0.8, 1.1, 0.1, np.nan, np.nan])
+    assert "takes the loss from 0.8 to 1.1" in remedies(record)["prior-augmentation"].why
+
+
+def said(data, seed, **how):
+    report = trained(data, seed, judges=["TW207"], **how)
+    return [d for root in report.diagnoses for d in root.walk() if d.code == "TW207"]
+
+
+STARVED = [("digits", {"few": 60, "epochs": 80}, 1), ("friedman", {"few": 80, "epochs": 150}, 0)]
+
+
+@pytest.mark.parametrize(("data", "how", "seed"), STARVED)
+def test_real_runs_on_few_samples(data, how, seed):
+    assert said(data, seed, **how)
+
+
+# Enough samples, and targets that are mostly noise: more of those would not help.
+ENOUGH = [("digits", {"epochs": 12}, 0), ("wine", {"epochs": 12}, 1), ("diabetes", {"epochs": 60, "width": 128}, 2)]
+
+
+@pytest.mark.parametrize(("data", "how", "seed"), ENOUGH)
+def test_real_runs_that_more_samples_would_not_help(data, how, seed):
+    assert not said(data, seed, **how)
