@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from trainwatch.config import Settings
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FOUND = {
     "deep_sigmoid_vanishing": "TW301",
@@ -12,8 +14,11 @@ FOUND = {
     "digits_lightning": None,
     "digits_overfitting": "TW201",
     "experiments": "TW306",
+    "fine_tuning": "TW801",
+    "plain_faults": "TW702",
     "saddle": "TW401",
 }
+FAULTS = runpy.run_path(str(EXAMPLES / "plain_faults.py"))["FAULTS"]
 MEASURING = ("hessian_of_your_model",)  # prints numbers, not a report
 
 
@@ -34,6 +39,14 @@ def test_an_example_finds_what_it_shows(name, capsys, tmp_path, monkeypatch):
     assert report.verdict == ("findings" if FOUND[name] else "healthy")
     printed = capsys.readouterr().out
     assert (FOUND[name] or "Healthy") in printed
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_of_the_plain_faults_is_found(name):
+    # The experiments of the one that needs some are run however slow the machine is.
+    settings = Settings(quiet=True, probes={"learning_curve": 10**9, "train_eval": 10**9} if name == "few" else "off")
+    report = runpy.run_path(str(EXAMPLES / "plain_faults.py"))["main"](name, settings)
+    assert FAULTS[name] in [d.code for cause in report.findings() for d in cause.walk()]
 
 
 def test_the_hessian_of_a_model_is_told_with_its_bounds_and_the_rate_that_it_allows(capsys):

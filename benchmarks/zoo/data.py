@@ -172,6 +172,11 @@ def load(spec: Data, seed: int) -> Sets:
     rng = np.random.default_rng(seed)
     if spec.name == "text":
         return _windows(x, spec, rng)
+    if spec.classes:
+        chosen = np.isin(y, spec.classes)
+        x, y = x[chosen], np.searchsorted(sorted(spec.classes), y[chosen])
+    if spec.modulo:
+        y = y % spec.modulo
     order = rng.permutation(len(x))
     if spec.split == "by_place":
         order = order[np.argsort(-_place(x[order]), kind="stable")]

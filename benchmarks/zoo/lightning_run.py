@@ -21,6 +21,16 @@ class _Module(lightning.LightningModule):
         super().__init__()
         self.scenario, self.model, self.loss_fn, self.steps = scenario, model, loss_fn, steps
 
+    def on_train_epoch_start(self) -> None:
+        loop = self.scenario.loop
+        if loop.freeze_after and self.current_epoch == loop.freeze_after:
+            training.freeze_body(self.model)
+        if loop.keep_frozen:
+            training.keep_frozen(self.model)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        optimizer.zero_grad(set_to_none=not self.scenario.loop.keep_zeros)
+
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         if self.scenario.loop.train_mode == "eval":
             self.model.eval()

@@ -49,6 +49,8 @@ class Data:
         outliers: Share of the training samples whose inputs are multiplied by 1,000.
         missing: Share of the training samples in which one entry is missing: NaN.
         length: Of a sequence, where the set is made of them.
+        classes: Only these, renumbered; all by default.
+        modulo: Classes are taken modulo this: 2 for odd or even; 0 for what they are.
         flips, val_flips: Shares of the training and of the validation labels that are exchanged for another one.
         split: ``random``, or ``by_place``: validation lies beyond training along the first principal direction.
         without: Classes that have no training samples.
@@ -73,6 +75,8 @@ class Data:
     outliers: float = 0.0
     missing: float = 0.0
     length: int = 32
+    classes: tuple[int, ...] = _later(())
+    modulo: int = _later(0)
     flips: float = _later(0.0)
     val_flips: float = _later(0.0)
     split: str = _later("random")
@@ -110,6 +114,9 @@ class Model:
         shift: Added to all first biases.
         adapter: Rank of adapters beside the linear layers of a net that is otherwise frozen; 0 for none.
         adapter_gain: Deviation of both factors of an adapter; 0 for the usual: one of them zero, the other not.
+        pretrained_on: Classes of the same set that it is pretrained to tell apart, on inputs that are scaled as usual,
+            with right labels, under a head of its own; by default it is pretrained on what it is trained on.
+        body_frozen: Everything but the last layer is frozen, norms included.
     """
 
     kind: str = "mlp"
@@ -134,6 +141,8 @@ class Model:
     shift: float = _later(0.0)
     adapter: int = _later(0)
     adapter_gain: float = _later(0.0)
+    pretrained_on: tuple[int, ...] = _later(())
+    body_frozen: bool = _later(False)
 
 
 @dataclass(frozen=True)
@@ -205,6 +214,9 @@ class Loop:
         patience: Passes without improvement after which it stops; 0 for none.
         restore: The weights of the best pass are restored at the end.
         framework: ``pytorch`` or ``lightning``.
+        keep_frozen: Frozen modules are put into evaluation mode after each `model.train()`.
+        freeze_after: Epochs after which everything but the last layer is frozen; 0 for never.
+        keep_zeros: Gradients are zeroed, not set to None.
     """
 
     epochs: int = 20
@@ -221,6 +233,9 @@ class Loop:
     restore: bool = False
     framework: str = "pytorch"
     clip_value: float = _later(0.0)
+    keep_frozen: bool = _later(False)
+    freeze_after: int = _later(0)
+    keep_zeros: bool = _later(False)
     block: int = _later(64)
     metrics: tuple[str, ...] = _later(())
 

@@ -21,7 +21,7 @@ import trainwatch
 from benchmarks.zoo import gan
 from benchmarks.zoo.data import Sets, load
 from benchmarks.zoo.models import adapt, build
-from benchmarks.zoo.scenario import Loss, Scenario, ScenarioError
+from benchmarks.zoo.scenario import Data, Loss, Scenario, ScenarioError
 from benchmarks.zoo.scenario import Optimizer as Spec
 from benchmarks.zoo.store import path_of, save
 from trainwatch.record import RunRecord
@@ -58,7 +58,9 @@ def run(scenario: Scenario, seed: int) -> RunRecord:
             return gan.run(scenario, load(scenario.data, seed), QUIET)
         sets = _targets_shaped(scenario, load(scenario.data, seed))
         model = build(replace(scenario.model, compiled=False, frozen=0), sets)
-        if scenario.model.pretrained:
+        if scenario.model.pretrained_on:
+            pretrain_elsewhere(scenario, model, seed)
+        elif scenario.model.pretrained:
             _pretrain(scenario, model, sets)
         model = _prepared(scenario, model)
         if scenario.loop.framework == "lightning":
@@ -189,11 +191,15 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
     best, best_state, since, step = math.inf, None, 0, 0
     with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=QUIET) as watch:
         for epoch in range(loop.epochs):
+            if loop.freeze_after and epoch == loop.freeze_after:
+                freeze_body(model)
             if loop.train_mode == "train":
                 model.train()
+            if loop.keep_frozen:
+                keep_frozen(model)
             for i, (x, y) in enumerate(train_loader):
                 if loop.zero_grad == "before" and i % loop.accumulate == 0:
-                    optim.zero_grad()
+                    optim.zero_grad(set_to_none=not loop.keep_zeros)
                 loss = penalised(loss_fn(model(x), y), scenario.loss, model) / loop.accumulate
                 loss.backward()
                 if (i + 1) % loop.accumulate:
@@ -254,7 +260,42 @@ def _pretrain(scenario: Scenario, model: nn.Module, sets: Sets) -> None:
         last.reset_parameters()  # a new head on a trained body
 
 
+def pretrain_elsewhere(scenario: Scenario, model: nn.Module, seed: int) -> None:
+    """Train the body of a model to tell other classes apart, by cross-entropy, and give it a new head."""
+    sets = load(Data(scenario.data.name, classes=scenario.model.pretrained_on), seed)
+    name = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    parent, head = model.get_submodule(name.rpartition(".")[0]), model.get_submodule(name)
+    assert isinstance(head, nn.Linear)
+    setattr(parent, name.rpartition(".")[2], nn.Linear(head.in_features, sets.outputs))
+    optim = torch.optim.Adam(model.parameters(), 3e-3)
+    schedule = lr_scheduler.CosineAnnealingLR(optim, scenario.model.pretrained)
+    for _ in range(scenario.model.pretrained):
+        for rows in torch.randperm(len(sets.x_train)).split(32):
+            optim.zero_grad()
+            nn.functional.cross_entropy(model(sets.x_train[rows]), sets.y_train[rows]).backward()
+            optim.step()
+        schedule.step()
+    setattr(parent, name.rpartition(".")[2], head)
+
+
+def freeze_body(model: nn.Module) -> None:
+    """Freeze everything but the last layer."""
+    head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    model.requires_grad_(False)
+    head.requires_grad_(True)
+
+
+def keep_frozen(model: nn.Module) -> None:
+    """Put modules whose own parameters are frozen into evaluation mode."""
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
 def _prepared(scenario: Scenario, model: nn.Module) -> nn.Module:
+    if scenario.model.body_frozen:
+        freeze_body(model)
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.RNNBase))]
     for layer in layers[: scenario.model.frozen]:
         layer.requires_grad_(False)

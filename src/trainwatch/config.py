@@ -39,6 +39,8 @@ PROBE_KINDS = (
     "saddle",
     "shaken",
     "sharpness",
+    "tuning",
+    "frozen_part",
     "sparsity",
     "small_changes",
     "input_importance",

@@ -15,6 +15,7 @@ from trainwatch.record import RunRecord
 from trainwatch.report import Report, Verdict
 from trainwatch.rules import NotChecked, Rule, all_rules
 from trainwatch.symptoms.pictures import figures_of
+from trainwatch.symptoms.tuning import extent_of
 
 MISSING = {
     "train_loss": "no training loss was seen",
@@ -164,8 +165,11 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], record: RunReco
 def _facts(record: RunRecord) -> dict[str, Any]:
     shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
     facts = {topic: record.facts[topic] for topic in shown if topic in record.facts}
-    parameters = record.facts.get("parameters")
-    return {**facts, "parameters": sum(p["numel"] for p in parameters)} if parameters else facts
+    extent = record.memo(extent_of)
+    if not extent.total:
+        return facts
+    tuning = {"trained": extent.trained, "frozen": list(extent.frozen), "tied": [list(names) for names in extent.tied]}
+    return {**facts, "parameters": extent.total, "tuning": tuning}
 
 
 def _figures(record: RunRecord, faults: list[dict[str, Any]]) -> dict[str, Figure]:

@@ -52,6 +52,7 @@ MEASURES = {
     "steps": ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights"),
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
+    "start weights": QUANTITIES["tuning"] + QUANTITIES["frozen_part"],
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
     "reads": (
         "train_loss",
@@ -255,6 +256,7 @@ class Monitor:
             self.settings.probe_memory // 2,
             tuple(self.capture.optimizers.values()),
             self.capture.samples / max(1, self.capture.step),
+            self.capture.starts.kept if self.capture.starts is not None else None,
         )
 
     def escape(self) -> Escaped:

@@ -79,6 +79,7 @@ def test_a_mapping_says_how_often():
             governor.ran("cheap", step, 9.0)
             ran.append(step)
     assert ran == [30, 60, 90]
+    assert list(governor.last(ALL, 100, 0.0)) == ["cheap"]  # and at the end no others
 
 
 @pytest.mark.parametrize(("left", "run"), [(5.0, ["dear", "cheap"]), (0.2, ["cheap"])])

@@ -65,6 +65,10 @@ def test_headline_names_four_problems_and_counts_notes():
 
 def test_parameters_are_counted_from_a_list_too():
     facts = {"run": {"steps": 1, "epochs": None, "finished": False}, "parameters": [{"numel": 3}, {"numel": 4}]}
+    tuned = {"parameters": 8, "tuning": {"trained": 2}, "run": {"steps": 9}}
+    assert "(8 parameters, 25.0 % of them trained)" in wording.headline(Report("healthy", facts=tuned))
+    whole = {**tuned, "tuning": {"trained": 8}}
+    assert "(8 parameters)" in wording.headline(Report("healthy", facts=whole))
     assert "in 1 step of an unfinished run (7 parameters)" in wording.headline(Report("healthy", facts=facts))
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.zoo.scenario import HALVES, Model, ScenarioError, read_family, scenarios, told
+from benchmarks.zoo.scenario import HALVES, Data, Loop, Model, ScenarioError, read_family, scenarios, told
 from catalogue import NAMES
 from trainwatch.diagnosis import Severity
 from trainwatch.rules import all_rules
@@ -54,7 +54,9 @@ def test_what_changes_the_training_changes_the_fingerprint(tmp_path):
 
 def test_words_that_came_later_count_where_they_are_said_alone():
     assert {"hidden", "kind"} <= set(told(Model()))  # words of the first day count at their defaults too
-    assert not {"branch", "gate_bias", "gate_gain"} & set(told(Model()))
+    assert not {"branch", "gate_bias", "gate_gain", "pretrained_on", "body_frozen"} & set(told(Model()))
+    assert not {"classes", "modulo"} & set(told(Data()))
+    assert not {"keep_frozen", "freeze_after", "keep_zeros"} & set(told(Loop()))
     assert told(Model(branch=0.5))["branch"] == 0.5
     assert told(Model(gate_bias={"forget": 1.0}))["gate_bias"] == {"forget": 1.0}
 
@@ -85,11 +87,15 @@ def test_unknown_families_are_told_with_the_nearest_name():
         scenarios("tuning", "helthy_digits")
 
 
+# Families for these are to come from somebody who has not seen the rules.
+AWAITED = {"held_out": {"TW109", "TW207", "TW801", "TW802"}, "tuning": set()}
+
+
 @pytest.mark.parametrize("half", HALVES)
 def test_each_half_has_a_faulty_family_for_every_rule_that_finds_faults(half):
     named = {code for s in scenarios(half) for code in s.truth}
     judges = {code for code, rule in all_rules().items() if code != "TW709" and rule.severity > Severity.INFO}
-    assert not judges - named, "rules without a family"
+    assert judges - named == AWAITED[half], "rules without a family"
     assert not named - set(NAMES), "families whose code is not in the catalogue"
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from benchmarks.zoo import training
-from benchmarks.zoo.scenario import Data, Loop, Loss, Optimizer, scenarios
+from benchmarks.zoo.data import load
+from benchmarks.zoo.scenario import Data, Loop, Loss, Model, Optimizer, scenarios
 from benchmarks.zoo.training import optimizer, penalised, run
 
 SOUND = next(s for s in scenarios("tuning", "healthy_digits") if s.form == "base")
@@ -36,6 +37,42 @@ def test_the_l1_term_is_the_sum_of_absolute_weights():
         model.weight.copy_(torch.tensor([[3.0, -4.0]]))
     assert penalised(loss, Loss(l1=0.1), model).item() == pytest.approx(1.7)
     assert penalised(loss, Loss(), model) is loss  # the watch must see the criterion's own tensor
+
+
+def test_classes_are_chosen_and_taken_modulo():
+    some = load(Data(classes=(3, 5, 8)), 0)
+    assert (some.outputs, sorted(set(some.y_train.tolist()))) == (3, [0, 1, 2])
+    whole, odd = load(Data(), 0), load(Data(modulo=2), 0)
+    assert odd.outputs == 2
+    assert torch.equal(odd.y_train, whole.y_train % 2)
+    assert torch.equal(odd.x_train, whole.x_train)
+
+
+def test_a_body_is_pretrained_under_a_head_of_its_own():
+    known = Model(hidden=(32,), norm="batch", pretrained=3, pretrained_on=tuple(range(10)), body_frozen=True)
+    scenario = replace(SOUND, data=Data(modulo=2), model=known)
+    torch.manual_seed(0)
+    model = training.build(known, load(scenario.data, 0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    training.pretrain_elsewhere(scenario, model, 0)
+    changed = {name.split(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"1", "2"}  # a linear layer and its norm; the head is that of the task again
+    training.freeze_body(model)
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"4"}
+    training.keep_frozen(model.train())
+    assert [m.training for m in model] == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "lightning"])
+def test_a_body_is_frozen_from_an_epoch_on(framework):
+    threads = torch.get_num_threads()
+    try:
+        loop = Loop(epochs=4, batch=32, freeze_after=2, keep_zeros=True, validate=0, framework=framework)
+        record = run(replace(SHORT, model=Model(hidden=(8,)), loop=loop), 0)
+    finally:
+        torch.set_num_threads(threads)
+    (held,) = record.facts["frozen_held"].values()
+    assert [(one["since"], one["gradient"]) for one in held] == [(4, True), (4, True)]  # two steps an epoch
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "lightning"])

@@ -34,7 +34,7 @@ class LeftOut:
         self._fresh = dict.fromkeys(self._outside, False)
         self._fresh.update((n, is_fresh(owners[n.rpartition(".")[0]], self._outside[n])) for n in judged[:JUDGED])
         # What is fresh and changes is trained by other means, an average over another network for instance.
-        self._prints = {n: (p._version, _print(p)) for n, p in self._outside.items() if self._fresh[n]}
+        self._prints = {n: (p._version, print_of(p)) for n, p in self._outside.items() if self._fresh[n]}
         hidden = {n: p for n, p in _in_containers(owners) if id(p) not in ids and id(p) not in trained}
         self._unregistered = dict(list(hidden.items())[:MOST])
         self._foreign = {k: [p for p in wiring.parameters_in(o) if id(p) not in ids] for k, o in optimizers.items()}
@@ -77,10 +77,11 @@ class LeftOut:
         if name not in self._prints:
             return False
         version, was = self._prints[name]
-        return parameter._version != version or not torch.equal(_print(parameter), was)
+        return parameter._version != version or not torch.equal(print_of(parameter), was)
 
 
-def _print(parameter: torch.Tensor) -> torch.Tensor:
+def print_of(parameter: torch.Tensor) -> torch.Tensor:
+    """A few entries of a parameter, by which a change is noticed."""
     return parameter.detach().flatten()[:PRINT].clone()
 
 

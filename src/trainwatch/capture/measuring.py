@@ -26,6 +26,7 @@ from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.scaling import Scaling
+from trainwatch.capture.starts import StartWeights
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.capture.wiring_watch import WiringWatch
 from trainwatch.containment import Containment, contained
@@ -70,6 +71,7 @@ class Measuring:
         self.rates = Rates(self.optimizers)
         self.scaling = Scaling()
         self.wiring: WiringWatch | None = None
+        self.starts: StartWeights | None = None
         self.ranges = Ranges(self.reads, record.append)
         self.penalties = Penalties({id(p): name for name, p in wiring.parameters_of(self.models).items()})
         self.held = HeldBatches(held_bytes)
@@ -81,6 +83,7 @@ class Measuring:
         parameters = list(wiring.parameters_of(self.models).values())
         index = {id(p): i for i, p in enumerate(parameters)}
         self._note_wiring(index)
+        self._keep_starts()
         for key, optimizer in self.optimizers.items():
             columns = sorted({index[id(p)] for p in wiring.parameters_in(optimizer) if id(p) in index})
             self._rings[key] = GradientRing([parameters[i] for i in columns], flush_every)
@@ -90,6 +93,16 @@ class Measuring:
     def _note_wiring(self, index: Mapping[int, int]) -> None:
         self.facts.start(self.optimizers, index)
         self.wiring = WiringWatch(self.models, self.optimizers, self.record, self.reads)
+
+    @contained("start weights")
+    def _keep_starts(self) -> None:
+        self.starts = StartWeights(self.models, self.optimizers)
+
+    @contained("start weights")
+    def _note_starts(self) -> None:
+        """Before the first step: by now it is known whether an optimiser goes on from an earlier state."""
+        if self.starts is not None:
+            self.record.set_fact("start_weights", self.starts.facts())
 
     @contained("motion")
     def _follow(self, key: str, parameters: list[torch.Tensor], columns: list[int]) -> None:
@@ -117,6 +130,7 @@ class Measuring:
             self._finish_passes()
             self._note_still()
         self._flush_wiring(last)
+        self._deliver(last)  # what the wiring asked for
         self._print_next = True
 
     @contained("validation")

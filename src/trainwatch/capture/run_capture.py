@@ -141,7 +141,15 @@ class RunCapture(Measuring):
     @contained("wiring")
     def on_weights_loaded(self, *_: Any) -> None:
         self.facts.note_loading(self.step)
+        if self.wiring is not None:
+            self.wiring.loaded()
+        self._renew_starts()
         self.note_jump()
+
+    @contained("start weights")
+    def _renew_starts(self) -> None:
+        if self.starts is not None and not self.step:
+            self.starts.begin()
 
     @contained("motion")
     def note_jump(self) -> None:
@@ -409,6 +417,7 @@ class RunCapture(Measuring):
             self._orders_noted += 1
             self._note_order(root)
             self._begin_motion()
+            self._note_starts()
         self._watch_backward(False)
         if self.penalties.due(self.step):
             self._look_for_penalties(root)

@@ -54,6 +54,15 @@ def parameters_of(models: Models) -> dict[str, nn.Parameter]:
     return found
 
 
+def other_names(models: Models) -> dict[int, list[str]]:
+    """``id`` of each parameter that has several names -> all but the first."""
+    names: dict[int, list[str]] = {}
+    for key, model in models.items():
+        for name, parameter in unwrap(model).named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name if len(models) == 1 else f"{key}.{name}")
+    return {i: some[1:] for i, some in names.items() if some[1:]}
+
+
 def first_uses(root: torch.Tensor) -> dict[int, int]:
     """When each parameter was first used in the forward pass behind a loss.
 
@@ -88,6 +97,7 @@ def parameter_facts(models: Models) -> list[dict[str, Any]]:
     """One entry a parameter: name, shape, kind, owner; L2 norm, mean and deviation of its entries as they are now."""
     modules, parameters = named_modules(models), parameters_of(models)
     norms, means, deviations = _measured(list(parameters.values()))
+    tied = other_names(models)
     facts: list[dict[str, Any]] = []
     for (name, parameter), norm, mean, deviation in zip(parameters.items(), norms, means, deviations, strict=True):
         owner, _, leaf = name.rpartition(".")
@@ -105,6 +115,7 @@ def parameter_facts(models: Models) -> list[dict[str, Any]]:
                 "norm": norm,
                 "mean": mean,
                 "std": deviation,
+                "tied": tied.get(id(parameter), []),
             }
         )
     return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from trainwatch.capture import wiring
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.frozen import Frozen
+from trainwatch.capture.frozen_norms import FrozenNorms
 from trainwatch.capture.left_out import LeftOut
 from trainwatch.capture.linearity import LinearChains
 from trainwatch.capture.training_mode import TrainingMode
@@ -39,6 +42,10 @@ class WiringWatch:
         self._zeroing = {key: Zeroing(wiring.parameters_in(o)) for key, o in optimizers.items()}
         self._mode = TrainingMode(models)
         self._left_out = LeftOut(models, optimizers)
+        self._frozen_norms = FrozenNorms(models, optimizers)
+        places = {id(p): i for i, p in enumerate(wiring.parameters_of(models).values())}
+        held = {k: [p for p in wiring.parameters_in(o) if id(p) in places] for k, o in optimizers.items()}
+        self._frozen = {key: Frozen({places[id(p)]: p for p in some}) for key, some in held.items()}
         self._uses: dict[int, int] = {}
         self._backwards = self._steps = self._written = 0
 
@@ -61,6 +68,14 @@ class WiringWatch:
         known = self._record.facts.get("linearity", {"layers": [], "pairs": [], "nonlinear": False, "opaque": False})
         merged = {k: sorted([*v, *found[k]]) if isinstance(v, list) else v or found[k] for k, v in known.items()}
         self._record.set_fact("linearity", merged)
+        self._frozen_norms.graph_seen(root, chains.opaque)
+
+    def loaded(self) -> None:
+        """Weights were loaded into a model: before the first step they are those that training starts from."""
+        for frozen in self._frozen.values():
+            frozen.loaded()
+        if not self._steps:
+            self._frozen_norms.begin()
 
     def backward_starts(self) -> None:
         """A backward pass is about to run."""
@@ -79,6 +94,8 @@ class WiringWatch:
         """An optimiser has stepped."""
         self._zeroing[key].stepped(step)
         self._mode.stepped(step)
+        self._frozen_norms.stepped()
+        self._frozen[key].look(step)
         self._steps += 1
 
     def rests(self) -> None:
@@ -86,13 +103,21 @@ class WiringWatch:
         for zeroing in self._zeroing.values():
             zeroing.forget()
 
+    def _write_frozen(self, key: str, held: list[dict[str, Any]]) -> None:
+        known = self._record.facts.get("frozen_held", {})
+        if held != known.get(key, []):
+            self._record.set_fact("frozen_held", {**known, key: held})
+
     def flush(self, last: bool) -> None:
         """Write the facts, if there is enough news."""
+        for key, frozen in self._frozen.items():
+            frozen.flush(self._reads, functools.partial(self._write_frozen, key))
         if self._steps < 2 * self._written and not last:
             return
         self._written = max(self._steps, 1)
         self._record.set_fact("zeroing", {key: z.facts() for key, z in self._zeroing.items()})
         self._record.set_fact("training_mode", self._mode.facts())
+        self._frozen_norms.flush(self._reads, self._record)
         if self._left_out.anything:
             self._left_out.look()
             self._record.set_fact("left_out", self._left_out.facts(self._uses))

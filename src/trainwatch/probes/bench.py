@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -38,6 +38,7 @@ class Bench:
         step: Optimiser steps taken.
         record: What is known of the run, and where results go.
         affords: Training steps that there is time for, as far as that is known.
+        starts: Name of a parameter or buffer -> what it was before the first step, where that was kept.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Bench:
         most_bytes: int,
         optimizers: Sequence[torch.optim.Optimizer] = (),
         samples_per_step: float = 0.0,
+        starts: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.step, self.record, self.affords = step, record, math.inf
-        self._samples_per_step = samples_per_step
+        self._samples_per_step, self.starts = samples_per_step, starts or {}
         self._live, self._optimizers = model, optimizers
         self._batches, self._reason, self._most_bytes = batches, reason, most_bytes
 

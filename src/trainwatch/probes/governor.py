@@ -74,8 +74,9 @@ class Governor:
         return self._chosen(requests, left, lambda kind: self._is_due(kind, step))
 
     def last(self, requests: Iterable[Request], step: int, left: float) -> Iterator[str]:
-        """As `due`, for the round at the end: all that were not run since the last step."""
-        return self._chosen(requests, left, lambda kind: self._mode != "off" and self.accounts[kind].step < step)
+        """As `due`, for the round at the end: all that the mode allows and that were not run since the last step."""
+        named = self._mode if isinstance(self._mode, Mapping) else self.accounts if self._mode != "off" else ()
+        return self._chosen(requests, left, lambda kind: kind in named and self.accounts[kind].step < step)
 
     def waiting(self, step: int) -> bool:
         """Whether any kind is due, asked for or not."""

@@ -9,6 +9,7 @@ from trainwatch.probes import (
     activations,
     backward_gain,
     evaluated,
+    frozen_part,
     gates,
     gradient_noise,
     input_importance,
@@ -26,6 +27,7 @@ from trainwatch.probes import (
     small_changes,
     sparsity,
     step_line,
+    tuning,
     without_regulariser,
 )
 from trainwatch.probes.bench import Bench
@@ -51,6 +53,8 @@ KINDS = (
     saddle,
     shaken,
     sharpness,
+    tuning,
+    frozen_part,
     sparsity,
     small_changes,
     input_importance,

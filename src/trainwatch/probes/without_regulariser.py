@@ -78,7 +78,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out:
             for group in optimizer.param_groups:
                 group["weight_decay"] = 0.0
         marks = {steps * (k + 1) // MARKS for k in range(MARKS)} if val else {steps}
-        for i, share in enumerate(_schedule(steps)):
+        for i, share in enumerate(schedule(steps)):
             set_rates(optimizer, [rate * share for rate in rates])
             bench.train_step(train[i % len(train)], model, optimizer)
             if i + 1 in marks:
@@ -88,7 +88,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out:
     return min(looks, key=lambda look: np.nan_to_num(look[1].mean(), nan=np.inf)) if val else looks[-1]
 
 
-def _schedule(steps: int) -> Iterator[float]:
+def schedule(steps: int) -> Iterator[float]:
     """Shares of the highest rate: up, then down to nothing."""
     return (min(1.0, (i + 1) / (WARM_UP * steps)) * (1 - i / steps) for i in range(steps))
 
@@ -104,6 +104,11 @@ def _begun_again(bench: Bench, model: nn.Module, optimizer: torch.optim.Optimize
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_running_stats()
+    forget(optimizer)
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Empty the state of an optimiser."""
     if not isinstance(optimizer, torch.optim.Adagrad):
         optimizer.state.clear()
         return

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from trainwatch.diagnosis import Remedy
-from trainwatch.remedies import curvature, data, fit, gates, gradients, prior, regularisation, steps, wiring
+from trainwatch.remedies import curvature, data, fit, gates, gradients, prior, regularisation, steps, tuning, wiring
 from trainwatch.remedies.entry import RemedyEntry
 
 CATALOGUE: dict[str, RemedyEntry] = {
     entry.id: entry
-    for family in (curvature, data, fit, gates, gradients, prior, regularisation, steps, wiring)
+    for family in (curvature, data, fit, gates, gradients, prior, regularisation, steps, tuning, wiring)
     for entry in family.ENTRIES
 }
 

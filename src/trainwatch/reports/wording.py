@@ -82,6 +82,9 @@ def _extent(report: Report) -> str:
     text = count(int(run["steps"]), "step") + (" of an unfinished run" if run.get("finished") is False else "")
     sizes = [(run.get("epochs"), "epoch"), (_parameters(report.facts.get("parameters")), "parameter")]
     known = [count(int(n), noun) for n, noun in sizes if n]
+    trained = (report.facts.get("tuning") or {}).get("trained")
+    if sizes[1][0] and trained is not None and trained < sizes[1][0]:
+        known.append(f"{_percent(trained / sizes[1][0])} of them trained")
     return text + (f" ({', '.join(known)})" if known else "")
 
 

@@ -1,0 +1,95 @@
+"""What of a pretrained model can stay frozen: copies learn from its start with more or less of it trained (§11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
+from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.rates import highest_rates, set_rates
+from trainwatch.probes.without_regulariser import forget, schedule
+
+KIND = "frozen_part"
+QUANTITIES = ("learned_frozen",)
+AT_END = True
+FEWEST, MOST = 50, 300  # steps of each copy: as many as the run took, within these bounds
+PARTS = (0.25, 0.5, 0.75)  # of the modules, from the input on; besides, all but the last one
+LOOKS = 40  # steps that the looks at the losses are worth
+STEPS = (2 + len(PARTS)) * FEWEST + LOOKS
+MARKS = 4  # times that a copy is looked at: its lowest counts
+
+Losses = NDArray[np.float64]
+
+
+def measure(bench: Bench) -> None:
+    """Let copies learn from the weights of the start on held batches in turn, with the first modules frozen.
+
+    The optimiser's state is empty, rates rise to the highest of the run and fall to nothing. Frozen modules are in
+    evaluation mode. What counts of each copy is the look with the lowest validation loss. A row of `learned_frozen` is
+    (modules frozen, validation loss, standard error of its paired difference from the first row), of which the first
+    is the copy with nothing frozen. The fact `freezable` names the modules in order of execution.
+
+    Raises:
+        CannotIsolate: No weights of the start are kept, or not all that are trained, or no validation batch is held.
+    """
+    if not bench.starts:
+        raise CannotIsolate("the weights that it began with look as if they were drawn at random")
+    if bench.record.facts.get("start_weights", {}).get("left_out"):
+        raise CannotIsolate("the model is too large to keep all of its weights at the start")
+    train, val = bench.batches("train", MANY), bench.held("val", MANY)
+    if not val:
+        raise CannotIsolate("no validation batch is held to see what a frozen part costs")
+    modules = _in_order(bench)
+    counts = sorted({min(round(share * len(modules)), len(modules) - 1) for share in (0, *PARTS, 1)})
+    steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / len(counts))))
+    losses = [_after(bench, train, val, modules[:count], steps) for count in counts]
+    bench.record.set_fact("freezable", modules)
+    rows = [
+        (c, mean_and_error(some)[0], mean_and_error(some - losses[0])[1])
+        for c, some in zip(counts, losses, strict=True)
+    ]
+    bench.record.append("learned_frozen", "held", bench.step, np.array(rows))
+
+
+def _in_order(bench: Bench) -> list[str]:
+    """The modules that are trained, as they are executed."""
+    owners = {name.rpartition(".")[0] for name in bench.starts}
+    facts = sorted(bench.record.facts.get("parameters", ()), key=lambda p: p["order"])
+    return list(dict.fromkeys(p["module"] for p in facts if p["module"] in owners))
+
+
+def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], frozen: Sequence[str], steps: int) -> Losses:
+    """Losses of the validation batches, at their lowest, of a copy that learned with some modules frozen."""
+    looks: list[Losses] = []
+    with bench.learner() as (model, optimizer):
+        rates = highest_rates(bench.record, optimizer)
+        with torch.no_grad():
+            for name, tensor in model.state_dict(keep_vars=True).items():
+                if name in bench.starts:
+                    tensor.copy_(bench.starts[name])
+        forget(optimizer)
+        kept = [model.get_submodule(name) for name in frozen]
+        for module in kept:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        marks = {steps * (k + 1) // MARKS for k in range(MARKS)}
+        _train_mode(model, kept)
+        for i, share in enumerate(schedule(steps)):
+            set_rates(optimizer, [rate * share for rate in rates])
+            bench.train_step(train[i % len(train)], model, optimizer)
+            if i + 1 in marks:
+                looks.append(losses_of(model.eval(), val))
+                _train_mode(model, kept)
+    return min(looks, key=lambda look: float(np.nan_to_num(look.mean(), nan=np.inf)))
+
+
+def _train_mode(model: nn.Module, kept: Sequence[nn.Module]) -> None:
+    model.train()
+    for module in kept:
+        module.eval()

@@ -1,0 +1,95 @@
+"""Whether a model was trained before, and what is kept of its start."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import trainwatch
+from trainwatch.capture import starts
+from trainwatch.capture.starts import StartWeights
+
+INITS = (nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.orthogonal_,
+         nn.init.zeros_, lambda w: nn.init.trunc_normal_(w, std=0.02))  # fmt: skip
+
+
+def model_of(init=None, seed=0):
+    torch.manual_seed(seed)
+    hidden = nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+    model = nn.Sequential(*hidden, nn.Linear(64, 10), nn.BatchNorm1d(10))
+    for layer in (model[0], model[2]):
+        if init is not None:
+            init(layer.weight)
+    return model
+
+
+def learned(seed=0):
+    """A model that knows handwritten digits."""
+    model, (images, classes) = model_of(seed=seed), load_digits(return_X_y=True)
+    x, y = torch.tensor(images, dtype=torch.float32) / 8 - 1, torch.tensor(classes)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(6):
+        for rows in torch.randperm(len(x)).split(32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+    return model
+
+
+def kept_of(model, optimizer=None):
+    return StartWeights({"default": model}, {"default": optimizer or torch.optim.SGD(model.parameters(), lr=0.1)})
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("init", INITS)
+def test_a_model_that_begins_at_random_is_not_copied(init, seed):
+    found = kept_of(model_of(init, seed))
+    assert found.kept == {}
+    assert (found.facts()["judged"], found.facts()["trained"]) == (2, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_trained_model_is_copied_with_its_statistics(seed):
+    model = learned(seed)
+    found = kept_of(model)
+    assert found.facts()["trained"] == 2
+    floating = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+    assert set(found.kept) == set(floating)
+    assert all(torch.equal(found.kept[n], t) for n, t in floating.items())
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    assert not torch.equal(found.kept["0.weight"], model[0].weight)
+
+
+def test_what_is_not_trained_is_not_kept():
+    model = learned()
+    model[0].requires_grad_(False)
+    assert not any(n.startswith("0.") for n in kept_of(model).kept)
+
+
+def test_the_largest_modules_are_kept_within_the_limit(monkeypatch):
+    monkeypatch.setattr(starts, "MOST_BYTES", 4 * (64 * 64 + 64) + 4 * 650)
+    found = kept_of(learned())
+    assert {n.split(".")[0] for n in found.kept} == {"0", "4"}
+    assert found.facts()["left_out"] == 2
+
+
+def test_an_optimiser_that_goes_on_is_told_from_a_new_one():
+    model = learned()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    assert not kept_of(model, optimizer).facts()["resumed"]
+    model(torch.randn(8, 64)).sum().backward()
+    optimizer.step()
+    assert kept_of(model, optimizer).facts()["resumed"]
+    assert not kept_of(model, torch.optim.Adagrad(model.parameters())).facts()["resumed"]
+
+
+def test_weights_that_are_loaded_before_the_first_step_count():
+    state, model = learned().state_dict(), model_of()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"}) as watch:
+        model.load_state_dict(state)
+        nn.functional.cross_entropy(model(torch.randn(8, 64)), torch.arange(8) % 2).backward()
+        optimizer.step()
+        model.load_state_dict(model_of().state_dict())
+    assert watch.record.facts["start_weights"]["trained"] == 2
