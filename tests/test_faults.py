@@ -37,6 +37,9 @@ def fail(*_, **__):
     raise Planted("planted")
 
 
+PROBES = {"activations": 10, "train_eval": 10}  # two that are quick
+
+
 def train(log_dir=None, *, epochs=4, watched=True, **options):
     """A small real training; the weights and optimiser state at the end, and the report."""
     torch.manual_seed(0)
@@ -49,7 +52,7 @@ def train(log_dir=None, *, epochs=4, watched=True, **options):
     holdout = DataLoader(TensorDataset(inputs[64:], labels[64:]), batch_size=16)
     watch = None
     if watched:
-        settings = {"quiet": True, "flush_every": 5, **options.pop("settings", {})}
+        settings = {"quiet": True, "flush_every": 5, "probes": PROBES, **options.pop("settings", {})}
         watch = trainwatch.watch(model, optimizer, log_dir=log_dir, settings=settings, **options)
     for _ in range(epochs):
         model.train()

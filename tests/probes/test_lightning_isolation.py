@@ -117,6 +117,9 @@ def state(module):
 MODULES = [Plain, Counting, Queueing, Averaging, Logging, Reading, Popping]
 
 
+PROBES = dict.fromkeys(("activations", "train_eval", "gates", "backward_gain", "sharpness", "without_regulariser"), 10)
+
+
 @pytest.mark.parametrize("kind", MODULES, ids=lambda k: k.__name__)
 def test_probes_measure_and_training_is_bit_identical(kind, tmp_path):
     def run(callbacks):
@@ -125,7 +128,7 @@ def test_probes_measure_and_training_is_bit_identical(kind, tmp_path):
         trainer = fit(module, callbacks, logger=None if kind is not Logging else True, default_root_dir=tmp_path)
         return state(module), torch.get_rng_state(), dict(trainer.logged_metrics)
 
-    settings = {"quiet": True, "strict": True, "probes": "all", "flush_every": 5}
+    settings = {"quiet": True, "strict": True, "probes": PROBES, "flush_every": 5}
     callback = trainwatch.TrainWatch(settings=settings, log_dir=tmp_path / "watched")
     (watched, random, logged), (plain, other, unlogged) = run([callback]), run([])
     assert all(torch.equal(watched[0][k], plain[0][k]) for k in plain[0])
@@ -141,7 +144,7 @@ def test_probes_measure_and_training_is_bit_identical(kind, tmp_path):
     ("kind", "reason"), [(Manual, "optimises manually"), (Meddling, r"training_step sets trainer\.should_stop")]
 )
 def test_what_cannot_be_isolated_is_left_alone_and_the_reason_is_told(kind, reason, tmp_path):
-    settings = {"quiet": True, "probes": "all", "flush_every": 5}
+    settings = {"quiet": True, "probes": PROBES, "flush_every": 5}
     callback = trainwatch.TrainWatch(settings=settings, log_dir=tmp_path)
     fit(kind(), [callback])
     assert not callback.record.has("activity")
