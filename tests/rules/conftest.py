@@ -8,7 +8,9 @@ from trainwatch.rules import all_rules
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "every_probe: experiments of all rules run, not those of the rule under test alone")
+    config.addinivalue_line(
+        "markers", "every_probe: experiments of all rules run, not those of the rule under test alone"
+    )
 
 
 @pytest.fixture(autouse=True)
