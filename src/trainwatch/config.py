@@ -44,6 +44,7 @@ PROBE_KINDS = (
     "sparsity",
     "small_changes",
     "input_importance",
+    "votes",
 )
 
 

@@ -39,6 +39,7 @@ VALIDATION = (
     "val_confusion",
     "val_scores",
     "val_spread",
+    "val_error",
     "val_churn",
 )
 RANGES = ("input_stats", "output_stats", "target_stats")
