@@ -18,11 +18,11 @@ def robust_loss(record: RunRecord) -> Remedy:
     """The remedy for a squared error; the bound is that of normal errors with the median of these."""
     found = record.memo(residuals)
     if found is None or not found.median > 0:
-        numbers = {"delta": 1.0, "unit": "delta in the targets' unit", "errors": "Norms of the errors: not measured."}
+        delta, unit, told = 1.0, "delta in the targets' unit", "Norms of the errors: not measured."
     else:
+        delta, unit = BOUND * found.median, "delta is about twice the median error"
         told = f"Errors r of {found.stream} at step {found.step}: {found.text}."
-        numbers = {"delta": BOUND * found.median, "unit": "about twice the median error", "errors": told}
-    return remedy("robust-loss", present=SQUARED, **numbers)
+    return remedy("robust-loss", present=SQUARED, delta=delta, unit=unit, errors=told)
 
 
 def heavy_tails(record: RunRecord) -> tuple[list[Evidence], list[Remedy]]:
