@@ -11,9 +11,8 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 import trainwatch
-from trainwatch.config import PROBE_KINDS, Settings
+from trainwatch.config import ALL, Settings
 
-PROBES = dict.fromkeys(PROBE_KINDS, 10**9)  # all of them once, at the end, however slow the machine is
 CLASSES = {"digits": 12, "wine": 40, "breast_cancer": 15}  # epochs that suffice
 REGRESSIONS = {"diabetes": 20, "friedman": 25}
 OPTIMIZERS = {
@@ -62,7 +61,7 @@ def trained(
     few=0,
     moved=None,
     noise=0.0,
-    judges=(),
+    judges=ALL,
 ):
     """The report on a net of some hidden layers, of few samples, of samples moved, or under noise.
 
@@ -74,7 +73,7 @@ def trained(
         few: Training samples; 0 for all.
         moved: Changes inputs and targets of training and validation.
         noise: On training inputs, anew in each batch.
-        judges: Rules that alone judge and get their probes; without any, all do.
+        judges: Rules that judge and get their probes.
     """
     x, xv, y, yv = split(name, seed)
     x, y = x[: few or None], y[: few or None]
@@ -89,9 +88,7 @@ def trained(
     last = [nn.Linear(wide, 1), nn.Flatten(0)] if regression else [nn.Linear(wide, int(y.max()) + 1)]
     model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression else nn.CrossEntropyLoss()
     optim = OPTIMIZERS[optimizer](model.parameters(), decay)
-    chosen = {"select": judges} if judges else {"probes": PROBES}
-    settings = Settings(quiet=True, strict=True, **chosen)
-    watch = trainwatch.watch(model, optim, settings=settings)
+    watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True, select=judges))
     for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):
         model.train()
         for rows in torch.randperm(len(x)).split(32):

@@ -8,9 +8,7 @@ from trainwatch.rules import all_rules
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "every_probe: experiments of all rules run, not those of the rule under test alone"
-    )
+    config.addinivalue_line("markers", "every_probe: experiments that other rules ask for run, too")
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,9 @@ def test_the_remedy_says_where_how_much_and_what_was_measured():
     )
     assert "0.31 before 'drop'; 0.10 by chance" in used.why
     assert "Dropout(p=0.4)  # drop" in used.how
+    strong = dropout(record_of(p=0.6))
+    assert "with p = 0.6 (now: p = 0.6" in strong.title
+    assert "raise" not in strong.how
     fresh = dropout(record_of(vote=None, alike={"2": 0.4, "4": 0.1}, p=0.0))
     assert not fresh.already_in_use
     assert "there is no dropout yet that could vote" in fresh.why

@@ -25,11 +25,17 @@ def dropout(record: RunRecord) -> Remedy:
         "dropout",
         already_in_use=p > 0,
         present=f"p = {p:g} in {names}" if p else "none",
-        proposed=min(round(p + MORE, 2), MOST) if p else FIRST,
+        proposed=max(p, min(round(p + MORE, 2), MOST)) if p else FIRST,
         where=names if p else unused,
         measured=told(record),
-        next_step="# In use already: next, raise p." if p else "# Not in use yet.",
+        next_step=_next(p),
     )
+
+
+def _next(p: float) -> str:
+    if not p:
+        return "# Not in use yet."
+    return "# In use already: next, raise p." if p < MOST else "# In use already, as strong as it is worth trying."
 
 
 def dropout_evidence(record: RunRecord) -> Iterator[Evidence]:

@@ -9,7 +9,7 @@ from trainwatch.symptoms.curves import primary_stream
 from trainwatch.symptoms.residuals import residuals
 
 SQUARED = "mse_loss"
-HEAVY = 2.0  # root mean square over mean absolute error; 1.25 where errors are normal, 1.41 where they are Laplace's
+HEAVY = 1.6  # root mean square over mean absolute error: 1.25 where errors are normal, 1.41 where they are Laplace's
 # Huber's bound of 1.345 standard deviations loses 5 % where errors are normal; their median is 0.6745 of one.
 BOUND = 1.345 / 0.6745
 

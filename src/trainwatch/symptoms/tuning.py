@@ -84,12 +84,12 @@ def extent_of(record: RunRecord) -> Extent:
     parameters = record.facts.get("parameters", ())
     held = {i for o in record.facts.get("optimizers", {}).values() for i in o["parameters"]}
     trained = [i in held and bool(p.get("trainable", True)) for i, p in enumerate(parameters)]
-    owners = {p["module"] for p, yes in zip(parameters, trained, strict=True) if yes}
+    owners = {p.get("module", "") for p, yes in zip(parameters, trained, strict=True) if yes}
     run = record.facts.get("run", {})
     return Extent(
         sum(p["numel"] for p, yes in zip(parameters, trained, strict=True) if yes),
         sum(p["numel"] for p in parameters),
-        tuple(dict.fromkeys(p["module"] for p in parameters if p["module"] not in owners)),
+        tuple(dict.fromkeys(m for p in parameters if (m := p.get("module", "")) not in owners)),
         tuple((p["name"], *p["tied"]) for p in parameters if p.get("tied")),
         int(run.get("train_samples") or 0) or _samples_an_epoch(run),
     )
