@@ -44,6 +44,7 @@ PROBE_KINDS = (
     "sparsity",
     "small_changes",
     "input_importance",
+    "votes",
 )
 
 
@@ -58,8 +59,9 @@ class Settings:
     Attributes:
         overhead: Share of the run's time that trainwatch may take, in (0, 1); there is a floor of 100 us a step.
             After 2,000 steps or 20 s, short steps are watched in stretches, as many as that allows.
-        probes: ``"auto"`` (what the rules ask for, within the budget), ``"off"``, kind -> every how many steps, or
-            ``"all"``: every one at each flush, which may take many times as long as the training.
+        probes: ``"auto"`` (what the rules ask for, within the budget), ``"off"``, kind -> every how many steps (these
+            alone, and once more at the end), or ``"all"``: every one at each flush, which may take many times as long
+            as the training.
         probe_memory: Bytes that a probe's copy of the model and the held batches may take, on the model's device.
         nonfinite: When losses and gradients are looked at to run the first batch that makes one NaN or infinite again
             and name the operation: ``"auto"`` at every step on the CPU, on other devices after steps that a gradient

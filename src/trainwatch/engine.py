@@ -14,7 +14,9 @@ from trainwatch.figures import Figure
 from trainwatch.record import RunRecord
 from trainwatch.report import Report, Verdict
 from trainwatch.rules import NotChecked, Rule, all_rules
+from trainwatch.symptoms.norms import norms_at_end
 from trainwatch.symptoms.pictures import figures_of
+from trainwatch.symptoms.regularised import regularised
 from trainwatch.symptoms.tuning import extent_of
 
 MISSING = {
@@ -165,6 +167,9 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], record: RunReco
 def _facts(record: RunRecord) -> dict[str, Any]:
     shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
     facts = {topic: record.facts[topic] for topic in shown if topic in record.facts}
+    facts |= {
+        topic: told for topic, told in (("norms", norms_at_end(record)), ("regularised", regularised(record))) if told
+    }
     extent = record.memo(extent_of)
     if not extent.total:
         return facts

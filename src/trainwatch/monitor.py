@@ -39,6 +39,7 @@ VALIDATION = (
     "val_confusion",
     "val_scores",
     "val_spread",
+    "val_error",
     "val_churn",
 )
 RANGES = ("input_stats", "output_stats", "target_stats")
@@ -359,7 +360,9 @@ class Monitor:
         spent = self._while_training
         skipped = []
         if self._looks_put_off:
-            skipped.append(f"{self._looks_put_off} looks of the rule engine were put off to keep the budget")
+            n = self._looks_put_off
+            told = "1 look of the rule engine was" if n == 1 else f"{n} looks of the rule engine were"
+            skipped.append(f"{told} put off to keep the budget")
         skipped += self._probes.governor.put_off
         if self.capture.pace.unwatched:
             skipped.append(f"{self.capture.pace.unwatched} of {self.capture.step} steps were not watched")

@@ -38,8 +38,9 @@ def test_a_probe_waits_until_the_budget_allows_what_it_took_last():
     assert list(governor.due(ALL, 100, 0.4)) == ["cheap"]
     assert list(governor.due(ALL, 100, 0.55)) == ["dear"], "what is left after the first does not do for the second"
     assert list(governor.due(ALL, 100, 0.7)) == ["dear", "cheap"]
-    assert governor.put_off == ["probe cheap: put off 1 times to keep the budget",
-                                "probe dear: put off 1 times to keep the budget"]  # fmt: skip
+    assert list(governor.due(ALL[:1], 100, 0.0)) == []
+    assert governor.put_off == ["probe cheap: put off 2 times to keep the budget",
+                                "probe dear: put off once to keep the budget"]  # fmt: skip
 
 
 def test_it_tells_cheaply_whether_anything_waits():
@@ -124,7 +125,7 @@ def test_what_one_took_is_gone_for_the_next():
         ran.append(kind)
         governor.ran(kind, 50, 2.0)
     assert ran == ["dear"]
-    assert governor.put_off == ["probe cheap: put off 1 times to keep the budget"]
+    assert governor.put_off == ["probe cheap: put off once to keep the budget"]
 
 
 def test_what_time_affords_is_counted_in_steps_at_the_pace_of_the_quickest_with_a_reserve():

@@ -322,8 +322,8 @@ OF_MODEL = {"function": MODEL, "parameters": None, "loss": LOSS, "batches": BATC
 BAD = {
     "which": ({"which": "all"}, ValueError, "which must be one of both, largest, smallest, got 'all'"),
     "k": ({"k": 0}, ValueError, "k must be a whole number, at least 1, got 0"),
-    "k beyond": ({"k": 3}, ValueError, "the parameters have 4 entries, so no 6 eigenvalues: ask for fewer"),
-    "too many": ({"largest": 5}, ValueError, "the parameters have 4 entries, so no 5 eigenvalues: ask for fewer"),
+    "k beyond": ({"k": 3}, ValueError, "the parameters have 4 entries, too few for 6 eigenvalues: ask for fewer"),
+    "too many": ({"largest": 5}, ValueError, "the parameters have 4 entries, too few for 5 eigenvalues: ask for fewer"),
     "none": ({"largest": 0, "smallest": 0}, ValueError, "largest and smallest are both 0"),
     "negative": ({"largest": -1}, ValueError, "largest must be a whole number, at least 0, got -1"),
     "broken": ({"smallest": 1.0}, ValueError, "smallest must be a whole number, at least 0, got 1.0"),

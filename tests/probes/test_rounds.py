@@ -93,6 +93,15 @@ def test_a_mapping_runs_it_as_often_as_told(monkeypatch):
     assert [step // 30 for step in during] == [1, 2, 3]
 
 
+def test_a_mapping_runs_no_other_kind_at_the_end_either(monkeypatch):
+    others = []
+    for kind in set(rounds.PROBES) - {"activations"}:
+        monkeypatch.setitem(rounds.PROBES, kind, lambda bench, kind=kind: others.append(kind))
+    _, during, ran = run(monkeypatch, cost=0.0, steps=100, probes={"activations": 30})
+    assert ran[len(during) :] == [100]
+    assert others == []
+
+
 def test_what_cannot_be_isolated_is_told_by_the_rules_that_needed_it(monkeypatch):
     monitor, _, _ = run(monkeypatch, cost=0.0, steps=60, error=CannotIsolate("it holds a socket"))
     assert monitor.report.not_checked["TW304"] == "not measured: it holds a socket"

@@ -164,7 +164,7 @@ def test_remedies_have_the_numbers_of_the_run_and_those_in_use_come_last():
 def test_a_smaller_network_comes_with_the_rank_that_its_layers_use():
     made = fit_record(curve())
     asked = [r.kind for r in Overfitting().asks(made)]
-    assert asked == ["train_eval", "small_changes", "input_importance", "rank"]
+    assert asked == ["train_eval", "small_changes", "input_importance", "votes", "rank"]
     assert [r.kind for r in Overfitting().asks(fit_record(curve(climb=0.0)))] == ["train_eval"]
 
     def advice():

@@ -176,6 +176,8 @@ class PassBook:
             parts["scores"] = scores
         if views and all(v.variances is not None for v in views):
             parts["variances"] = torch.stack([v.variances for v in views if v.variances is not None])
+        if views and all(v.errors is not None for v in views):
+            parts["errors"] = torch.stack([v.errors for v in views if v.errors is not None])
         if views and all(v.hashes is not None for v in views):
             parts["hashes"] = torch.stack([v.hashes for v in views if v.hashes is not None]).sum(0)
         if done.prints:
@@ -190,6 +192,8 @@ class PassBook:
             values = dict(zip(names, arrays, strict=True))
             if "variances" in values:  # of the views, each the variance within it
                 values["spread"] = np.sqrt(np.average(values["variances"], axis=0, weights=seen))
+            if "errors" in values:
+                values["error"] = _error(values["errors"], seen)
             self._arrived(done, counts, values)
 
         self.reads.read(list(parts.values()), arrived)
@@ -220,6 +224,7 @@ class PassBook:
             put("val_group_size", key, step, sizes)
         self._put_alike("val_confusion", key, step, parts.get("confusion"))
         self._put_alike("val_spread", key, step, parts.get("spread"))
+        self._put_alike("val_error", key, step, parts.get("error"))
         if churn is not None:
             put("val_churn", key, step, churn)
         stream.scores = (step, parts["scores"]) if "scores" in parts else None
@@ -351,6 +356,12 @@ def _confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> to
     cell = torch.where(valid, truth * classes + predicted, classes * classes)
     counts = torch.zeros(classes * classes + 1, dtype=torch.long, device=cell.device)
     return counts.scatter_add_(0, cell, torch.ones_like(cell))[:-1].reshape(classes, classes)
+
+
+def _error(views: NDArray[Any], counts: Sequence[int]) -> NDArray[Any]:
+    """Of neighbouring samples, shape (views, 4), for all: (mean, root mean square, largest, median) absolute error."""
+    mean, square, _, median = np.average(views, axis=0, weights=counts)
+    return _finite(np.array([mean, np.sqrt(square), views[:, 2].max(), median]))
 
 
 def _followed(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> torch.Tensor:

@@ -14,6 +14,7 @@ from trainwatch.capture.interception import ORIGINAL, LossCall
 from trainwatch.capture.scores import scored
 
 MULTIPLIER = 6364136223846793005  # odd, and its powers look random: Knuth, "Seminumerical Algorithms", 3.3.4
+MOST_ERRORS = 4096  # entries that the median is taken of
 MOST_CONFUSED = 64  # classes in a confusion matrix
 REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
@@ -30,6 +31,8 @@ class SampleView:
         classes: Number of classes of `truth`.
         scores: Yes / no labels: logit and target, shape (count, labels, 2); see `scored`.
         variances: Regression: variance over the samples of outputs and of targets, shape (2,).
+        errors: Regression: of output minus target the mean absolute value, the mean square, the largest and the median
+            absolute value (of entries at even distances), shape (4,).
         hashes: Order-dependent and order-free hash of the targets, shape (2,), int64.
     """
 
@@ -41,6 +44,7 @@ class SampleView:
     classes: int = 0
     scores: torch.Tensor | None = None
     variances: torch.Tensor | None = None
+    errors: torch.Tensor | None = None
     hashes: torch.Tensor | None = None
 
 
@@ -78,7 +82,14 @@ def view_samples(calls: Sequence[LossCall], counts: Sequence[int], offset: int) 
         if first.sort in REGRESSION and predictions.numel() == target.numel():
             rows = [t.reshape(len(t), -1).float() for t in (predictions, target)]
             view.variances = torch.stack([r.var(0, unbiased=False).mean() for r in rows])
+            view.errors = _errors(*rows)
         return view
+
+
+def _errors(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    away = (predictions - target).abs().reshape(-1)
+    some = away[:: max(1, -(-len(away) // MOST_ERRORS))]
+    return torch.stack([away.mean(), away.square().mean(), away.max(), some.median()])
 
 
 def target_hashes(target: torch.Tensor, offset: int) -> torch.Tensor:

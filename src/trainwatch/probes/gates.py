@@ -14,7 +14,7 @@ from torch import nn
 
 from trainwatch.probes import recurrent
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.listening import Call, named_calls
+from trainwatch.probes.listening import Call, named_calls, step_by_step
 from trainwatch.probes.products import ProductListener
 from trainwatch.probes.rows import Rows
 
@@ -170,7 +170,7 @@ def gates(model: nn.Module, batches: Sequence[Batch]) -> Found:
     constants = list(chain(model.parameters(), model.buffers()))
     for batch in batches:
         with (
-            _step_by_step(),
+            step_by_step(),
             _given_to_cells(model, found) as cells,
             named_calls(model) as running,
             ProductListener(running.path, constants, found),
@@ -179,17 +179,6 @@ def gates(model: nn.Module, batches: Sequence[Batch]) -> Found:
         for name, calls in cells.items():
             found.cell(name, model.get_submodule(name), calls)
     return found
-
-
-@contextmanager
-def _step_by_step() -> Iterator[None]:
-    """Within, torch does not run a transformer layer as a single operation, which nothing can be seen of."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -96,7 +96,10 @@ class Governor:
     def put_off(self) -> list[str]:
         """What was not run, in words for the report."""
         told = {kind: a.put_off for kind, a in self.accounts.items() if a.put_off}
-        return [f"probe {kind}: put off {n} times to keep the budget" for kind, n in sorted(told.items())]
+        return [
+            f"probe {kind}: put off {'once' if n == 1 else f'{n} times'} to keep the budget"
+            for kind, n in sorted(told.items())
+        ]
 
     def _cost(self, kind: str) -> float:
         account, worth = self.accounts[kind], self._steps.get(kind, 0)

@@ -175,7 +175,8 @@ def _search(
         hessian = Hessian(losses, list(named.values()), memory=memory // 2, combine=combine)
         wanted = smallest + largest
         if hessian.size < wanted:
-            raise ValueError(f"the parameters have {hessian.size} entries, so no {wanted} eigenvalues: ask for fewer")
+            have = "1 entry" if hessian.size == 1 else f"{hessian.size} entries"
+            raise ValueError(f"the parameters have {have}, too few for {wanted} eigenvalues: ask for fewer")
         entry = torch.finfo(hessian.dtype).bits // 8
         most = memory // 2 // (hessian.size * entry)
         if most < (fewest := min(wanted + FEWEST, hessian.size)):

@@ -96,6 +96,17 @@ def named_calls(model: nn.Module) -> Iterator[Calls]:
             handle.remove()
 
 
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Within, torch does not run a transformer layer as a single operation, which nothing can be seen of."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 def operation(func: Any) -> str:
     """Name of an operator, the same in place and out of place."""
     return str(func.overloadpacket.__name__.rstrip("_"))

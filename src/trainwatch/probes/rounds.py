@@ -28,6 +28,7 @@ from trainwatch.probes import (
     sparsity,
     step_line,
     tuning,
+    votes,
     without_regulariser,
 )
 from trainwatch.probes.bench import Bench
@@ -58,6 +59,7 @@ KINDS = (
     sparsity,
     small_changes,
     input_importance,
+    votes,
 )
 AT_END = frozenset(probe.KIND for probe in KINDS if getattr(probe, "AT_END", False))  # not before the last round
 STEPS: dict[str, int] = {probe.KIND: getattr(probe, "STEPS", 0) for probe in KINDS}  # that a probe is worth

@@ -58,9 +58,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="dropout",
         title="Use dropout with p = {proposed:g} (now: {present})",
-        why="Units that drop out at random cannot rely on one another to memorise samples. "
-        "Vote gain and co-adaptation of this network: not measured.",
-        how="{next_step}\ntorch.nn.Dropout(p={proposed:g})  # after the activations of {where}",
+        why="Units that drop out at random cannot rely on one another to memorise samples. {measured}",
+        how="{next_step}\ntorch.nn.Dropout(p={proposed:g})  # {where}",
         when="Wide dense layers learn by heart.",
         not_when="Batch norm follows at once, the net is small, or training is poor.",
         strength="moderate",
@@ -227,7 +226,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="less-dropout",
         title="Lower dropout from p = {present:g} to p = {proposed:g}",
-        why="Only {kept:.0%} of the units of {where} take part in a step: too few to learn the training set.",
+        why="Only {kept:.0%} of the units of {where} take part in a step: too few to learn the training set. "
+        "{measured}",
         how="torch.nn.Dropout(p={proposed:g})  # {where}",
         when="A copy without dropout learns better, in training and validation.",
         not_when="Only training gets better without.",

@@ -108,8 +108,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="robust-loss",
         title="Use a loss that grows only linearly with a large error",
-        why="A squared error weighs one error of 100 like 10,000 of 1.",
-        how="criterion = torch.nn.HuberLoss(delta=1.0)  # in place of {present}; delta in the targets' unit",
+        why="A squared error weighs one error of 100 like 10,000 of 1. {errors}",
+        how="criterion = torch.nn.HuberLoss(delta={delta:.3g})  # in place of {present}; {unit}",
         when="A few targets lie far from the others, and are what they are.",
         not_when="They are broken: drop or mend them instead.",
         strength="moderate",

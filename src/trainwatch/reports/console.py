@@ -54,6 +54,10 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     for diagnosis in report.diagnoses:
         yield ""
         yield from _cause(diagnosis)
+    if regularised := wording.regularisation(report):
+        yield ""
+        yield _rule(Text(wording.REGULARISATION, "bold"))
+        yield from (_indented(Text(text)) for text in regularised)
     if report.not_checked:
         yield ""
         yield _rule(Text(wording.NOT_CHECKED, "bold"))

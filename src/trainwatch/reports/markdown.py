@@ -31,6 +31,9 @@ def _parts(report: Report) -> Iterator[str]:
     yield escape(wording.headline(report))
     for diagnosis in report.diagnoses:
         yield from _cause(diagnosis)
+    if regularised := wording.regularisation(report):
+        yield f"## {wording.REGULARISATION}"
+        yield _list(escape(text) for text in regularised)
     if report.not_checked:
         yield f"## {wording.NOT_CHECKED}"
         yield _list(f"{escape(reason)}: {codes}" for reason, codes in wording.not_checked(report))

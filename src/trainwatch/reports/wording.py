@@ -17,6 +17,7 @@ REMEDIES = "What to do"
 CONSEQUENCES = "Leads to"
 NOT_CHECKED = "Not checked"
 OVERHEAD = "Cost of watching"
+REGULARISATION = "Regularisation"
 MOST_PLACES = 6
 # Characters that steer a terminal, a parser or the direction of writing, and halves of characters.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -173,6 +174,17 @@ def explain(report: Report) -> str:
     """Where to read on, if anything was found."""
     codes = [d.code for d in report.diagnoses if d.code != "TW000"]
     return f"trainwatch explain {codes[0]}" if codes else ""
+
+
+def regularisation(report: Report) -> list[str]:
+    """What regularises the run, and what it brought as far as it was measured; empty where nothing is known."""
+    known = report.facts.get("regularised") or {}
+    if not known:
+        return []
+    lines = [f"In use: {', '.join(map(line, known.get('in_use') or ())) or 'nothing that was seen'}."]
+    if known.get("effects"):
+        lines.append(f"Measured: {'; '.join(map(line, known['effects']))}.")
+    return lines
 
 
 def not_checked(report: Report) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.rules.robust_loss import heavy_tails
 from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch
 from trainwatch.symptoms.plateau import Trend
 from trainwatch.symptoms.restraints import Restraint
@@ -43,6 +44,7 @@ def shown(
     if batch is not None:
         note = f"from {batch.before:.3g}; {batch.own:.3g} by as many steps of the run's own optimiser"
         yield Evidence("loss of one batch that Adam fits alone", batch.reference, step=batch.step, note=note)
+    yield from heavy_tails(record)[0]
 
 
 def held_back(trends: Iterable[Trend], causes: Iterable[Restraint]) -> Iterator[Evidence]:
@@ -71,6 +73,7 @@ def advice(record: RunRecord, causes: list[Restraint]) -> Iterator[Remedy]:
         yield remedy("larger-model", reason=_capacity(record.memo(one_batch)))
     regression: Any = record.facts.get("task") == "regression"
     yield remedy("boosting", estimator=f"HistGradientBoosting{'Regressor' if regression else 'Classifier'}")
+    yield from heavy_tails(record)[1]
 
 
 def _capacity(batch: OneBatch | None) -> str:

@@ -16,6 +16,7 @@ from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.losses import penalty_share
 from trainwatch.symptoms.restraints import MODERATE, USUAL
 from trainwatch.symptoms.stability import importance, small_changes
+from trainwatch.symptoms.votes import told
 
 FEW_INPUTS = 0.3  # of all: L1 selects, where so few make up most of what the loss hangs on
 ALIKE = 0.7  # correlation: of inputs that say the same L1 keeps one by chance
@@ -31,7 +32,7 @@ def loosened(record: RunRecord, name: str) -> Iterator[Remedy]:
         p = max(float(layer["p"]) for layer in facts["dropout"])
         where = ", ".join(layer["name"] for layer in facts["dropout"] if float(layer["p"]) == p)
         proposed = MODERATE if p > MODERATE else round(p / 2, 2)
-        yield remedy("less-dropout", present=p, proposed=proposed, kept=1 - p, where=where)
+        yield remedy("less-dropout", present=p, proposed=proposed, kept=1 - p, where=where, measured=told(record))
     if name != "weight_decay":
         return
     optimizers = record.facts.get("optimizers", {}).values()

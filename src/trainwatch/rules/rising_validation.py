@@ -13,6 +13,7 @@ from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
+from trainwatch.rules.dropout_remedies import VOTES
 from trainwatch.symptoms.curves import ValidationCurve, validation_curve
 from trainwatch.symptoms.experiments import Evaluated, evaluated
 from trainwatch.symptoms.paired import Rise, validation_rise
@@ -68,6 +69,7 @@ class RisingValidation(Rule):
             if self.rise(record) is not None:
                 yield ProbeRequest("small_changes", (), "validation rises: what do small changes of inputs do?", 0.2)
                 yield ProbeRequest("input_importance", (), "validation rises: would L1 or L2 fit better?", 0.2)
+                yield VOTES
 
     def rise(self, record: RunRecord) -> tuple[Rise, float, float] | None:
         """A rise beyond both thresholds, the drop before it, and the margin; None where there is none.

@@ -11,9 +11,11 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, always
+from trainwatch.rules.dropout_remedies import dropout, dropout_evidence
 from trainwatch.rules.effect_evidence import stability
 from trainwatch.rules.fit_remedies import adversarial, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
+from trainwatch.rules.robust_loss import heavy_tails
 from trainwatch.rules.suspects import clean_data
 from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.useful_motion import weight_ranks
@@ -81,7 +83,13 @@ class Overfitting(RisingValidation):
             margin=found.margin,
             where=(found.curve.stream,),
             onset_step=rise.best_step,
-            evidence=(*self.evidence(found), counted, *stability(record)),
+            evidence=(
+                *self.evidence(found),
+                counted,
+                *stability(record),
+                *dropout_evidence(record),
+                *heavy_tails(record)[0],
+            ),
             remedies=_remedies(record, found),
         )
 
@@ -89,23 +97,13 @@ class Overfitting(RisingValidation):
 def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
     samples, parameters = sizes(record)
     ratio = f"{parameters / samples:.3g} parameters per training sample" if samples and parameters else "few samples"
-    layers = record.facts.get("regularisation", {}).get("dropout") or []
-    p = max((float(d["p"]) for d in layers), default=0.0)
-    dropout = remedy(
-        "dropout",
-        already_in_use=p > 0,
-        present=f"p = {p:g} in {', '.join(d['name'] for d in layers)}" if p else "none",
-        proposed=min(round(p + 0.2, 2), 0.5) if p else 0.2,
-        where="the wide hidden layers",
-        next_step="# In use already: next, raise p." if p else "# Not in use yet.",
-    )
     return ranked(
         [
             early_stopping(record, found.curve, found.rise),
             remedy("more-data", ratio=ratio),
             remedy("augment", already_in_use="augmentation" in record.memo(inventory), samples=samples or "few"),
             stronger_regularisation(record),
-            dropout,
+            dropout(record),
             remedy(
                 "smaller-model",
                 parameters=parameters or "unknown number of",
@@ -113,6 +111,7 @@ def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
                 ranks=_effective_ranks(record),
             ),
             clean_data(record),
+            *heavy_tails(record)[1],
             remedy("ensemble", best_step=found.rise.best_step),
             remedy("raise-learning-rate"),
             *adversarial(record),

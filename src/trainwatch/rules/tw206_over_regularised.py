@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
+from trainwatch.rules.dropout_remedies import VOTES, dropout_evidence
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
@@ -82,6 +81,7 @@ class OverRegularised(Rule):
         course = record.memo(loss_course)
         if course is not None and course.gained < self.learned and self._in_use(record):
             yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.4)
+            yield from [VOTES] if record.facts.get("regularisation", {}).get("dropout") else []
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the copies with and without each regulariser; where they do not tell, look at its strength."""
@@ -109,7 +109,7 @@ class OverRegularised(Rule):
             severity=Severity.INFO if unseen or small else self.severity,
             margin=min(self.errors + margin, 1e3),
             where=best.left_out,
-            evidence=tuple(compared(best, guess, least, self.errors)),
+            evidence=(*compared(best, guess, least, self.errors), *dropout_evidence(record)),
             remedies=tuple(r for name in best.left_out for r in loosened(record, name)),
         )
 
@@ -125,7 +125,7 @@ class OverRegularised(Rule):
             end.story + reason(causes, None),
             margin=min((self.held - end.gone) / max(end.gone_error, 1e-3), 1e3),
             where=tuple(cause.where for cause in causes),
-            evidence=(share, *held_back(end.trends, causes)),
+            evidence=(share, *held_back(end.trends, causes), *dropout_evidence(record)),
             remedies=tuple(remedy(cause.remedy, **cause.numbers) for cause in causes),
         )
 
@@ -145,6 +145,6 @@ class OverRegularised(Rule):
         shown = release.validation or release.training
         good = shown.before < (1 - self.learned) * guess
         if good or shown.anyway >= self.anyway or (release.validation is None and memorised(record, release.training)):
-            return -np.inf
+            return float("-inf")
         least = self._least(release, self.remark) * guess
         return min(beyond(change, guess, least, self.errors) for change in release.changes)

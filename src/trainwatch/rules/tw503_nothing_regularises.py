@@ -9,6 +9,7 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.rules.dropout_remedies import dropout, dropout_evidence
 from trainwatch.rules.effect_evidence import stability, weights
 from trainwatch.rules.fit_remedies import adversarial, normalisation, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, early_stopping, ranked
@@ -31,7 +32,8 @@ class NothingRegularises(RisingValidation):
     The inventory is read from model, optimiser, trainer, loader and loss: weight decay, L1 and L2 terms and
     `trainwatch.prox`, dropout, normalisation, augmentation, early stopping, label smoothing. What it is to prevent is
     measured: the gap between training and validation, how far weights have grown, how many are zero, what small changes
-    of the inputs do to the output (`small_changes`), and how many predictions change from pass to pass (`val_churn`).
+    of the inputs do to the output (`small_changes`), how many predictions change from pass to pass (`val_churn`), and
+    how alike hidden units are (`co_adaptation`).
 
     ## Remedies
     `stronger-regularisation` (with what speaks for L1 or L2), `dropout`, `augment`, `early-stopping`, `normalisation`
@@ -66,13 +68,7 @@ class NothingRegularises(RisingValidation):
             remedies=ranked(
                 [
                     stronger_regularisation(record),
-                    remedy(
-                        "dropout",
-                        present="none",
-                        proposed=0.2,
-                        where="the wide hidden layers",
-                        next_step="# Not in use yet.",
-                    ),
+                    dropout(record),
                     remedy("augment", samples=samples or "few"),
                     early_stopping(record, found.curve, found.rise),
                     *normalisation(record),
@@ -89,3 +85,4 @@ def _effects(record: RunRecord, found: Risen) -> Iterator[Evidence]:
         yield Evidence("validation loss above training loss", found.rise.end - now, step=step)
     yield from weights(record)
     yield from stability(record)
+    yield from dropout_evidence(record)

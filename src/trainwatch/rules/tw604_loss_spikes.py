@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.robust_loss import robust_loss
 from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.gradients import gradients_of
 from trainwatch.symptoms.losses import loss_course
@@ -118,4 +119,4 @@ def _remedies(record: RunRecord, spikes: Spikes, gradient: float) -> Iterator[Re
     yield remedy("look-at-spikes", steps=_listed(spikes), most=float(spikes.levels.max() + spikes.heights.min() / 2))
     function = str(record.facts.get("loss", {}).get(spikes.stream, {}).get("function"))
     if function == "mse_loss":
-        yield remedy("robust-loss", present=function)
+        yield robust_loss(record)

@@ -12,6 +12,7 @@ from trainwatch.record.series import Array
 from trainwatch.symptoms.class_pictures import class_pictures_of
 from trainwatch.symptoms.curves import Line, thin
 from trainwatch.symptoms.landscapes import landscapes_of
+from trainwatch.symptoms.norms import norms_figure
 from trainwatch.symptoms.sparsity import sparsity_figure
 from trainwatch.symptoms.stability import churn_figure
 
@@ -31,9 +32,9 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
 
     Returns:
         ``loss`` (training and validation losses), ``gradients`` (RMS gradient of each weight tensor over depth and
-        time), ``classes`` (share and recall of each class), ``sparsity`` (zeros over the L1 coefficient) and ``churn``
-        (predictions that change from pass to pass), as far as they were recorded, and those of `class_pictures_of` and
-        `landscapes_of`.
+        time), ``classes`` (share and recall of each class), ``sparsity`` (zeros over the L1 coefficient), ``churn``
+        (predictions that change from pass to pass) and ``norms`` (of weights and gradients over time), as far as they
+        were recorded, and those of `class_pictures_of` and `landscapes_of`.
     """
     figures: dict[str, Figure | None] = {
         "loss": _losses(record),
@@ -41,6 +42,7 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
         "classes": _classes(record),
         "sparsity": sparsity_figure(record),
         "churn": churn_figure(record),
+        "norms": norms_figure(record),
     }
     figures |= class_pictures_of(record) | landscapes_of(record)
     return {name: figure for name, figure in figures.items() if figure is not None}

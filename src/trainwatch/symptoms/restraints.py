@@ -8,6 +8,7 @@ from typing import Any
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.gradients import learning_rate
+from trainwatch.symptoms.votes import told
 
 MODERATE = 0.3  # dropout
 USUAL = {True: 0.01, False: 1e-4}  # weight decay: decoupled, or added to the gradient
@@ -61,7 +62,7 @@ def _dropout(record: RunRecord, least: float) -> list[Restraint]:
     if not strong:
         return []
     p, where = max(float(d["p"]) for d in strong), ", ".join(d["name"] for d in strong)
-    numbers = {"present": p, "proposed": MODERATE, "kept": 1 - p, "where": where}
+    numbers = {"present": p, "proposed": MODERATE, "kept": 1 - p, "where": where, "measured": told(record)}
     return [Restraint(f"dropout with p = {p:g} in {where}", where, p, True, "less-dropout", numbers)]
 
 

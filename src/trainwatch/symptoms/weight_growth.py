@@ -8,9 +8,11 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
+from trainwatch.symptoms.norms import norms_of
 
 LATE = 0.5  # of the steps: whether weights still grow
 FEWEST = 4  # rows
+ZEROS = 3  # column of `weights`
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ def weight_growth(record: RunRecord) -> WeightGrowth | None:
     rate, error = _slope(np.log(steps[late]), np.log(size[late]))
     tensors = []
     for i, p in some:
-        mean, rms, largest, zeros = rows[-1, i, :4].tolist()
-        l2 = rms * p["numel"] ** 0.5
-        tensors.append(Norms(str(p["name"]), int(steps[-1]), mean * p["numel"], l2, largest, zeros, l2 / p["norm"]))
+        _, l1, l2, largest = norms_of(rows[-1, i], p["numel"]).tolist()
+        tensors.append(
+            Norms(str(p["name"]), int(steps[-1]), l1, l2, largest, float(rows[-1, i, ZEROS]), l2 / p["norm"])
+        )
     return WeightGrowth(steps, size, start, rate, error, tuple(sorted(tensors, key=lambda one: -one.growth)))
 
 

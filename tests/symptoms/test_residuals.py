@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+import trainwatch
+from trainwatch.record import RunRecord
+from trainwatch.rules.robust_loss import heavy_tails, robust_loss
+from trainwatch.symptoms.residuals import residuals
+
+
+def watched(errors, criterion=None, batch=16):
+    """A validation pass in which outputs miss their targets by these errors, shape (n, k)."""
+    model = nn.Linear(errors.shape[1], errors.shape[1], bias=False)
+    nn.init.eye_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    criterion = criterion or nn.MSELoss()
+    x, other = torch.randn(errors.shape), torch.randn(8, errors.shape[1])
+    with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"}) as watch:
+        criterion(model(other), other + 1).backward()
+        optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            for rows in torch.arange(len(x)).split(batch):
+                criterion(model(x[rows]), x[rows] - errors[rows])
+    return watch.record
+
+
+def normal(n=400, k=2, seed=0):
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_three_norms_of_what_validation_is_off_by(scale):
+    errors = scale * normal()
+    errors[7, 1] = 40 * scale
+    found = residuals(watched(errors))
+    assert found.mean == pytest.approx(float(errors.abs().mean()), rel=1e-3)
+    assert found.rms == pytest.approx(float(errors.square().mean().sqrt()), rel=1e-3)
+    assert found.largest == pytest.approx(40 * scale, rel=1e-3)
+    assert found.median == pytest.approx(float(errors.abs().median()), rel=1e-2)
+
+
+def test_heavy_tails_want_a_robust_loss_with_a_bound_of_twice_the_median():
+    errors = normal()
+    errors[::40] *= 30
+    (shown,), (cure,) = heavy_tails(made := watched(errors))
+    assert shown.value > shown.threshold == 1.6
+    assert cure.id == "robust-loss"
+    delta = float(cure.how.split("delta=")[1].split(")")[0])
+    assert delta == pytest.approx(2 * residuals(made).median, rel=0.01)
+    assert "|r|inf = " in cure.why
+
+
+def test_silent_on_normal_errors_those_of_laplace_and_other_losses():
+    laplace = normal().sign() * -torch.rand(400, 2, generator=torch.Generator().manual_seed(1)).log()
+    assert heavy_tails(watched(normal())) == heavy_tails(watched(laplace)) == ([], [])
+    errors = normal()
+    errors[::40] *= 30
+    assert heavy_tails(watched(errors, nn.L1Loss())) == ([], [])
+    assert heavy_tails(RunRecord()) == ([], [])
+
+
+def test_without_validation_the_norms_are_not_measured():
+    cure = robust_loss(RunRecord())
+    assert "HuberLoss(delta=1)" in cure.how
+    assert "not measured" in cure.why
+    assert residuals(watched(torch.zeros(32, 1))) is None
