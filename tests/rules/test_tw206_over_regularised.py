@@ -239,7 +239,8 @@ def asked(made):
 
 
 def test_it_asks_where_something_regularises_and_the_loss_is_not_low():
-    assert asked(record_of(False)) == ["without_regulariser"]
+    assert asked(record_of(False)) == ["without_regulariser", "votes"]
+    assert asked(record_of(False, regularisation={"weight_decay": 0.3})) == ["without_regulariser"]
     assert asked(record_of(False, loss=np.full(20, 0.2))) == []
     assert asked(record_of(False, regularisation={"dropout": [], "weight_decay": 0.0})) == []
     assert asked(RunRecord()) == []

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import trainwatch
+from trainwatch.capture.passes import _error
 from trainwatch.record import RunRecord
 from trainwatch.rules.robust_loss import heavy_tails, robust_loss
 from trainwatch.symptoms.residuals import residuals
@@ -65,3 +67,9 @@ def test_without_validation_the_norms_are_not_measured():
     assert "HuberLoss(delta=1)" in cure.how
     assert "not measured" in cure.why
     assert residuals(watched(torch.zeros(32, 1))) is None
+
+
+def test_parts_of_a_pass_count_by_their_samples_and_the_largest_error_is_that_of_any():
+    parts = np.array([[1.0, 4.0, 9.0, 0.5], [2.0, 10.0, 3.0, 1.5]])
+    assert _error(parts, [300, 100]).tolist() == [1.25, 5.5**0.5, 9.0, 0.75]
+    assert np.isposinf(_error(np.array([[1.0, np.inf, np.inf, 0.5]]), [10])[1:3]).all()

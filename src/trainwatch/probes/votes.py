@@ -57,6 +57,8 @@ def measure(bench: Bench) -> None:
     batches: Sequence[Any] = bench.batches(kind, BATCHES)
     names = [str(d["name"]) for d in (bench.record.facts.get("regularisation") or {}).get("dropout") or ()]
     with bench.model() as model, torch.no_grad(), step_by_step():
+        modules = dict(model.named_modules())
+        names = [name for name in names if name in modules]  # one may have been taken out since
         for name, found in correlations(model, names, batches).items():
             bench.record.append("co_adaptation", name, bench.step, found)
         if not names:
@@ -66,7 +68,7 @@ def measure(bench: Bench) -> None:
             raise CannotIsolate(f"predictions that are scored by {function} cannot be averaged")
         whole = [batch.predict(model) for batch in batches]
         for name in names:
-            model.get_submodule(name).training = True  # what lies within it stays as it is
+            modules[name].training = True  # what lies within it stays as it is
         losses = torch.cat([_tried(model, batch, alone) for batch, alone in zip(batches, whole, strict=True)], 1)
     one, vote, single = losses.float().cpu().numpy().astype(np.float64)
     levels = [mean_and_error(each)[0] for each in (one, vote, single)]

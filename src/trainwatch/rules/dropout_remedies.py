@@ -11,7 +11,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import ProbeRequest
 from trainwatch.symptoms.votes import KINDS, SHOWN, co_adaptation, told, vote
 
-VOTES = ProbeRequest("votes", (), "more or less dropout: do sub-networks vote better, are hidden units alike?", 0.15)
+VOTES = ProbeRequest("votes", (), "more or less dropout: do sub-networks vote better, are hidden units alike?", 0.25)
 MORE, MOST, FIRST = 0.2, 0.5, 0.2
 
 

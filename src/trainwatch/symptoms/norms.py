@@ -31,28 +31,33 @@ def norms_of(rows: Array, numel: float) -> Array:
 
 
 def norms_over_time(record: RunRecord) -> dict[str, tuple[Array, Array]]:
-    """Steps, shape (T,), and norms, shape (T, 5), of weights of two dimensions or more in order of execution.
+    """Steps, shape (T,), and norms, shape (T, 5), of up to `LAYERS` weights in order of execution.
 
     The last column is the L2 norm of the gradient before clipping, at the last step before; NaN where not measured.
     For `RunRecord.memo`.
     """
     known: list[dict[str, Any]] = record.facts.get("parameters", [])
-    found = []
+    layers = []
     for key in record.keys("weights"):
         columns = record.facts.get("optimizers", {}).get(key, {}).get("parameters", [])
+        held = [(i, place) for i, place in enumerate(columns) if place < len(known)]
+        weights = [(i, place) for i, place in held if len(known[place].get("shape", ())) > 1]
+        layers += [(int(known[place].get("order") or 0), place, key, i) for i, place in weights]
+    layers.sort()
+    some = [layers[n] for n in np.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).astype(int)]
+    found = {}
+    for key in dict.fromkeys(key for *_, key, _ in some):
         steps, rows = record.series("weights", key).history()  # type: ignore[union-attr]
-        gradients = _gradients(record, key, steps, len(columns))
-        for i, place in enumerate(columns):
-            facts = known[place] if place < len(known) else {}
-            if len(facts.get("shape", ())) > 1:
-                table = np.column_stack([norms_of(rows[:, i], facts["numel"]), gradients[:, i]])
-                found.append((int(facts.get("order") or 0), place, facts["name"], (steps, table)))
-    return {name: course for _, _, name, course in sorted(found, key=lambda one: one[:2])}
+        gradients = _gradients(record, key, steps, rows.shape[1])
+        for place, i in ((place, i) for _, place, other, i in some if other == key):
+            table = np.column_stack([norms_of(rows[:, i], known[place]["numel"]), gradients[:, i]])
+            found[place] = (steps, table)
+    return {known[place]["name"]: found[place] for _, place, *_ in some}
 
 
 def norms_figure(record: RunRecord) -> Heatmap | None:
     """Each norm over that at the first look, a row a norm and layer; None where weights were not followed."""
-    shown = _some(record)
+    shown = record.memo(norms_over_time)
     if not shown:
         return None
     seen = np.unique(np.concatenate([steps for steps, _ in shown.values()]))
@@ -79,13 +84,8 @@ def norms_at_end(record: RunRecord) -> dict[str, dict[str, float]]:
     """Name of a weight -> notation -> the norm at the last look."""
     return {
         name: {norm: float(v) for norm, v in zip((*WEIGHT, GRADIENT), table[-1], strict=True) if np.isfinite(v)}
-        for name, (_, table) in _some(record).items()
+        for name, (_, table) in record.memo(norms_over_time).items()
     }
-
-
-def _some(record: RunRecord) -> dict[str, tuple[Array, Array]]:
-    courses = list(record.memo(norms_over_time).items())
-    return dict(courses[i] for i in np.linspace(0, len(courses) - 1, min(LAYERS, len(courses))).astype(int))
 
 
 def _first(table: Array) -> Array:

@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import trainwatch
+from trained import split
 from trainwatch.record import RunRecord
 from trainwatch.rules.dropout_remedies import dropout, dropout_evidence
 from trainwatch.rules.fit_remedies import loosened
@@ -66,3 +70,30 @@ def test_evidence_where_it_was_measured():
     assert (alike.value, alike.where) == (pytest.approx(0.31), "drop")
     assert list(dropout_evidence(record_of(vote=None))) == []
     assert vote(record_of(vote=(0.5, np.inf, 0.1, 0.6, 8, 64))) is None
+
+
+def test_a_real_run_that_overfits_has_the_numbers():
+    x, xv, y, yv = split("diabetes", 0)
+    torch.manual_seed(0)
+    first, last = nn.Linear(x.shape[1], 256), nn.Linear(256, 1)
+    model = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.1), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.1), last)
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-3), nn.MSELoss()
+    settings = {"quiet": True, "strict": True, "select": ("TW201",)}
+    with trainwatch.watch(model, optimizer, settings=settings) as watch:
+        for _ in range(40):
+            model.train()
+            for rows in torch.randperm(200).split(20):
+                optimizer.zero_grad()
+                criterion(model(x[rows]).flatten(), y[rows]).backward()
+                optimizer.step()
+            model.eval()
+            with torch.no_grad():
+                for rows in torch.arange(len(xv)).split(64):
+                    criterion(model(xv[rows]).flatten(), yv[rows])
+    (found,) = watch.report.findings()
+    why = {r.id: r.why for r in found.remedies}["dropout"]
+    assert "A vote of 8 passes" in why
+    assert "by chance" in why
+    shown = {e.name: e for e in found.evidence}
+    assert 0.05 < shown["co-adaptation of hidden units"].value < 0.9
+    assert abs(shown["gain of a vote of sub-networks"].value) < 0.2
