@@ -12,7 +12,7 @@ FOUND = {
     "deep_sigmoid_vanishing": "TW301",
     "digits_imbalance": "TW101",
     "digits_lightning": None,
-    "digits_overfitting": "TW201",
+    "digits_overfitting": "TW106",
     "experiments": "TW306",
     "fine_tuning": "TW801",
     "plain_faults": "TW702",
