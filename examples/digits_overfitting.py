@@ -1,7 +1,7 @@
 """Plain PyTorch: one line before the loop, one after, nothing inside.
 
-A wide net learns 200 handwritten digits by heart, two fifths of which have a wrong label: the report names the labels as
-the cause, and overfitting as what follows from them.
+A wide net learns 200 handwritten digits by heart, two fifths of which have a wrong label. The report names the labels
+as the cause, and overfitting as what follows from them.
 
 Run it: `python examples/digits_overfitting.py [LOG_DIR]`.
 """

@@ -33,7 +33,7 @@ def test_inventory_and_the_four_effects_in_a_line_each():
     assert found["in_use"] == ["weight decay (0.01)", "dropout (0.5)"]
     assert found["effects"] == [
         "weights 2 times as large as at the start",
-        "10.0% of them near zero",
+        "10.0% of the weights near zero",
         "noise of 0.1 of the inputs' spread moves outputs by 0.15 of theirs",
         "12.5% of predictions change from pass to pass",
         "validation loss 0.5 above training loss (+- 0.05)",
@@ -51,7 +51,7 @@ def test_each_report_has_the_section_where_anything_is_known(format):
     text = " ".join(render(judge(record_of(), settings), format).split())
     assert "Regularisation" in text
     assert "In use: weight decay (0.01), dropout (0.5)." in text
-    assert "Measured: weights 2 times as large as at the start; 10.0% of them near zero; noise" in text
+    assert "Measured: weights 2 times as large as at the start; 10.0% of the weights near zero; noise" in text
     bare = " ".join(render(judge(record_of(measured=False), settings), format).split())
     assert "In use:" in bare
     assert "Measured:" not in bare

@@ -80,7 +80,7 @@ class OverRegularised(Rule):
         """Learning without what regularises, where the loss is not low."""
         course = record.memo(loss_course)
         if course is not None and course.gained < self.learned and self._in_use(record):
-            yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.4)
+            yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.5)
             yield from [VOTES] if record.facts.get("regularisation", {}).get("dropout") else []
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:

@@ -33,7 +33,7 @@ def _effects(record: RunRecord) -> Iterator[str]:
     if growth is not None:
         yield f"weights {growth.factor:.3g} times as large as at the start"
     if (share := _near_zero(record)) is not None:
-        yield f"{share:.1%} of them near zero"
+        yield f"{share:.1%} of the weights near zero"
     if (found := record.memo(small_changes)) is not None:
         yield f"noise of {found.size:g} of the inputs' spread moves outputs by {found.size * found.gain:.2g} of theirs"
     if (changing := record.memo(churn)) is not None:
