@@ -21,6 +21,21 @@ def test_each_says_when_it_fits_and_when_it_does_not(entry):
     assert re.fullmatch(r"§\d+", entry.section)
 
 
+WITHOUT_NUMBER = {
+    "split-anew": "it says how to divide the data, whatever they are",
+    "raise-learning-rate": "weak advice, of which nothing was measured",
+    "overfit-one-batch": "an experiment, whose number is its result",
+    "watch-activations": "an experiment, whose numbers are its result",
+    "prior-rules": "whether there are such rules the user alone knows",
+    "distillation": "whether there is a teacher the user alone knows",
+    "show-loss": "no loss was seen, so nothing was measured",
+}
+
+
+def test_remedies_carry_numbers_of_the_run_but_for_a_few_with_a_reason():
+    assert {id for id, entry in CATALOGUE.items() if not entry.fields} == set(WITHOUT_NUMBER)
+
+
 @every_entry
 def test_a_page_shows_each_number_by_its_name(entry):
     page = entry.page()
