@@ -52,6 +52,12 @@ def sizes(record: RunRecord) -> tuple[int, int]:
     return int(record.facts.get("run", {}).get("train_samples") or 0), sum(counts)
 
 
+def per_sample(parameters: int, samples: int) -> str:
+    """How many parameters there are for each training sample, in words."""
+    ratio = parameters / samples
+    return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} parameters per training sample"
+
+
 def stronger_regularisation(record: RunRecord) -> Remedy:
     """The remedy `stronger-regularisation`: present and proposed weight decay, and whether L1 would fit better."""
     present = float(record.facts.get("regularisation", {}).get("weight_decay") or 0.0)

@@ -13,7 +13,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, always
 from trainwatch.rules.dropout_remedies import dropout, dropout_evidence
 from trainwatch.rules.effect_evidence import stability
-from trainwatch.rules.fit_remedies import adversarial, sizes, stronger_regularisation
+from trainwatch.rules.fit_remedies import adversarial, per_sample, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
 from trainwatch.rules.robust_loss import heavy_tails
 from trainwatch.rules.suspects import clean_data
@@ -96,7 +96,7 @@ class Overfitting(RisingValidation):
 
 def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
     samples, parameters = sizes(record)
-    ratio = f"{parameters / samples:.3g} parameters per training sample" if samples and parameters else "few samples"
+    ratio = per_sample(parameters, samples) if samples and parameters else "few samples"
     return ranked(
         [
             early_stopping(record, found.curve, found.rise),

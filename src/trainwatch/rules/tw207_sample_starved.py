@@ -11,8 +11,8 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.fit_remedies import sizes
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
+from trainwatch.rules.fit_remedies import per_sample, sizes
 from trainwatch.rules.prior_remedies import prior_remedies
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Evaluated, evaluated
@@ -62,7 +62,6 @@ class SampleStarved(Rule):
     name: ClassVar[str] = "sample-starved"
     section: ClassVar[str] = "§17"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW202", "TW203"), always)
 
     poor: float = 0.15
     gap: float = 0.1
@@ -115,7 +114,7 @@ class SampleStarved(Rule):
         samples = samples or curve.samples
         quarter, half, whole = curve.losses
         gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
-        ratio = f"{parameters / samples:.3g} parameters per training sample" if parameters else f"{samples} samples"
+        ratio = per_sample(parameters, samples) if parameters else f"{samples} samples"
         return self.diagnose(
             f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
             f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "

@@ -11,7 +11,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.dropout_remedies import dropout, dropout_evidence
 from trainwatch.rules.effect_evidence import stability, weights
-from trainwatch.rules.fit_remedies import adversarial, normalisation, sizes, stronger_regularisation
+from trainwatch.rules.fit_remedies import adversarial, normalisation, per_sample, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, early_stopping, ranked
 from trainwatch.symptoms.inventory import inventory
 
@@ -58,7 +58,7 @@ class NothingRegularises(RisingValidation):
         if found is None or record.memo(inventory):
             return
         samples, parameters = sizes(record)
-        counted = f", with {parameters / samples:.3g} parameters per training sample" if samples and parameters else ""
+        counted = f", with {per_sample(parameters, samples)}" if samples and parameters else ""
         yield self.diagnose(
             f"nothing that regularises was seen, and validation loss rose by {found.rise.rise:.3g}{counted}",
             margin=found.margin,
