@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from wired import codes, net, train
 
+from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw702_eval_mode_in_training import EvalModeInTraining
@@ -53,6 +54,24 @@ def test_batch_norm_frozen_on_purpose_is_no_fault():
     model = net()
     model[1].train = lambda mode=True: nn.Module.train(model[1], False)  # as fine-tuning code does
     assert codes(train(model, adam(model))[0]) == []
+
+
+@pytest.mark.parametrize(("dropout", "severity"), [(0.0, Severity.INFO), (0.1, Severity.WARNING)])
+def test_statistics_learned_before_may_be_kept_but_dropout_is_not_to_sleep(dropout, severity):
+    model = net(dropout=dropout)
+    if not dropout:
+        model[4] = nn.Identity()
+    train(model, adam(model))
+    report, _ = train(model, adam(model), mode="eval")
+    assert [d.severity for d in report.diagnoses if d.code == "TW702"] == [severity]
+
+
+def test_statistics_that_training_left_in_its_middle_are_no_purpose():
+    model = net(dropout=0.0)
+    model[4] = nn.Identity()
+    train(model, adam(model))
+    report, _ = train(model, adam(model), mode=8)
+    assert [d.severity for d in report.diagnoses if d.code == "TW702"] == [Severity.WARNING]
 
 
 def test_thresholds():

@@ -68,6 +68,20 @@ def test_a_trained_body_is_left_out_on_purpose(frozen, seed):
     assert [d.severity for d in found] == ([] if frozen else [Severity.INFO])
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, lambda n: nn.BatchNorm1d(n, affine=False)],
+                         ids=["batch", "layer", "batch without gains"])  # fmt: skip
+def test_a_body_that_was_trained_briefly_shows_it_in_its_normalisation(norm):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 32), norm(32), nn.ReLU(), nn.Linear(32, 2))
+    trained = copy.deepcopy(model)
+    train(trained, adam(trained.parameters()), steps=30)
+    for body, told in ((model, ["0"]), (trained, [])):
+        body[0].requires_grad_(False)
+        report, _ = train(body, adam(body[3].parameters()))
+        found = [d for d in report.diagnoses if d.code == "TW705" and d.severity > Severity.INFO]
+        assert [place for d in found for place in d.where] == told
+
+
 def test_stays_silent_where_all_is_trained():
     model = net()
     report, record = train(model, adam(model.parameters()))

@@ -18,6 +18,7 @@ UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the 
 UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from that of a uniform distribution
 SIDES = 16  # rows and columns without which the largest singular value tells nothing
 STANDS_OUT = 1.15  # times that of noise: at random up to 1.1, after a few epochs from 1.4 on (measured)
+PRACTISED = 8  # batches that a batch norm has seen
 NORMAL_SURE = 4.0  # standard errors that the deviation of a fresh embedding may be from 1
 
 
@@ -56,6 +57,19 @@ def is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
         return False
     edge = deviation * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
     return largest_singular_value(matrix - matrix.mean()) < 1.02 * edge
+
+
+def practised(module: nn.Module) -> bool:
+    """Whether a normalisation layer has been trained, and with it the network it stands in.
+
+    Its gains begin all alike, at one as a rule, and its statistics at no batch: a few may only have told shapes.
+    """
+    gain, seen = getattr(module, "weight", None), getattr(module, "num_batches_tracked", None)
+    if isinstance(seen, torch.Tensor) and not seen.is_meta and int(seen) >= PRACTISED:
+        return True
+    if "Norm" not in type(module).__name__ or not isinstance(gain, torch.Tensor) or gain.is_meta or gain.ndim != 1:
+        return False
+    return len(gain) > 1 and bool((gain != gain[0]).any())
 
 
 def trained_shows(module: nn.Module, parameter: torch.Tensor) -> bool:

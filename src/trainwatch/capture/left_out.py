@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture import wiring
-from trainwatch.capture.freshness import JUDGED, can_be_judged, is_fresh
+from trainwatch.capture.freshness import JUDGED, can_be_judged, is_fresh, practised
 
 MOST = 256  # parameters that are looked at closely
 PRINT = 16  # entries of a parameter by which a change is noticed
@@ -32,7 +32,8 @@ class LeftOut:
         self._outside = dict(list(outside.items())[:MOST])
         judged = [n for n in self._outside if can_be_judged(owners.get(n.rpartition(".")[0]), self._outside[n])]
         self._fresh = dict.fromkeys(self._outside, False)
-        self._fresh.update((n, is_fresh(owners[n.rpartition(".")[0]], self._outside[n])) for n in judged[:JUDGED])
+        if judged and not any(map(practised, owners.values())):
+            self._fresh.update((n, is_fresh(owners[n.rpartition(".")[0]], self._outside[n])) for n in judged[:JUDGED])
         # What is fresh and changes is trained by other means, an average over another network for instance.
         self._prints = {n: (p._version, print_of(p)) for n, p in self._outside.items() if self._fresh[n]}
         hidden = {n: p for n, p in _in_containers(owners) if id(p) not in ids and id(p) not in trained}

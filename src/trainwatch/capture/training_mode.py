@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from trainwatch.capture import wiring
+from trainwatch.capture.freshness import practised
 
 NAMED = 32
 
@@ -27,6 +28,9 @@ class TrainingMode:
             if found and any(p.requires_grad for p in model.parameters()):
                 prefix = f"{key}." if len(models) > 1 else ""
                 self._sensitive.append((wiring.unwrap(model), [(prefix + n, m, b) for n, m, b in found]))
+        # Batch norm alone, with statistics from before: evaluation mode keeps them, as is right on few samples.
+        self._kept = {id(r) for r, found in self._sensitive if all(b and practised(m) for _, m, b in found)}
+        self._on_purpose = False
         self._modules: list[str] = []
         self._batch_norm = False
 
@@ -36,7 +40,7 @@ class TrainingMode:
             return
         self._steps += 1
         wrong = [
-            found
+            (root, found)
             for root, found in self._sensitive
             # A root in training mode with single modules in evaluation mode is frozen batch norm, on purpose.
             if not root.training and not any(module.training for _, module, _ in found)
@@ -45,8 +49,9 @@ class TrainingMode:
             self._evaluating += 1
             if self._first is None:
                 self._first = step
-                self._modules = [name for found in wrong for name, _, _ in found][:NAMED]
-                self._batch_norm = any(normal for found in wrong for _, _, normal in found)
+                self._modules = [name for _, found in wrong for name, _, _ in found][:NAMED]
+                self._batch_norm = any(normal for _, found in wrong for _, _, normal in found)
+                self._on_purpose = step == 0 and all(id(root) in self._kept for root, _ in wrong)
 
     def facts(self) -> dict[str, Any]:
         """The counts, as the record keeps them."""
@@ -56,4 +61,5 @@ class TrainingMode:
             "first": self._first,
             "modules": self._modules,
             "batch_norm": self._batch_norm,
+            "statistics_kept": self._on_purpose,
         }

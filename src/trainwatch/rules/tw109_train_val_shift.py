@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.experiments import evaluated
 from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift
@@ -57,6 +57,7 @@ class TrainValShift(Rule):
     name: ClassVar[str] = "train-val-shift"
     section: ClassVar[str] = "§10"
     needs: ClassVar[tuple[str, ...]] = ("val_loss",)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW101", "TW102", "TW202"), no_remark)
 
     apart: float = 0.6
     further: float = 0.55

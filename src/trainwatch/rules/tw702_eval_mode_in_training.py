@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 
 SHOWN = 5
 EFFECTS = (
@@ -53,7 +53,8 @@ class EvalModeInTraining(Rule):
 
     ## Not a fault when
     Single modules are in evaluation mode inside a model in training mode: batch norm frozen on purpose. Models of
-    which nothing is trained may be in either mode.
+    which nothing is trained may be in either mode. Batch norm had learned its statistics before, there is no dropout,
+    and the mode is that from the first step on: they are kept, as suits few samples (a remark).
 
     ## Sources
     §6; documentation of `torch.nn.Module.train`; Ioffe and Szegedy, "Batch Normalization" (2015).
@@ -63,7 +64,7 @@ class EvalModeInTraining(Rule):
     name = "eval-mode-in-training"
     section = "§6"
     at_first_look = True
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
 
     share: float = 0.2
     steps: int = 4
@@ -81,6 +82,7 @@ class EvalModeInTraining(Rule):
         affected = "batch norm neither uses nor learns statistics" if known["batch_norm"] else "dropout drops nothing"
         yield self.diagnose(
             f"the model was in evaluation mode at {wrong} of {seen} training steps, {since}: {affected}",
+            severity=Severity.INFO if known.get("statistics_kept") else self.severity,
             margin=float("inf"),
             where=tuple(modules),
             onset_step=first,

@@ -31,7 +31,8 @@ class ParametersLeftOut(Rule):
     ## How it is measured
     The parameters of model, optimiser and autograd graph are compared by identity. A weight looks untrained where its
     entries are still noise: they have the hard edges of a uniform distribution, or the largest singular value of a
-    random matrix beside an untouched bias. Its first entries are compared again as the run goes on.
+    random matrix beside an untouched bias. Its first entries are compared again as the run goes on. Where a
+    normalisation layer of the model has gains that differ, or statistics of some batches, the model was trained before.
 
     ## Remedies
     `optimise-all-parameters`, `register-layers` or `unfreeze-layers`.
