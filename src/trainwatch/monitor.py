@@ -43,6 +43,7 @@ VALIDATION = (
     "val_churn",
 )
 RANGES = ("input_stats", "output_stats", "target_stats")
+STEPS = ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights")
 # Part -> the quantities that are missing where it had to be switched off.
 MEASURES = {
     "losses": ("train_loss",),
@@ -50,21 +51,12 @@ MEASURES = {
     "classes": ("train_classes", "batches_without_class"),
     "motion": ("motion", "weights"),
     "validation": VALIDATION,
-    "steps": ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights"),
+    "steps": STEPS,
     "ranges": RANGES,
     "held batches": tuple(q for some in QUANTITIES.values() for q in some),
     "start weights": QUANTITIES["tuning"] + QUANTITIES["frozen_part"],
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
-    "reads": (
-        "train_loss",
-        "grad_norm",
-        "train_classes",
-        "batches_without_class",
-        "motion",
-        "weights",
-        *RANGES,
-        *VALIDATION,
-    ),
+    "reads": (*STEPS, *RANGES, *VALIDATION),
 }
 
 

@@ -50,13 +50,13 @@ def is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
     if filled_by_default and abs(deviation / largest * 3**0.5 - 1) < UNIFORM_SPREAD:
         return True
     bias = getattr(module, "bias", None)
-    if min(matrix.shape) < 16 or not isinstance(bias, torch.Tensor):
+    if min(matrix.shape) < SIDES or not isinstance(bias, torch.Tensor):
         return False
     filled = float(bias.detach().abs().max()) * math.sqrt(fan_in)
     if filled != 0 and not 0.7 < filled < 1.0001:
         return False
-    edge = deviation * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
-    return largest_singular_value(matrix - matrix.mean()) < 1.02 * edge
+    largest, noise = _largest_beside_noise(matrix)
+    return largest < 1.02 * noise
 
 
 def practised(module: nn.Module) -> bool:
@@ -85,8 +85,14 @@ def carries_training(parameter: torch.Tensor) -> bool:
     block is looked at.
     """
     matrix = parameter.detach().reshape(len(parameter), -1)[:SIDE, :SIDE].float()
+    largest, noise = _largest_beside_noise(matrix)
+    return largest > STANDS_OUT * noise
+
+
+def _largest_beside_noise(matrix: torch.Tensor) -> tuple[float, float]:
+    """The largest singular value of a matrix without its mean, and that of noise of the same deviation."""
     edge = float(matrix.std()) * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
-    return largest_singular_value(matrix - matrix.mean()) > STANDS_OUT * edge
+    return largest_singular_value(matrix - matrix.mean()), edge
 
 
 def still_fresh(models: wiring.Models, names: Sequence[str]) -> dict[str, bool]:

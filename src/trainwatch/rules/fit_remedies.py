@@ -58,6 +58,18 @@ def per_sample(parameters: int, samples: int) -> str:
     return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} parameters per training sample"
 
 
+def label_smoothing(record: RunRecord) -> Remedy:
+    """The remedy `label-smoothing`: present and proposed."""
+    present = float(record.facts.get("regularisation", {}).get("label_smoothing") or 0.0)
+    return remedy(
+        "label-smoothing",
+        already_in_use=present > 0,
+        present=present,
+        proposed=min(2 * present, 0.3) if present else 0.1,
+        next_step="# In use already: next, raise it." if present else "# Not in use yet.",
+    )
+
+
 def stronger_regularisation(record: RunRecord) -> Remedy:
     """The remedy `stronger-regularisation`: present and proposed weight decay, and whether L1 would fit better."""
     present = float(record.facts.get("regularisation", {}).get("weight_decay") or 0.0)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.fit_remedies import label_smoothing
+from trainwatch.rules.rising_validation import ranked
 from trainwatch.rules.suspects import NAMED, clean_data, listed
 from trainwatch.symptoms import labels
 from trainwatch.symptoms.classes import class_names
@@ -98,7 +99,8 @@ class LabelNoise(Rule):
             where=tuple(f"{NAMED[noise.kind]} labels" for noise in wrong),
             onset_step=0,
             evidence=tuple(self._shown(wrong, looks, names)),
-            remedies=_advice(record),
+            # Look at the suspects; until then, do not ask the net to be sure of every label.
+            remedies=ranked([clean_data(record), label_smoothing(record)]),
         )
 
     def _shown(
@@ -112,19 +114,3 @@ class LabelNoise(Rule):
             )  # fmt: skip
         for noise in wrong:
             yield from listed(noise, names)
-
-
-def _advice(record: RunRecord) -> tuple[Remedy, ...]:
-    """Look at the suspects; until then, do not ask the net to be sure of every label."""
-    smoothing = float(record.facts.get("regularisation", {}).get("label_smoothing") or 0.0)
-    found = [
-        clean_data(record),
-        remedy(
-            "label-smoothing",
-            already_in_use=smoothing > 0,
-            present=smoothing,
-            proposed=min(2 * smoothing, 0.3) if smoothing else 0.1,
-            next_step="# In use already: next, raise it." if smoothing else "# Not in use yet.",
-        ),
-    ]
-    return tuple(sorted(found, key=lambda r: r.already_in_use))

@@ -10,7 +10,7 @@ from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, always
-from trainwatch.rules.fit_remedies import stronger_regularisation
+from trainwatch.rules.fit_remedies import label_smoothing, stronger_regularisation
 from trainwatch.rules.rising_validation import RisingValidation, best_weights_are_back, early_stopping, ranked
 from trainwatch.symptoms.classes import binary_scores, temperature
 
@@ -52,7 +52,6 @@ class Overconfidence(RisingValidation):
         if found is None or found.accuracy is None or found.accuracy_fell(self.accuracy_slack):
             return
         rise, (then, now) = found.rise, found.accuracy
-        smoothing = float(record.facts.get("regularisation", {}).get("label_smoothing") or 0.0)
         scores = record.memo(binary_scores)
         fitted = f"{temperature(*scores):.2f}, on {len(scores[0])} validation samples" if scores else "not measured"
         yield self.diagnose(
@@ -66,13 +65,7 @@ class Overconfidence(RisingValidation):
             remedies=ranked(
                 [
                     remedy("temperature", measured=fitted),
-                    remedy(
-                        "label-smoothing",
-                        already_in_use=smoothing > 0,
-                        present=smoothing,
-                        proposed=min(2 * smoothing, 0.3) if smoothing else 0.1,
-                        next_step="# In use already: next, raise it." if smoothing else "# Not in use yet.",
-                    ),
+                    label_smoothing(record),
                     early_stopping(record, found.curve, found.rise),
                     stronger_regularisation(record),
                 ]
