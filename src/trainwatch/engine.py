@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,18 +36,22 @@ MISSING = {
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 
-def judge(record: RunRecord, settings: Settings) -> Report:
+def judge(record: RunRecord, settings: Settings, only: Collection[str] | None = None) -> Report:
     """Judge a record. The same record and settings give the same report.
 
     Args:
         record: The run, finished or not.
         settings: Which rules, and their thresholds.
+        only: Codes that apply to what was recorded, where that is not a run but data or a model before training: the
+            others are not mentioned, and any of them that judged makes the verdict.
     """
     found: list[Diagnosis] = []
-    not_checked = {code: f"ignored: {reason}" for code, reason in settings.ignore.items()}
+    not_checked = {code: f"ignored: {why}" for code, why in settings.ignore.items() if only is None or code in only}
     judged: list[Rule] = []
     faults = list(record.faults)
     for rule in settings.active_rules():
+        if only is not None and rule.code not in only:
+            continue
         lacking = [q for q in rule.needs if not _has(q, record)]
         if lacking:
             not_checked[rule.code] = _why_missing(lacking[0], record)
@@ -66,7 +70,7 @@ def judge(record: RunRecord, settings: Settings) -> Report:
     found = [_fitted(d, record) for d in found]
     diagnoses = [*nest(found), *(_internal(f) for f in faults)]
     return Report(
-        verdict=_verdict(diagnoses, judged, record),
+        verdict=_verdict(diagnoses, judged, only is None),
         diagnoses=tuple(diagnoses),
         not_checked=dict(sorted(not_checked.items())),
         facts=_facts(record),
@@ -156,10 +160,10 @@ def _internal(fault: dict[str, Any]) -> Diagnosis:
     )
 
 
-def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], record: RunRecord) -> Verdict:
+def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], of_a_run: bool) -> Verdict:
     if any(d.severity >= Severity.WARNING for d in diagnoses):
         return "findings"
-    if any(set(rule.needs) & set(BASIC) for rule in judged):
+    if any(set(rule.needs) & set(BASIC) or not of_a_run for rule in judged):
         return "healthy"
     return "not-judged"
 

@@ -1,0 +1,1 @@
+"""The data, before the first step."""
