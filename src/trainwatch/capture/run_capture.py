@@ -84,6 +84,7 @@ class RunCapture(Measuring):
         self._optimizer_hooks: list[Any] = []
         self._attach(criterion)
 
+    @contained("hooks")
     def _attach(self, criterion: Any) -> None:
         for key, optimizer in self.optimizers.items():
             stepped = functools.partial(self._stepped, key)
@@ -100,10 +101,14 @@ class RunCapture(Measuring):
     def detach(self) -> None:
         """Take every hook and wrapper off."""
         interception.unsubscribe(self)
-        self._hooks.remove()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
         self._inputs = self._given = self._unwatched = None
+        self._end_following()
+        self._hooks.remove()
+
+    @contained("first non-finite")
+    def _end_following(self) -> None:
         self.nonfinite.drop()
 
     def epochs_seen(self) -> int:
@@ -592,6 +597,7 @@ class RunCapture(Measuring):
 
     # ------------------------------------------------------------------ passes and flushes
 
+    @contained("pace")
     def rest(self, seconds: float, debt: float, allowance: float) -> None:
         """Let steps go by unwatched, if the budget asks for it: see `Pace.rest`."""
         self.pace.rest(self.step, seconds, debt, allowance)
