@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--steps 200000] [--rows 10]
 
 Trains a net of two layers and validates it every 2,000 steps. After each tenth of the steps a row is printed: resident
-memory, size of the record on disk, time inside trainwatch per step since the row before, steps a second. The growth told
-at the end is that of memory since the second row: until then probes of all kinds have run for the first time, and what
-they import stays. Exits with 1 where it is 5 MB or more.
+memory, size of the record on disk, time inside trainwatch per step since the row before, steps a second. The growth
+told at the end is that of memory since the second row: until then probes of all kinds have run for the first time, and
+what they import stays. Exits with 1 where it is 5 MB or more.
 """
 
 from __future__ import annotations
