@@ -33,6 +33,7 @@ from torch import nn
 import trainwatch
 import trainwatch.capture
 import trainwatch.probes
+from trainwatch.containment import contained
 
 PHASES = ("start", "training", "validation", "end")
 EXCEPTIONS: dict[str, Callable[[], BaseException]] = {
@@ -102,7 +103,8 @@ def cell(owner: type, method: str, when: str, error: Callable[[], BaseException]
         reached.append(None)
         raise error()
 
-    setattr(owner, method, failing)
+    # A method that contains its own faults is planted within what contains them.
+    setattr(owner, method, contained("planted")(failing) if hasattr(original, "__wrapped__") else failing)
     try:
         with tempfile.TemporaryDirectory() as directory:
             state, report = train(Path(directory))
