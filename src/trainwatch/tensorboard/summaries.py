@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PLUGIN_NAME = "trainwatch"
+from trainwatch.tensorboard.tags import PLUGIN_NAME
+
 LAYOUT_TAG = "custom_scalars__config__"
 
 
@@ -28,8 +29,8 @@ def markdown(tag: str, text: str) -> Any:
     return _strings(tag, "text", made.plugin_data.content, text.encode())
 
 
-def json_report(tag: str, text: str) -> Any:
-    """A whole report as JSON for the plugin named `PLUGIN_NAME`."""
+def snapshot(tag: str, text: str) -> Any:
+    """JSON for the tab, which is the plugin named `PLUGIN_NAME`."""
     return _strings(tag, PLUGIN_NAME, b"1", text.encode())
 
 
