@@ -23,7 +23,7 @@ POINTS = {"precision": ((0.0, 1.0, 0.0), (1.0, 0.4, 0.1)), "best": ((0.5, 0.8, 0
 CELLS = ((1e-3, float("nan")), (0.1, 0.2))
 SHARES = {"share": (0.9, 0.1), "validation recall": (1.0, float("nan"))}
 FIGURES = {
-    "loss": Curve("Loss", "loss", LINES, {25: "lowest"}),
+    "loss": Curve("Loss", "loss", LINES, {25: "lowest"}, bands={"val": ((0, 2.0, 2.2), (50, 0.8, 1.0))}),
     "gradients": Heatmap("Gradient", ("0.weight", "2.weight"), (0, 50), CELLS, "RMS gradient"),
     "classes": Bars("Classes", ("cat", "dog"), SHARES),
     "spectrum": Intervals("Curvature", ("largest", "smallest"), (3.0, -0.5), (0.1, 0.2), "curvature of the loss"),

@@ -92,6 +92,7 @@ def _curve(canvas: Canvas, figure: Curve) -> None:
         colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn // len(COLOURS) % len(DASHES)]
         # A leading blank: matplotlib hides labels that begin with an underscore.
         axes.plot(steps, values, dash, color=colour, linewidth=1.4, label=f" {wording.short(name, NAME)}")
+        _shade(axes, figure, name, colour)
         if len(shown) < 30:
             axes.plot(steps, values, ".", color=colour, markersize=5)
         drawn += 1
@@ -113,6 +114,16 @@ def _curve(canvas: Canvas, figure: Curve) -> None:
     axes.set_ylabel(wording.short(figure.y_label, 40))
     if drawn > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+
+
+def _shade(axes: Any, figure: Curve, name: str, colour: str) -> None:
+    band = [(s, low, high) for s, low, high in figure.bands.get(name, ()) if math.isfinite(low) and math.isfinite(high)]
+    if band:
+        steps, low, high = zip(*band, strict=True)
+        if figure.log_y:  # what reaches below zero would reach to the lower edge
+            floor = min(v for points in figure.lines.values() for _, v in points if v > 0)
+            low = tuple(max(v, floor) for v in low)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -8,7 +8,7 @@ export function barsOf({labels, groups}, colours) {
   const longest = columns.map(([, values]) => Math.max(...values.filter(Number.isFinite), 0) || 1);
   const cell = (value, i) => {
     const bar = el('span', {className: 'bar'});
-    bar.style.width = `${Number.isFinite(value) ? (70 * Math.max(value, 0)) / longest[i] : 0}%`;
+    bar.style.width = `${Number.isFinite(value) ? (60 * Math.max(value, 0)) / longest[i] : 0}%`;
     bar.style.background = colours[i % colours.length];
     return el('td', {}, bar, ` ${number(value)}`);
   };

@@ -23,8 +23,9 @@ function chart({lines, bands, marks, x_label: below, y_label: left, log}, colour
   const drawn = lines.map(([name, points]) => [name, points.filter(([x, y]) => Number.isFinite(x) && fits(y))])
     .filter(([, points]) => points.length);
   if (!drawn.length) return el('p', {className: 'faint', textContent: 'no finite value to draw'});
+  const least = Math.min(...drawn.flatMap(([, points]) => points.map(([, y]) => y))); // instead of what a log scale lacks
   const shaded = bands.filter(([name]) => drawn.some(([line]) => line === name))
-    .map(([name, points]) => [name, points.filter(([, low, high]) => fits(low) && fits(high))]);
+    .map(([name, points]) => [name, points.filter(([, , high]) => fits(high)).map(([x, low, high]) => [x, fits(low) ? low : least, high])]);
   const colour = (name) => colours[drawn.findIndex(([line]) => line === name) % colours.length];
   const edges = shaded.flatMap(([, points]) => [points.map(([x, , high]) => [x, high]), points.map(([x, low]) => [x, low])]);
   const series = [...drawn.map(([, points]) => points), ...edges];
@@ -35,7 +36,7 @@ function chart({lines, bands, marks, x_label: below, y_label: left, log}, colour
   const holder = el('div', {className: 'lines', aria: {role: 'img', label: told(drawn, marks, left, below)}});
   const options = {
     width: 600, height: HEIGHT,
-    padding: [3 * 13 + 4, 12, 0, 0], // three storeys of marks
+    padding: [13 * Math.min(Object.keys(marks).length, 3) + 8, 12, 0, 0], // marks stand in up to three storeys
     cursor: {drag: {x: true, y: false}},
     scales: {x: {time: false}, y: log ? {distr: 3} : {}},
     series: [
@@ -52,7 +53,7 @@ function chart({lines, bands, marks, x_label: below, y_label: left, log}, colour
       const first = drawn.length + 1 + 2 * i;
       return {series: [first, first + 1], fill: `${colour(name)}40`};
     }),
-    axes: [{...axis, label: short(below, 60), values}, {...axis, size: 70, label: short(left, 40), values: log ? undefined : values}],
+    axes: [{...axis, size: 32, label: short(below, 60), values}, {...axis, size: 70, label: short(left, 40), values: log ? undefined : values}],
     hooks: {draw: [(plot) => { errorBars(plot, drawn, colours); verticals(plot, marks, ink); }]},
   };
   const plot = new uPlot(options, joined(series), holder);
