@@ -7,7 +7,7 @@ import warnings
 from tensorboard import default, program
 from trainwatch.tensorboard.plugin import DiagnosisTab
 
-PATIENCE = 60  # seconds until a page that does not come is a failure
+PATIENCE = 20  # seconds until a page that does not come is a failure
 
 
 def missing():
@@ -66,11 +66,27 @@ class Tab:
 
     def __init__(self, browser, address, *, dark=False):
         self.browser = browser
-        browser.switch_to.default_content()
-        browser.get("about:blank")  # the same page with another hash would not be loaded again
-        browser.get(f"{address}?darkMode={str(dark).lower()}#trainwatch")
-        frame = self.until(lambda: self.script("return document.querySelector('iframe[src*=\"name=trainwatch\"]')"))
-        browser.switch_to.frame(frame)
+        self._open(f"{address}?darkMode={str(dark).lower()}#trainwatch")
+        find = "return document.querySelector('iframe[src*=\"name=trainwatch\"]')"
+        browser.switch_to.frame(self.until(lambda: self.script(find)))
+        self._drawn()
+
+    @classmethod
+    def alone(cls, browser, address):
+        """The same page without TensorBoard's own around it, which takes seconds to load."""
+        made = cls.__new__(cls)
+        made.browser = browser
+        made._open(f"{address}data/plugin_entry.html?name=trainwatch")
+        made._drawn()
+        return made
+
+    def _open(self, address):
+        self.browser.switch_to.default_content()
+        self.browser.get("about:blank")  # the same page with another hash would not be loaded again
+        self.browser.get(address)
+        self.browser.get_log("browser")  # what earlier pages said
+
+    def _drawn(self):
         self.until(lambda: self.script("return document.querySelector('#content')?.childElementCount"))
 
     def script(self, code, *args):
@@ -112,4 +128,4 @@ class Tab:
     def errors(self):
         """What the console complained about on pages of the tab."""
         log = self.browser.get_log("browser")
-        return [m["message"] for m in log if m["level"] == "SEVERE" and "trainwatch" in m["message"]]
+        return [m["message"] for m in log if m["level"] == "SEVERE" and "favicon" not in m["message"]]

@@ -81,6 +81,7 @@ class Tab {
       if (!current()) return;
     }
     this.shown = stamp;
+    this.main.dataset.run = this.chosen;
   }
 
   async one(run, current) {
