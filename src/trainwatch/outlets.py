@@ -79,6 +79,7 @@ class Outlets:
         """Draw the last findings and close."""
         if self._sink is not None:
             self._sink.findings(step, report, tuple(self._resolved.values()))
+            self._sink.picture(step, report)
             self._sink.close()
 
     def show(self, report: Report) -> None:

@@ -7,7 +7,7 @@ import warnings
 from tensorboard import default, program
 from trainwatch.tensorboard.plugin import DiagnosisTab
 
-PATIENCE = 20  # seconds until a page that does not come is a failure
+PATIENCE = 60  # seconds until a page that does not come is a failure
 
 
 def missing():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tabs import report
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -17,7 +18,7 @@ from trainwatch.report import Report
 from trainwatch.tensorboard import summaries
 from trainwatch.tensorboard.snapshot import figures_json, findings_json
 from trainwatch.tensorboard.tags import FIGURES, FINDINGS
-from trainwatch.tensorboard.writer import REPORT, SNAPSHOTS, TensorBoardSink, open_sink
+from trainwatch.tensorboard.writer import GRADIENTS, REPORT, SNAPSHOTS, TensorBoardSink, open_sink
 
 FOUND = Report("findings", (Diagnosis("TW201", "overfitting", Severity.WARNING, "Class a|b is fitted by heart."),))
 
@@ -120,6 +121,23 @@ def test_tensorboard_itself_lists_the_report(sink, tmp_path):
     for plugin, tags in (("text", [REPORT]), ("trainwatch", [FINDINGS, FIGURES])):
         listed = provider.list_tensors(RequestContext(), experiment_id="", plugin_name=plugin)
         assert [list(found) for found in listed.values()] == [tags]
+
+
+def test_gradients_are_a_picture_for_stock_tensorboard(sink, tmp_path):
+    sink.picture(5, report())
+    sink.picture(6, FOUND)
+    sink.close()
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    (listed,) = provider.read_blob_sequences(
+        RequestContext(), experiment_id="", plugin_name="images", downsample=9
+    ).values()
+    ((event,),) = listed.values()
+    assert list(listed) == [GRADIENTS]
+    assert event.step == 5
+    width, height, png = (provider.read_blob(context, blob_key=v.blob_key) for v in event.values)
+    assert png.startswith(b"\x89PNG")
+    assert int(width) > int(height) > 100
 
 
 def test_layout_has_training_and_validation_in_one_chart(sink, tmp_path):

@@ -1,12 +1,13 @@
-"""Figures as small SVG pictures for the page: the same data give the same bytes, and the page's colours apply."""
+"""Figures as small pictures: as SVG for the page (same data, same bytes; the page's colours apply), or as PNG."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwatch.figures import Bars, Curve, Figure, Heatmap, Intervals, Plane, Profile
@@ -48,20 +49,32 @@ def svg(figure: Figure, salt: str) -> str:
         figure: What to draw.
         salt: Makes the identifiers in this picture differ from those in others on the page.
     """
+    with _drawn(figure, salt) as (canvas, buffer):
+        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue().decode()
+    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
+    return text.replace(INK, "currentColor").strip()
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a picture on white, for viewers that show no page."""
+    with _drawn(figure) as (canvas, buffer):
+        canvas.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _drawn(figure: Figure, salt: str = "") -> Iterator[tuple[Canvas, io.BytesIO]]:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    buffer = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks is drawn by the browser's
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": salt})
         canvas = Canvas(figsize=(6.4, 2.8), layout="constrained")
         _draw(canvas, figure)
-        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
-    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
-    return text.replace(INK, "currentColor").strip()
+        yield canvas, io.BytesIO()
 
 
 def _draw(canvas: Canvas, figure: Figure) -> None:

@@ -16,10 +16,12 @@ from typing import Any
 
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.report import Report
+from trainwatch.reports.drawing import png
 from trainwatch.reports.wording import settled
 from trainwatch.tensorboard import snapshot, summaries, tags
 
 REPORT = "trainwatch/report"
+GRADIENTS = "trainwatch/gradients"
 SNAPSHOTS = 64  # of the report in one run
 SUBDIRECTORY = "trainwatch"
 
@@ -140,6 +142,17 @@ class TensorBoardSink:
         self._add(summaries.snapshot(tags.FINDINGS, snapshot.findings_json(said, resolved, unconfirmed)), step)
         self._add(summaries.snapshot(tags.FIGURES, snapshot.figures_json(report)), step)
         self.flush()
+
+    def picture(self, step: int, report: Report) -> None:
+        """Draw the gradients over depth and time, for which TensorBoard itself has no chart; nothing where none were seen.
+
+        Args:
+            step: Optimiser step.
+            report: The report at the end: drawing takes a good part of a second.
+        """
+        if (figure := report.figures.get("gradients")) is not None:
+            self._add(summaries.picture(GRADIENTS, png(figure)), self._rising(GRADIENTS, step))
+            self.flush()
 
     def flush(self) -> None:
         """Make events visible to TensorBoard; else they wait up to two minutes, as in tensorboardX they may still."""

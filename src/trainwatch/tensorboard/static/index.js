@@ -82,6 +82,7 @@ class Tab {
     }
     this.shown = stamp;
     this.main.dataset.run = this.chosen;
+    performance.mark('trainwatch shown'); // for benchmarks/tab.py
   }
 
   async one(run, current) {
