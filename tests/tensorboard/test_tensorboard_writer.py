@@ -129,9 +129,8 @@ def test_gradients_are_a_picture_for_stock_tensorboard(sink, tmp_path):
     sink.close()
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
-    (listed,) = provider.read_blob_sequences(
-        RequestContext(), experiment_id="", plugin_name="images", downsample=9
-    ).values()
+    context = RequestContext()
+    (listed,) = provider.read_blob_sequences(context, experiment_id="", plugin_name="images", downsample=9).values()
     ((event,),) = listed.values()
     assert list(listed) == [GRADIENTS]
     assert event.step == 5

@@ -144,11 +144,11 @@ class TensorBoardSink:
         self.flush()
 
     def picture(self, step: int, report: Report) -> None:
-        """Draw the gradients over depth and time, for which TensorBoard itself has no chart; nothing where none were seen.
+        """Draw the gradients over depth and time, for which TensorBoard itself has no chart.
 
         Args:
             step: Optimiser step.
-            report: The report at the end: drawing takes a good part of a second.
+            report: The report at the end, since drawing takes a good part of a second; it may lack that figure.
         """
         if (figure := report.figures.get("gradients")) is not None:
             self._add(summaries.picture(GRADIENTS, png(figure)), self._rising(GRADIENTS, step))
