@@ -44,7 +44,7 @@ function chart({lines, bands, marks, x_label: below, y_label: left, log}, colour
       ...drawn.map(([name, points], i) => ({
         label: short(name, 40), stroke: colours[i % colours.length], width: 1.6, spanGaps: true,
         dash: DASHES[Math.floor(i / colours.length) % DASHES.length],
-        points: {show: points.length < FEW, size: points.length === 1 ? 10 : 5},
+        points: {show: points.length < FEW, size: points.length === 1 ? 10 : 5, fill: colours[i % colours.length]},
         value: (plot, v) => (v === null ? '' : number(v)),
       })),
       ...edges.map(() => ({class: 'edge', width: 0, spanGaps: true, points: {show: false}})),
