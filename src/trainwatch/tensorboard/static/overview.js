@@ -6,7 +6,7 @@ const HEADINGS = ['run', 'step', 'finding', 'when', 'summary'];
 export function overview(runs, choose) {
   const rows = runs.flatMap(({run, step, headline, causes, verdict}) => {
     const first = [
-      el('th', {scope: 'row'}, el('button', {type: 'button', className: 'link', textContent: run || '.', onclick: () => choose(run)})),
+      el('th', {scope: 'row'}, el('button', {type: 'button', className: 'link', textContent: run, onclick: () => choose(run)})),
       el('td', {className: 'number', textContent: step.toLocaleString('en')}),
     ];
     if (!causes.length) return [el('tr', {}, ...first, el('td', {colSpan: 3, className: verdict, textContent: headline}))];

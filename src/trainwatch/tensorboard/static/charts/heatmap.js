@@ -52,7 +52,7 @@ function gridOf({rows, columns, values, valueLabel, log, below, left, here, told
     field,
     el('div', {className: 'steps', aria: {hidden: 'true'}}, ...ticks(columns)),
     el('p', {className: 'axis faint', textContent: left ? `${below}; upwards: ${left}` : below}),
-    el('p', {className: 'scale faint'}, number(low), el('span', {className: 'ramp'}), number(high), ` ${valueLabel}${log ? ', log scale' : ''}`),
+    el('p', {className: 'scale faint'}, number(low), el('span', {className: 'ramp'}), number(high), ` ${valueLabel}${log ? ', log scale' : ''}${cells.flat().some((v) => Math.abs(v) === Infinity) ? '; red: not finite' : ''}`),
     readout);
 }
 
