@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 
@@ -16,6 +16,7 @@ class Curve:
         lines: Name -> points ``(step, value)``.
         marks: Step -> what happened there.
         log_y: Draw the vertical axis on a log scale.
+        bands: Name of a line -> ``(step, low, high)``, which is shaded behind it.
     """
 
     kind: ClassVar[str] = "curve"
@@ -24,6 +25,7 @@ class Curve:
     lines: dict[str, tuple[tuple[int, float], ...]]
     marks: dict[int, str]
     log_y: bool = False
+    bands: dict[str, tuple[tuple[int, float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,10 @@ def figure_from_plain(data: dict[str, Any]) -> Figure:
     fields = {k: v for k, v in data.items() if k != "kind"}
     if data["kind"] == "curve":
         lines = {name: tuple((int(s), _float(v)) for s, v in points) for name, points in fields["lines"].items()}
-        return Curve(**{**fields, "lines": lines, "marks": {int(k): v for k, v in fields["marks"].items()}})
+        marks = {int(k): v for k, v in fields["marks"].items()}
+        shaded = fields.get("bands", {})  # older reports have none
+        bands = {n: tuple((int(s), _float(low), _float(high)) for s, low, high in b) for n, b in shaded.items()}
+        return Curve(**{**fields, "lines": lines, "marks": marks, "bands": bands})
     if data["kind"] == "heatmap":
         values = tuple(tuple(_float(v) for v in row) for row in fields["values"])
         return Heatmap(

@@ -179,3 +179,11 @@ def test_bars_beyond_the_limit_are_counted():
     assert ">c39<" in text
     assert ">c40<" not in text
     assert "15 more are not drawn" in text
+
+
+@pytest.mark.parametrize("log_y", [False, True])
+def test_a_band_is_shaded(log_y):
+    line = {"val": ((0, 1.0), (5, 0.5), (9, 0.7))}
+    band = {"val": ((0, 0.9, 1.1), (5, -0.1, 0.6), (9, float("nan"), float("inf")))}
+    plain, shaded = (drawing.svg(Curve("t", "y", line, {}, log_y=log_y, bands=b), "s") for b in ({}, band))
+    assert shaded.count("fill-opacity: 0.25") == 1 + plain.count("fill-opacity: 0.25")

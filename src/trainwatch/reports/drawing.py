@@ -1,12 +1,13 @@
-"""Figures as small SVG pictures for the page: the same data give the same bytes, and the page's colours apply."""
+"""Figures as small pictures: as SVG for the page (same data, same bytes; the page's colours apply), or as PNG."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainwatch.figures import Bars, Curve, Figure, Heatmap, Intervals, Plane, Profile
@@ -48,20 +49,32 @@ def svg(figure: Figure, salt: str) -> str:
         figure: What to draw.
         salt: Makes the identifiers in this picture differ from those in others on the page.
     """
+    with _drawn(figure, salt) as (canvas, buffer):
+        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue().decode()
+    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
+    return text.replace(INK, "currentColor").strip()
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a picture on white, for viewers that show no page."""
+    with _drawn(figure) as (canvas, buffer):
+        canvas.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _drawn(figure: Figure, salt: str = "") -> Iterator[tuple[Canvas, io.BytesIO]]:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    buffer = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks is drawn by the browser's
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": salt})
         canvas = Canvas(figsize=(6.4, 2.8), layout="constrained")
         _draw(canvas, figure)
-        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
-    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
-    return text.replace(INK, "currentColor").strip()
+        yield canvas, io.BytesIO()
 
 
 def _draw(canvas: Canvas, figure: Figure) -> None:
@@ -92,6 +105,7 @@ def _curve(canvas: Canvas, figure: Curve) -> None:
         colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn // len(COLOURS) % len(DASHES)]
         # A leading blank: matplotlib hides labels that begin with an underscore.
         axes.plot(steps, values, dash, color=colour, linewidth=1.4, label=f" {wording.short(name, NAME)}")
+        _shade(axes, figure, name, colour)
         if len(shown) < 30:
             axes.plot(steps, values, ".", color=colour, markersize=5)
         drawn += 1
@@ -113,6 +127,16 @@ def _curve(canvas: Canvas, figure: Curve) -> None:
     axes.set_ylabel(wording.short(figure.y_label, 40))
     if drawn > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+
+
+def _shade(axes: Any, figure: Curve, name: str, colour: str) -> None:
+    band = [(s, low, high) for s, low, high in figure.bands.get(name, ()) if math.isfinite(low) and math.isfinite(high)]
+    if band:
+        steps, low, high = zip(*band, strict=True)
+        if figure.log_y:  # what reaches below zero would reach to the lower edge
+            floor = min(v for points in figure.lines.values() for _, v in points if v > 0)
+            low = tuple(max(v, floor) for v in low)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -21,5 +21,7 @@ def render(report: Report) -> str:
     )
     report = wording.settled(report)
     # The drawing escapes its own text; it alone enters the page as markup.
-    figures = [(wording.line(f.title), Markup(drawing.svg(f, salt=name))) for name, f in report.figures.items()]
+    figures = [
+        (wording.line(f.title), Markup(drawing.svg(f, salt=name))) for name, f in wording.figures(report).items()
+    ]
     return pages.get_template("report.html.j2").render(report=report, wording=wording, figures=figures)

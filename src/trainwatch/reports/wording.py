@@ -6,9 +6,11 @@ import ast
 import math
 import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.figures import Curve, Figure
 from trainwatch.report import Report
 
 EVIDENCE = ("evidence", "measured", "threshold", "where", "step", "note")
@@ -18,6 +20,8 @@ CONSEQUENCES = "Leads to"
 NOT_CHECKED = "Not checked"
 OVERHEAD = "Cost of watching"
 REGULARISATION = "Regularisation"
+FIGURES = "Figures"
+ONSETS = 3  # marked in the chart of the loss
 MOST_PLACES = 6
 # Characters that steer a terminal, a parser or the direction of writing, and halves of characters.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -174,6 +178,19 @@ def explain(report: Report) -> str:
     """Where to read on, if anything was found."""
     codes = [d.code for d in report.diagnoses if d.code != "TW000"]
     return f"trainwatch explain {codes[0]}" if codes else ""
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    """The charts in order; that of the loss marks where the first few problems began."""
+    shown = dict(report.figures)
+    loss = shown.get("loss")
+    if isinstance(loss, Curve):
+        marks = dict(loss.marks)
+        begun = [(d.onset_step, d.code) for d in report.diagnoses if d.severity >= Severity.WARNING]
+        for step, code in [(step, code) for step, code in begun if step is not None][:ONSETS]:
+            marks[step] = f"{marks[step]}; {code} began" if step in marks else f"{code} began"
+        shown["loss"] = replace(loss, marks=dict(sorted(marks.items())))
+    return shown
 
 
 def regularisation(report: Report) -> list[str]:
