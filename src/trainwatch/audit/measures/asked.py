@@ -1,0 +1,79 @@
+"""All questions, asked in turn: one that fails or cannot be answered leaves the answers to the others alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainwatch.audit.measures import alone, classes, duplicates, features, labels, near, outliers, shift
+from trainwatch.audit.measures.look import Cannot, Look
+from trainwatch.audit.measures.tasks import task_of
+from trainwatch.audit.samples import Samples
+from trainwatch.engine import fault_of
+from trainwatch.record import RunRecord
+
+AUDITED = ("TW105", "TW106", "TW107", "TW108", "TW109", "TW110", "TW111")
+QUESTIONS = (classes, features, duplicates, near, alone, outliers, labels, shift)
+
+
+def measured(
+    parts: Sequence[Samples], *, task: str | None = None, near_duplicates: bool = False, seed: int = 0
+) -> RunRecord:
+    """Look at data before training.
+
+    Args:
+        parts: The training part, and the validation part where there is one.
+        task: As in the fact ``task`` of a record; None to tell it from the targets.
+        near_duplicates: Whether to look for samples that are almost equal, too, which takes longer.
+        seed: Of the subsets that are drawn of large sets. The same seed gives the same record.
+
+    Returns:
+        A record without optimiser steps, whose fact ``subject`` is ``data``. What could not be measured stands in
+        the fact ``switched_off``, what was wrong with single samples in ``problems``.
+
+    Raises:
+        ValueError: There is no training part, or there are several parts of one kind.
+    """
+    by_split = {part.split: part for part in parts}
+    if "train" not in by_split or len(by_split) != len(parts):
+        raise ValueError(
+            f"an audit needs one training part and at most one of validation, got {[p.split for p in parts]}"
+        )
+    train, val = by_split["train"], by_split.get("val")
+    record = RunRecord()
+    record.set_fact("subject", "data")
+    record.set_fact("task", task_of(train, task))
+    look = Look(train, val, record.facts["task"], near_duplicates, seed, record)
+    for part in parts:
+        for problem in part.problems:
+            _note(record, part.split, problem.place, problem.what)
+        if not len(part):
+            _note(record, part.split, part.source, "holds no samples")
+        elif part.targets is None:
+            _note(record, part.split, part.source, "has no targets: labels and classes were not looked at")
+    for question in QUESTIONS if len(train) else ():
+        _ask(question, look)
+    if not len(train):
+        _switch_off(record, [q for question in QUESTIONS for q in question.QUANTITIES], "there are no training samples")
+    return record
+
+
+def _ask(question: object, look: Look) -> None:
+    quantities: tuple[str, ...] = question.QUANTITIES  # type: ignore[attr-defined]
+    try:
+        question.measure(look)  # type: ignore[attr-defined]
+    except Cannot as reason:
+        _switch_off(look.record, quantities, str(reason))
+    except Exception as error:
+        part = f"audit of {question.__name__.rpartition('.')[2]}"  # type: ignore[attr-defined]
+        look.record.add_fault(fault_of(part, error, 0))
+        _switch_off(look.record, quantities, f"it failed with {type(error).__name__} (see TW000)")
+
+
+def _switch_off(record: RunRecord, quantities: Sequence[str], reason: str) -> None:
+    missing = {q: reason for q in quantities if not record.has(q)}
+    record.set_fact("switched_off", {**record.facts.get("switched_off", {}), **missing})
+
+
+def _note(record: RunRecord, split: str, place: str, what: str) -> None:
+    told = record.facts.get("problems", [])
+    record.set_fact("problems", [*told, {"split": split, "place": place, "what": what}])
