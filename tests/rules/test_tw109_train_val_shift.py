@@ -46,7 +46,10 @@ def test_inputs_from_elsewhere_that_the_net_does_worse_on():
     assert "feature 7: 0.125 against 3.5" in found.evidence[0].note
     same, anew = found.remedies
     assert (same.id, anew.id) == ("same-preparation", "split-anew")
-    assert "feature 7, feature 1, feature 0) is 3.5, 2.5, 0 on average in validation and 0.125, 2, 0 in training" in same.why
+    assert (
+        "feature 7, feature 1, feature 0) is 3.5, 2.5, 0 on average in validation and 0.125, 2, 0 in training"
+        in same.why
+    )
 
 
 REMARKS = {

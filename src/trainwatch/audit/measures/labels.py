@@ -12,7 +12,7 @@ from trainwatch.probes.tables import MOST_CLASSES
 from trainwatch.symptoms.labels import label_noise
 
 QUANTITIES = ("held_labels",)
-MOST_ROWS = {"train": 4096, "val": 2048}
+MOST_ROWS = {"train": 10_000, "val": 5000}
 UNKNOWN = -1  # in place of an optimiser step
 
 

@@ -49,10 +49,10 @@ def measure(look: Look) -> None:
         row = [(split == k).sum(), mine.sum(), across.sum(), dimension]
         look.record.append("near_duplicates", kind, STEP, np.asarray(row, float))
         shown = [(int(i), int(to[i])) for i in np.flatnonzero(mine)[:LISTED]]
-        others = [kinds[int(split[j])] for _, j in shown]
+        owners = [kinds[int(split[j])] for _, j in shown]
         look.note("near_duplicate_pairs", kind, [
-            [named(parts[kind], int(place[i])), other, named(parts[other], int(place[j]))]
-            for (i, j), other in zip(shown, others, strict=True)
+            [named(parts[kind], int(place[i])), owner, named(parts[owner], int(place[j]))]
+            for (i, j), owner in zip(shown, owners, strict=True)
         ])  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from trainwatch.audit.measures.features import named
 from trainwatch.audit.measures.look import STEP, Cannot, Look, table
 
 QUANTITIES = ("outliers",)
-MOST_ROWS = 16_384
+MOST_ROWS = 8192
 TREES = 50
 FEWEST = 60
 FAR = 6.0  # robust standard deviations of the scores
