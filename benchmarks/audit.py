@@ -108,6 +108,9 @@ def faults() -> Iterator[tuple[str, str, Callable[[Parts], Parts]]]:
         k = len(p[0]) // 10
         return np.r_[p[0], p[0][:k]], p[1], np.r_[p[2], p[2][:k]], p[3]
 
+    def constant(p: Parts) -> Parts:
+        return np.where(np.arange(p[0].shape[1]) == 2, 1, p[0]), *p[1:]
+
     def unscaled(p: Parts) -> Parts:
         mean, deviation = p[0].mean(0), p[0].std(0) + 1e-9
         x, xv = (p[0] - mean) / deviation, (p[1] - mean) / deviation
@@ -125,11 +128,7 @@ def faults() -> Iterator[tuple[str, str, Callable[[Parts], Parts]]]:
     yield "NaN in one feature", "TW111", at(np.nan)
     yield "infinite in one feature of validation", "TW111", at(np.inf, True)
     yield "-999 for what is missing", "TW111", at(-999.0)
-    yield (
-        "a constant feature in training",
-        "TW111",
-        lambda p: (np.where(np.arange(p[0].shape[1]) == 2, 1, p[0]), *p[1:]),
-    )
+    yield "a feature constant in training alone", "TW111", constant
     yield "the target among the features", "TW111", lambda p: (np.c_[p[0], p[2]], np.c_[p[1], p[3]], *p[2:])
     yield "one feature not standardised", "TW107", unscaled
     yield "validation in another unit", "TW107", lambda p: (p[0], p[1] * 255, *p[2:])
