@@ -35,7 +35,7 @@ MISSING = {
     "duplicates": "samples are compared by trainwatch.audit alone",
     "feature_stats": "features are looked at by trainwatch.audit alone",
 }
-AUDIT = ("subject", "data", "problems", "looked_at", "suspects", "outliers", "duplicate_pairs", "near_duplicate_pairs")
+AUDIT = ("subject", "data", "looked_at", "suspects", "outliers", "duplicate_pairs", "near_duplicate_pairs")
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 

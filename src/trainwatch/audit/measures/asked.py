@@ -28,7 +28,7 @@ def measured(
 
     Returns:
         A record without optimiser steps, whose fact ``subject`` is ``data``. What could not be measured stands in
-        the fact ``switched_off``, what was wrong with single samples in ``problems``.
+        the fact ``switched_off`` with the reason.
 
     Raises:
         ValueError: There is no training part, or there are several parts of one kind.
@@ -43,17 +43,11 @@ def measured(
     record.set_fact("subject", "data")
     record.set_fact("task", task_of(train, task))
     look = Look(train, val, record.facts["task"], near_duplicates, seed, record)
-    for part in parts:
-        for problem in part.problems:
-            _note(record, part.split, problem.place, problem.what)
-        if not len(part):
-            _note(record, part.split, part.source, "holds no samples")
-        elif part.targets is None:
-            _note(record, part.split, part.source, "has no targets: labels and classes were not looked at")
-    for question in QUESTIONS if len(train) else ():
-        _ask(question, look)
-    if not len(train):
-        _switch_off(record, [q for question in QUESTIONS for q in question.QUANTITIES], "there are no training samples")
+    for question in QUESTIONS:
+        if len(train):
+            _ask(question, look)
+        else:
+            _switch_off(record, question.QUANTITIES, "there are no training samples")
     return record
 
 
@@ -72,8 +66,3 @@ def _ask(question: object, look: Look) -> None:
 def _switch_off(record: RunRecord, quantities: Sequence[str], reason: str) -> None:
     missing = {q: reason for q in quantities if not record.has(q)}
     record.set_fact("switched_off", {**record.facts.get("switched_off", {}), **missing})
-
-
-def _note(record: RunRecord, split: str, place: str, what: str) -> None:
-    told = record.facts.get("problems", [])
-    record.set_fact("problems", [*told, {"split": split, "place": place, "what": what}])

@@ -15,7 +15,7 @@ MOST_CLASSES = 10_000
 
 
 def measure(look: Look) -> None:
-    """Count classes: `train_classes`, `val_classes`, `batches_without_class` and the facts ``data`` and ``run``."""
+    """Count classes: `train_classes`, `val_classes`, `batches_without_class` and the facts ``run`` and ``loaders``."""
     record, train = look.record, look.train
     labels = {split: labels_of(part, look.task) for split, part in look.parts.items()}
     known = [some for some in labels.values() if some is not None]
@@ -25,7 +25,6 @@ def measure(look: Look) -> None:
     # Of a subset the shares are known, not the counts of the whole.
     record.set_fact("run", {"train_samples": train.total or len(train), "finished": True})
     record.set_fact("loaders", {"train": _loader(train)})
-    record.set_fact("data", {split: _about(part) for split, part in look.parts.items()})
     if not known or not 0 < width <= MOST_CLASSES:
         raise Cannot("there is not one class for each sample")
     for split, some in labels.items():
@@ -34,18 +33,6 @@ def measure(look: Look) -> None:
     if labels["train"] is not None and train.batches is not None:
         for size, row in _lacking(labels["train"], train.batches, width).items():
             record.append("batches_without_class", str(size), STEP, row)
-
-
-def _about(part: Samples) -> dict[str, Any]:
-    return {
-        "source": part.source,
-        "samples": len(part),
-        "total": part.total,
-        "layout": part.layout,
-        "shape": list(part.inputs.shape[1:]),
-        "dtype": str(part.inputs.dtype),
-        "targets": None if part.targets is None else str(part.targets.dtype),
-    }
 
 
 def _loader(train: Samples) -> dict[str, Any]:
