@@ -189,7 +189,7 @@ def test_bad_input_is_named_and_partial_results_are_kept(some, reason, verdict):
     ("x", "y", "reason"),
     [
         (np.array([["a", 1.0]] * 70, object), np.zeros(70, int), "the inputs are no numbers"),
-        (loaded("wine")[0], np.zeros(178, int), "of 2 to 32 classes"),
+        (loaded("wine")[0], np.zeros(178, int), "of 2 to 256 classes"),
         (loaded("wine")[0][:40], loaded("wine")[1][:40], "60 different training samples"),
     ],
     ids=["mixed", "one class", "few"],

@@ -135,6 +135,12 @@ def test_on_data_alone_the_scale_of_targets_is_a_remark_and_another_one_in_valid
     assert [d.severity for d in on_data(y[100:], 5 * y[:100])] == [Severity.WARNING]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_on_data_alone_a_heavy_tail_is_no_other_scale(seed):
+    y = np.random.default_rng(seed).lognormal(0, 2, 140)
+    assert Severity.WARNING not in {d.severity for d in on_data(y[40:], y[:40])}
+
+
 def test_on_data_alone_it_abstains_without_numbers_to_predict():
     with pytest.raises(NotChecked, match="finite"):
         list(UnnormalisedTargets().check(asked([part("train", np.eye(3), np.full(3, np.nan))], features)[0]))

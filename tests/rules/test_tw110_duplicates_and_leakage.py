@@ -33,11 +33,12 @@ def verdict(record, **thresholds):
         ({"leaked": 11}, Severity.WARNING),
         ({"leaked": 6}, Severity.INFO),
         ({"copies": 40}, Severity.WARNING),
-        ({"copies": 20}, Severity.INFO),
+        ({"copies": 25}, Severity.INFO),
         ({"copies": 12, "against": 12}, Severity.WARNING),
         ({"copies": 8, "against": 5}, Severity.INFO),
         ({"near_leaked": 30}, Severity.WARNING),
         ({"recur": 400, "twins": 100}, Severity.WARNING),
+        ({"leaked": 6, "recur": 400, "twins": 100}, Severity.WARNING),
     ],
 )
 def test_it_warns_where_a_bound_is_beyond_its_threshold(how, severity):
@@ -170,3 +171,11 @@ def test_near_duplicates_are_found_on_request_alone(name):
     assert record.latest("near_duplicates", "val")[1][2] >= 14
     sound, _ = asked([part("train", x), part("val", xv)], duplicates, near, near=True)
     assert sound.latest("near_duplicates", "val")[1][2] <= 1
+
+
+def test_copies_within_validation_are_no_leak():
+    x, xv, _, _ = split("wine")
+    record, report = asked([part("train", x), part("val", np.r_[xv, xv[:20]])], duplicates)
+    assert record.latest("leaked", "val")[1].tolist() == [65, 0, 0, 133, 0]
+    assert [d.where for d in report.diagnoses] == [("validation inputs",)]
+    assert "copies of others" in report.diagnoses[0].summary

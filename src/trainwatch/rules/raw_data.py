@@ -13,6 +13,7 @@ from trainwatch.remedies import remedy
 from trainwatch.symptoms.features import features
 from trainwatch.symptoms.ranges import Range, range_of
 
+CHANCE = 1e-3  # few samples of a heavy tail reach far further or less far, now and then
 ALIKE = 0.9  # of the features, which share a scale where the others are odd ones
 
 
@@ -29,7 +30,7 @@ def raw_inputs(record: RunRecord, off: bool, uneven: float, differs: float, extr
     train, val = (range_of(record, "input_stats", split) for split in ("train", "val"))
     if train is None:
         return
-    if val is not None and (ratio := times_wider(train, val)) > differs:
+    if val is not None and (ratio := times_wider(record, "inputs", train, val)) > differs:
         seen = f"{val.low:.3g} to {val.high:.3g}"
         usual = f"{train.low:.3g} to {train.high:.3g}"
         yield {
@@ -47,9 +48,9 @@ def raw_inputs(record: RunRecord, off: bool, uneven: float, differs: float, extr
         return
     warns = bool(odd) or max(times, train.rms) > extreme
     told = f"; {odd[0][0]} is {odd[0][1]:.3g} times as large as most features, which share a scale" if odd else ""
+    spread = f", the largest feature {times:.3g} times the median one" if times > uneven else ""
     yield {
-        "summary": f"inputs have a root mean square of {train.rms:.3g}, the largest feature {times:.3g} times the "
-        f"median one{told}: scale them before training",
+        "summary": f"inputs have a root mean square of {train.rms:.3g}{spread}{told}: scale them before training",
         "margin": float("inf") if warns else 0.0,
         "severity": Severity.WARNING if warns else Severity.INFO,
         "where": tuple(name for name, _ in odd[:10]) or ("inputs",),
@@ -82,8 +83,13 @@ def odd_features(record: RunRecord, uneven: float, differs: float) -> list[tuple
     return sorted(((look.names[j], float(scale[j] / middle)) for j in found), key=lambda row: -row[1])
 
 
-def times_wider(first: Range, second: Range) -> float:
-    """How many times nine in ten entries reach, or are spread, further in one part than in the other: 1 or more."""
+def times_wider(record: RunRecord, what: str, first: Range, second: Range) -> float:
+    """How many times nine in ten entries reach, or are spread, further in one part than in the other: 1 or more.
+
+    1 as well where chance alone makes samples so different in size.
+    """
+    if record.facts.get("scale_chance", {}).get(what, 1.0) > CHANCE:
+        return 1.0
     reach = sorted(max(abs(r.low), abs(r.high)) for r in (first, second))
     spread = sorted(r.high - r.low for r in (first, second))
     return max(1.0, *(most / max(least, 1e-30) for least, most in (reach, spread) if most > 0), 1.0)

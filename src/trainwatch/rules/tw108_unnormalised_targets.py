@@ -118,7 +118,7 @@ class UnnormalisedTargets(Rule):
         train, val = (range_of(record, "target_stats", split) for split in ("train", "val"))
         if train is None:
             raise NotChecked("the targets are not all finite numbers")
-        ratio = 1.0 if val is None else times_wider(train, val)
+        ratio = 1.0 if val is None else times_wider(record, "targets", train, val)
         if ratio <= self.differs and self.small <= train.rms <= self.large:
             return
         told = f"; those of validation {val.mean:.3g} +- {val.sd:.3g}" if val and ratio > self.differs else ""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
+from trainwatch.rules.base import NotChecked, Rule
 from trainwatch.rules.suspects import NAMED
 from trainwatch.symptoms.duplicates import Duplicates, Leak, Share, duplicates, leak
 
@@ -52,7 +52,6 @@ class DuplicatesAndLeakage(Rule):
     name: ClassVar[str] = "duplicates-and-leakage"
     section: ClassVar[str] = "§10"
     needs: ClassVar[tuple[str, ...]] = ("duplicates",)
-    explains: ClassVar[dict[str, Predicate]] = {"TW106": no_remark}
 
     leaked: float = 0.005
     excess: float = 0.02

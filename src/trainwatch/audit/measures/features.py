@@ -19,7 +19,7 @@ PLACES = 5  # named of what is not a number
 
 
 def measure(look: Look) -> None:
-    """Write `feature_stats`, `input_stats` and `target_stats` of each part, and the facts ``feature_names``."""
+    """Write `feature_stats`, `input_stats` and `target_stats` of each part, and facts about features."""
     record = look.record
     names = look.train.feature_names
     record.set_fact("feature_names", list(names) or None)
@@ -38,6 +38,7 @@ def measure(look: Look) -> None:
         record.append("input_stats", split, STEP, _whole(stats, part, look))
         if look.task == "regression" and part.targets is not None:
             record.append("target_stats", split, STEP, _of_targets(part.targets))
+    record.set_fact("scale_chance", dict(_scale_chances(look)))
 
 
 def columns(samples: Samples) -> Iterator[Array]:
@@ -150,6 +151,21 @@ def _whole(stats: Array, samples: Samples, look: Look) -> Array:
         np.nanmin(stats[:, 3]), np.nanmax(stats[:, 4]), mean, np.sqrt(max(square - mean**2, 0)), low, high,
         (entries == np.round(entries)).mean(), scale.max(), np.median(scale),
     ])  # fmt: skip
+
+
+def _scale_chances(look: Look) -> Iterator[tuple[str, float]]:
+    """How likely chance alone makes sizes in validation so different from those in training (Kolmogorov-Smirnov)."""
+    from scipy.stats import ks_2samp  # not before it is needed
+
+    parts = look.parts.values()
+    if len(parts) < 2:
+        return
+    inputs = [part.inputs[look.some(len(part), QUANTILES_OF)] for part in parts]
+    targets = [part.targets for part in parts if part.targets is not None] if look.task == "regression" else []
+    for name, some in (("inputs", inputs), ("targets", targets)):
+        finite = [np.where(np.isfinite(x), x, 0).reshape(len(x), -1).astype(np.float64) for x in some]
+        if len(some) == len(parts):
+            yield name, float(ks_2samp(*((x**2).mean(1) for x in finite)).pvalue)
 
 
 def _of_targets(targets: Array) -> Array:

@@ -8,11 +8,11 @@ from trainwatch.audit.measures.duplicates import different
 from trainwatch.audit.measures.features import named
 from trainwatch.audit.measures.look import STEP, Cannot, Look, labels_of, table
 from trainwatch.probes.labels import FEWEST, forest_votes
-from trainwatch.probes.tables import MOST_CLASSES
 from trainwatch.symptoms.labels import label_noise
 
 QUANTITIES = ("held_labels",)
 MOST_ROWS = {"train": 10_000, "val": 5000}
+MOST_CLASSES = 256
 UNKNOWN = -1  # in place of an optimiser step
 
 
