@@ -179,3 +179,12 @@ def test_copies_within_validation_are_no_leak():
     assert record.latest("leaked", "val")[1].tolist() == [65, 0, 0, 133, 0]
     assert [d.where for d in report.diagnoses] == [("validation inputs",)]
     assert "copies of others" in report.diagnoses[0].summary
+
+
+def test_near_duplicates_within_training_are_no_leak():
+    x, xv, _, _ = split("breast_cancer")
+    noisy = x[:15] + 0.01 * x.std(0) * np.random.default_rng(0).standard_normal(x[:15].shape)
+    parts = [part("train", np.r_[x, noisy]), part("val", xv)]
+    record, report = asked(parts, duplicates, near, near=True)
+    assert [d.where for d in report.diagnoses] == [("training inputs",)]
+    assert record.latest("near_duplicates", "train")[1][2] == 0
