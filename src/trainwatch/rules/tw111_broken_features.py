@@ -116,11 +116,11 @@ class BrokenFeatures(Rule):
         share = len(which) / len(train)
         news = changed_in_validation(train, val) if val is not None else ()
         changed = [j for j, share, p in news if share >= self.changes and p * len(train) < self.chance]
-        told = f"{in_words(train, which)} of {len(train)} never changes in training"
+        told = f"constant in training: {in_words(train, which)} ({len(which)} of {len(train)} features)"
         values = train.most
         if changed and val is not None:
             which = np.asarray(changed)
-            told = f"{in_words(train, which)} never changes in training, but does in validation"
+            told = f"constant in training, but not in validation: {in_words(train, which)}"
             values = val.beyond / val.entries
         yield self._of(train, which, told, Severity.WARNING if changed or share > self.constant else Severity.INFO,
                        values, "share of validation samples with another value" if changed else "value in all samples",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 from trainwatch.audit.measures import alone, classes, duplicates, features, labels, near, outliers, shift
 from trainwatch.audit.measures.look import Cannot, Look
@@ -51,16 +52,14 @@ def measured(
     return record
 
 
-def _ask(question: object, look: Look) -> None:
-    quantities: tuple[str, ...] = question.QUANTITIES  # type: ignore[attr-defined]
+def _ask(question: ModuleType, look: Look) -> None:
     try:
-        question.measure(look)  # type: ignore[attr-defined]
+        question.measure(look)
     except Cannot as reason:
-        _switch_off(look.record, quantities, str(reason))
+        _switch_off(look.record, question.QUANTITIES, str(reason))
     except Exception as error:
-        part = f"audit of {question.__name__.rpartition('.')[2]}"  # type: ignore[attr-defined]
-        look.record.add_fault(fault_of(part, error, 0))
-        _switch_off(look.record, quantities, f"it failed with {type(error).__name__} (see TW000)")
+        look.record.add_fault(fault_of(f"audit of {question.__name__.rpartition('.')[2]}", error, 0))
+        _switch_off(look.record, question.QUANTITIES, f"it failed with {type(error).__name__} (see TW000)")
 
 
 def _switch_off(record: RunRecord, quantities: Sequence[str], reason: str) -> None:
