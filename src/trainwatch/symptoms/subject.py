@@ -1,0 +1,10 @@
+"""What a record is about: a training, or what there is before one."""
+
+from __future__ import annotations
+
+from trainwatch.record import RunRecord
+
+
+def is_of_data(record: RunRecord) -> bool:
+    """Whether data were looked at without a training: there is no loss and no step, and harm cannot be measured."""
+    return record.facts.get("subject") == "data"
