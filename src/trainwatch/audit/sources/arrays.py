@@ -66,10 +66,10 @@ def read_stored(path: Path, split: Split, reading: Reading) -> Samples:
         AuditError: The file cannot be read, or holds Python objects.
     """
     try:
-        held = np.load(path, allow_pickle=False)
-        if path.suffix.lower() == ".npy":
-            return read_arrays(held, None, split, reading, path.name)
-        with held:
+        with path.open("rb") as file:  # which NumPy leaves open where it fails
+            held = np.load(file, allow_pickle=False)
+            if isinstance(held, np.ndarray):
+                return read_arrays(held, None, split, reading, path.name)
             return read_mapping({name: held[name] for name in held.files}, split, reading, path.name)
     except AuditError:
         raise

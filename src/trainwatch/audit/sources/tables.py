@@ -7,7 +7,7 @@ import gzip
 import importlib
 import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trainwatch.audit.samples import Problem, Samples, Split
 from trainwatch.audit.sources.assembling import assemble
 from trainwatch.audit.sources.columns import Column, column_of, is_number
+from trainwatch.audit.sources.numbers import as_array
 from trainwatch.audit.sources.reading import AuditError, Reading, named, spread
 from trainwatch.audit.sources.targets import NAMES
 
@@ -60,7 +61,7 @@ def read_frame(frame: Any, goal: Any, split: Split, reading: Reading, source: st
         columns.append(column_of(name, array[chosen], reading))
     if goal is not None and len(goal) != total:
         raise AuditError(f"{source} has {total:,} inputs but {len(goal):,} targets")
-    targets = None if goal is None else np.asarray(goal)[chosen]
+    targets = None if goal is None else as_array(goal, f"the targets of {source}")[chosen]
     return _assembled(columns, targets, places, total, split, reading, source, [], **more)
 
 
@@ -70,7 +71,10 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
         if first is None:
             raise AuditError(f"{path} is empty")
         header = not any(is_number(cell) for cell in first) and len(set(first)) == len(first)
-        total = sum(1 for row in rows if row) + (not header)
+        total = int(not header)
+        with suppress(csv.Error):  # which is told when it is met again
+            for row in rows:
+                total += bool(row)
     names = [c.strip() for c in first] if header else [f"column {i}" for i in range(len(first))]
     columns = [Column(name, reading) for name in names]
     places = spread(total, reading.room(CELL * len(names)))
