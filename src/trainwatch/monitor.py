@@ -71,6 +71,7 @@ class Monitor:
         record: What was measured.
         capture: Who measures.
         report: The report, once `finish` was called.
+        latest: What the last look found, while the run goes on.
         stop_by_raising: Raise `StopTraining` after a finding of ``stop_on``; trainers that can be told to stop read
             `should_stop` instead.
     """
@@ -96,6 +97,7 @@ class Monitor:
     ) -> None:
         self.settings, self.directory = settings, directory
         self.report: Report | None = None
+        self.latest: Report | None = None
         self.stop_by_raising = stop_by_raising
         self.record = RunRecord(SegmentWriter(directory) if directory is not None else None)
         self.containment = Containment(clock, self._fault, settings.strict)
@@ -266,6 +268,7 @@ class Monitor:
 
     @contained("notices")
     def _take(self, report: Report) -> None:
+        self.latest = report
         self._live.look(report, self.capture.step, self.capture.book.finished)
         self._outlets.look(self.capture.step, report)
 

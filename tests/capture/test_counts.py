@@ -4,6 +4,7 @@ import contextlib
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import trainwatch
+from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.gradients import GradientRing
 from trainwatch.capture.nonfinite import FirstNonFinite, finite
 
@@ -141,6 +143,26 @@ def test_norms_are_finite_however_large_or_absent(entry, expected):
     parameters[1].grad = None if entry is None else torch.full((1,), entry)
     ring.measure()
     assert ring.finite() == expected
+
+
+def test_other_norms_are_taken_once_a_flush_and_without_the_scale_of_a_scaler():
+    parameters = [nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(1))]
+    ring, told, reads = GradientRing(parameters, 5), {}, DeferredReads()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(7):
+        gradients = [torch.randn(p.shape, generator=generator).relu() for p in parameters[:2]]
+        if step in (0, 5):
+            first = gradients
+        for parameter, gradient in zip(parameters, gradients, strict=False):  # the third has none
+            parameter.grad = 1024 * gradient
+        ring.measure(torch.tensor(1024.0))
+        if ring.commit(step) or step == 6:
+            ring.flush(reads, lambda *_: None, lambda steps, norms: told.update({int(steps[0]): norms}), lambda _: None)
+            reads.deliver(wait=True)
+            expected = [[torch.linalg.vector_norm(g, order) for order in (0, 1, torch.inf)] for g in first]
+            np.testing.assert_allclose(told[0 if step < 5 else 5][0, :2], expected, rtol=1e-5)
+    assert sorted(told) == [0, 5]
+    assert np.isnan(told[0][0, 2]).all()
 
 
 def test_on_a_device_nothing_is_looked_at_unless_told():

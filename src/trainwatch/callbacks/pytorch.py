@@ -90,6 +90,12 @@ class Watch:
                 del _watching[model]
         return self._monitor.finish(error)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the report, or what the last look found."""
+        shown = self._monitor.latest if self.report is None else self.report  # a report without findings is false
+        steps = self._monitor.capture.step
+        return f"<p>trainwatch: {steps:,} steps seen, not judged yet.</p>" if shown is None else shown._repr_html_()
+
     def __enter__(self) -> Watch:
         return self
 

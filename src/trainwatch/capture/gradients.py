@@ -1,4 +1,7 @@
-"""Gradient norms of every parameter at every step: two operations on the device, read a flush later."""
+"""Gradient norms of every parameter at every step: two operations on the device, read a flush later.
+
+These are L2 norms. L0, L1 and L-infinity are taken once between two flushes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.device_time import DeviceTime
 
 ABSENT = -1.0  # in the ring: the parameter had no gradient (NaN would read as a gradient that is not finite)
-Rows = Callable[[NDArray[Any], NDArray[Any]], None]  # steps (n,), norms (n, P)
+OTHER_NORMS = (0, 1, math.inf)
+Rows = Callable[[NDArray[Any], NDArray[Any]], None]  # steps (n,), L2 norms (n, P); or steps (1,), other norms (1, P, 3)
 
 
 class GradientRing:
@@ -66,12 +70,13 @@ class GradientRing:
         """Forget a measured row whose step was skipped."""
         self._measured = False
 
-    def flush(self, reads: DeferredReads, deliver: Rows, spent: Callable[[float], None]) -> None:
+    def flush(self, reads: DeferredReads, deliver: Rows, others: Rows, spent: Callable[[float], None]) -> None:
         """Send the rows kept so far on their way to the host, and start again with a fresh buffer.
 
         Args:
             reads: Where they are read from the device.
             deliver: Called with them when they have arrived.
+            others: Called with the other norms at one of these steps.
             spent: Called with the seconds that measuring them took on devices of a queue of their own.
         """
         if not self._steps:
@@ -84,16 +89,19 @@ class GradientRing:
 
         def arrived(blocks: list[NDArray[Any]]) -> None:
             norms = np.empty((n, width), np.float32)
-            for where, block in zip(columns, blocks, strict=True):
+            for where, block in zip(columns, blocks, strict=False):
                 norms[:, where] = block
-            absent = norms == ABSENT
-            norms[~np.isfinite(norms)] = np.inf
-            norms[absent] = np.nan
-            deliver(steps, norms)
+            deliver(steps, _told(norms))
+            if looks:
+                other = np.empty((width, len(OTHER_NORMS)), np.float32)
+                for where, look in zip(columns, blocks[len(columns) :], strict=True):
+                    other[where] = look.T
+                others(steps[:1], _told(other)[None])
             spent(n * sum(time.seconds() for time in times))
 
+        looks = [part.others for part in self._parts if part.others is not None]
         # A row measured but not committed (between backward and step) belongs to the next buffer.
-        reads.read([part.take(n, keep_next=self._measured) for part in self._parts], arrived)
+        reads.read([*(part.take(n, keep_next=self._measured) for part in self._parts), *looks], arrived)
 
 
 class _DevicePart:
@@ -113,6 +121,7 @@ class _DevicePart:
         self._ring = torch.full((self.rows, len(self.columns)), ABSENT, device=self.device)
         self._row = self._ring.unbind(0)  # views made once: a row costs no operation when it is written
         self.time = DeviceTime(self.device)  # of the first row, for all
+        self.others: torch.Tensor | None = None  # other norms in the first row, shape (3, P)
 
     def measure(self, row: int, scale: torch.Tensor | None) -> None:
         if row:
@@ -120,24 +129,28 @@ class _DevicePart:
         else:
             with self.time.around():
                 self._measure(row, scale)
+            self.others = torch.stack([torch.stack(self._norms(order, scale)) for order in OTHER_NORMS])
 
     def _measure(self, row: int, scale: torch.Tensor | None) -> None:
+        torch.stack(self._norms(2, scale), out=self._row[row])
+
+    def _norms(self, order: float, scale: torch.Tensor | None) -> list[torch.Tensor]:
         gradients = [p.grad for p in self.parameters]
         norms: Sequence[torch.Tensor] = ()
         if self._complete:
             try:
-                norms = torch._foreach_norm(gradients, 2, dtype=self._dtype)  # type: ignore[arg-type]
+                norms = torch._foreach_norm(gradients, order, dtype=self._dtype)  # type: ignore[arg-type]
             except (TypeError, RuntimeError):  # absent or sparse ones: they are sorted out from now on
                 self._complete = False
         if not self._complete:
             present = [_real(g) for g in gradients if g is not None and not g.is_sparse]
-            norms = torch._foreach_norm(present, 2, dtype=self._dtype) if present else ()
-        if scale is not None and norms:
+            norms = torch._foreach_norm(present, order, dtype=self._dtype) if present else ()
+        if scale is not None and norms and order:  # a count has no scale
             torch._foreach_div_(list(norms), scale.to(self.device))
-        if len(norms) < len(gradients):
-            found = iter(norms)
-            norms = [self._absent if g is None or g.is_sparse else next(found) for g in gradients]
-        torch.stack(list(norms), out=self._row[row])
+        if len(norms) == len(gradients):
+            return list(norms)
+        found = iter(norms)
+        return [self._absent if g is None or g.is_sparse else next(found) for g in gradients]
 
     def finite(self, row: int) -> bool:
         if self.device.type != "cpu":
@@ -150,6 +163,11 @@ class _DevicePart:
         if keep_next:
             self._row[0].copy_(row[n])
         return filled[:n]
+
+
+def _told(norms: NDArray[Any]) -> NDArray[Any]:
+    """Norms as a record has them: infinite where they are not finite, NaN where there was no gradient."""
+    return np.where(norms == ABSENT, np.nan, np.where(np.isfinite(norms), norms, np.inf)).astype(np.float32)
 
 
 def _real(gradient: torch.Tensor) -> torch.Tensor:

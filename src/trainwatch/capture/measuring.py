@@ -146,8 +146,11 @@ class Measuring:
     def _flush_gradients(self) -> None:
         provenance = {"before_clipping": True, "unscaled": True, "scope": "process"}
         for key, ring in self._rings.items():
-            put = functools.partial(self.record.append, "grad_norm", key, provenance=provenance)
-            ring.flush(self.reads, lambda steps, norms, put=put: put(steps, norms), self._spent_on_device)  # type: ignore[misc]
+            put, others = (
+                functools.partial(self.record.append, quantity, key, provenance=provenance)
+                for quantity in ("grad_norm", "other_grad_norms")
+            )
+            ring.flush(self.reads, put, others, self._spent_on_device)
 
     def _spent_on_device(self, seconds: float) -> None:
         if seconds:

@@ -1,4 +1,4 @@
-"""L0, L1, L2 and L-infinity of each weight, and L2 of its gradient, over the run, in one notation (§5)."""
+"""L0, L1, L2 and L-infinity of each weight and of its gradient, over the run, in one notation (§5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainwatch.record.series import Array
 LAYERS = 12  # in figure and facts, at even distances over depth
 COLUMNS = 100
 WEIGHT = ("|w|0", "|w|1", "|w|2", "|w|inf")
-GRADIENT = "|g|2"
+GRADIENT = ("|g|0", "|g|1", "|g|2", "|g|inf")
 
 
 def norms_of(rows: Array, numel: float) -> Array:
@@ -31,10 +31,10 @@ def norms_of(rows: Array, numel: float) -> Array:
 
 
 def norms_over_time(record: RunRecord) -> dict[str, tuple[Array, Array]]:
-    """Steps, shape (T,), and norms, shape (T, 5), of up to `LAYERS` weights in order of execution.
+    """Steps, shape (T,), and norms, shape (T, 8), of up to `LAYERS` weights in order of execution.
 
-    The last column is the L2 norm of the gradient before clipping, at the last step before; NaN where not measured.
-    For `RunRecord.memo`.
+    The last four are those of the gradient before clipping, at the last step before that was looked at; NaN where none
+    was. For `RunRecord.memo`.
     """
     known: list[dict[str, Any]] = record.facts.get("parameters", [])
     layers = []
@@ -48,7 +48,9 @@ def norms_over_time(record: RunRecord) -> dict[str, tuple[Array, Array]]:
     found = {}
     for key in dict.fromkeys(key for *_, key, _ in some):
         steps, rows = record.series("weights", key).history()  # type: ignore[union-attr]
-        gradients = _gradients(record, key, steps, rows.shape[1])
+        two = _at(record, "grad_norm", key, steps, (rows.shape[1],))[..., None]
+        others = _at(record, "other_grad_norms", key, steps, (rows.shape[1], 3))
+        gradients = np.concatenate([others[..., :2], two, others[..., 2:]], -1)
         for place, i in ((place, i) for _, place, other, i in some if other == key):
             table = np.column_stack([norms_of(rows[:, i], known[place]["numel"]), gradients[:, i]])
             found[place] = (steps, table)
@@ -66,7 +68,7 @@ def norms_figure(record: RunRecord) -> Heatmap | None:
     for name, (steps, table) in shown.items():
         places = np.searchsorted(steps, edges)
         at = np.where((places < len(steps))[:, None], table[np.minimum(places, len(steps) - 1)], np.nan)
-        for norm, values in zip((*WEIGHT, GRADIENT), (at / _first(table)).T, strict=True):
+        for norm, values in zip((*WEIGHT, *GRADIENT), (at / _first(table)).T, strict=True):
             if np.isfinite(values).any():
                 rows.append((f"{norm} {name}", tuple(values.tolist())))
     if not rows:
@@ -83,7 +85,7 @@ def norms_figure(record: RunRecord) -> Heatmap | None:
 def norms_at_end(record: RunRecord) -> dict[str, dict[str, float]]:
     """Name of a weight -> notation -> the norm at the last look."""
     return {
-        name: {norm: float(v) for norm, v in zip((*WEIGHT, GRADIENT), table[-1], strict=True) if np.isfinite(v)}
+        name: {norm: float(v) for norm, v in zip((*WEIGHT, *GRADIENT), table[-1], strict=True) if np.isfinite(v)}
         for name, (_, table) in record.memo(norms_over_time).items()
     }
 
@@ -94,15 +96,15 @@ def _first(table: Array) -> Array:
     return np.where(good.any(0), np.take_along_axis(table, good.argmax(0)[None], 0)[0], np.nan)
 
 
-def _gradients(record: RunRecord, key: str, steps: Array, width: int) -> Array:
-    """Gradient norms at the last step before each of some, shape (T, width)."""
-    series = record.series("grad_norm", key)
-    found = np.full((len(steps), width), np.nan)
+def _at(record: RunRecord, quantity: str, key: str, steps: Array, shape: tuple[int, ...]) -> Array:
+    """What was measured last before each of some steps, shape (T, *shape)."""
+    series = record.series(quantity, key)
+    found = np.full((len(steps), *shape), np.nan)
     if series is None or not len(series):
         return found
-    at, norms = series.history()
-    if norms.shape[1] != width:
+    at, rows = series.history()
+    if rows.shape[1:] != shape:
         return found
     places = np.searchsorted(at, steps) - 1
-    found[places >= 0] = norms[places[places >= 0]]
+    found[places >= 0] = rows[places[places >= 0]]
     return found
