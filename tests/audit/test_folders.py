@@ -92,6 +92,15 @@ def test_sizes_and_modes_become_one(animals):
     assert part.inventory["modes"] == {"L": 8, "RGB": 1}
 
 
+def test_images_of_validation_become_like_those_of_training(tmp_path):
+    for part, size in (("train", (8, 8)), ("val", (16, 12))):
+        for kind in "ab":
+            save(tmp_path / part / kind / "0.png", size)
+    train, val = read_parts(tmp_path, None, Reading())
+    assert train.inputs.shape == val.inputs.shape == (2, 8, 8, 1)
+    assert "sizes differ" in str(val.inventory["notes"])
+
+
 def test_large_images_become_small(tmp_path):
     save(tmp_path / "a" / "0.png", (400, 200), "RGB")
     save(tmp_path / "b" / "0.jpg", (400, 200), "RGB", np.full((200, 400, 3), 90))

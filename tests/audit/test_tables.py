@@ -83,6 +83,13 @@ def test_delimiters_quotes_and_compression(tmp_path, delimiter):
     assert (part.total, part.categorical) == (3, (False, True))
 
 
+def test_columns_of_one_name_are_told_apart(tmp_path):
+    (tmp_path / "t.csv").write_text("a,a,,label\n1,2,3,0\n4,5,6,1\n")
+    part = only(tmp_path / "t.csv")
+    assert part.feature_names == ("a", "column 1", "column 2")
+    assert part.inputs.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_a_table_without_a_header(tmp_path):
     np.savetxt(tmp_path / "t.csv", np.arange(12).reshape(4, 3), delimiter=",")
     part = only(tmp_path / "t.csv", target="column 2")
@@ -101,7 +108,7 @@ def test_rows_and_cells_that_do_not_fit_are_told(tmp_path):
     told = {p.place: p.what for p in part.problems}
     assert told == {
         "row 3": "has 2 cells, the table 3 columns",
-        "column 'a'": "holds 1 cells that are no numbers, such as 'oops'",
+        "column 'a'": "holds 1 times no number, such as 'oops'",
     }
 
 
@@ -147,6 +154,20 @@ def test_tables_side_by_side_are_both_parts(tmp_path):
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text(PEOPLE)
     assert [part.source for part in read_parts(tmp_path, None, Reading())] == ["train.csv", "test.csv"]
+
+
+def test_validation_has_the_columns_of_training_in_any_order(tmp_path, people):
+    (tmp_path / "later.csv").write_text("height,note,joined,town,age\n1.5,x,2020-01-01,Oslo,30\n")
+    _, val = read_parts(people, tmp_path / "later.csv", Reading())
+    assert val.inputs.tolist() == [[30, 1, 18262, 1.5]]
+    assert val.targets is None
+    assert val.inventory["notes"][:2] == [
+        "there is no column 'label': no targets",
+        "left out 'note', which training lacks",
+    ]
+    (tmp_path / "later.csv").write_text("height,label\n1,yes\n")
+    with pytest.raises(AuditError, match="lacks 'age', 'town', 'joined', which training has"):
+        read_parts(people, tmp_path / "later.csv", Reading())
 
 
 # ---------------------------------------------------------------- data frames and Parquet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from trainwatch.audit.samples import Samples, Split
+from trainwatch.audit.samples import Problem, Samples, Split
 from trainwatch.audit.sources.arrays import read_arrays, read_mapping, read_stored
 from trainwatch.audit.sources.datasets import first_of, looks_batched, read_dataset, read_stream
 from trainwatch.audit.sources.folders import IMAGES, parts_in, read_folder
@@ -46,13 +47,15 @@ def read_parts(train: Any, val: Any, reading: Reading) -> list[Samples]:
 
 
 def _both(train: Any, val: Any, reading: Reading) -> list[Samples]:
-    parts = [read(train, "train", reading)]
-    if val is not None:
-        parts.append(read(val, "val", reading))
-        shapes = [part.inputs.shape[1:] for part in parts]
-        if shapes[0] != shapes[1]:
-            raise AuditError(f"samples of training have shape {shapes[0]}, those of validation {shapes[1]}")
-    return parts
+    first = read(train, "train", reading)
+    if val is None:
+        return [first]
+    other = read(val, "val", reading)
+    shape, expected = other.inputs.shape[1:], first.inputs.shape[1:]
+    if shape != expected:
+        told = Problem("all samples", f"have shape {shape}, those of training {expected}")
+        other = replace(other, problems=(told, *other.problems))
+    return [first, other]
 
 
 def read(source: Any, split: Split, reading: Reading) -> Samples:

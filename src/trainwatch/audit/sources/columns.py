@@ -71,7 +71,7 @@ class Column:
         if not self._odd:
             return []
         count, first = len(self._odd), self._odd[0][:40]
-        return [Problem(f"column {self.name!r}", f"holds {count:,} cells that are no numbers, such as {first!r}")]
+        return [Problem(f"column {self.name!r}", f"holds {count:,} times no number, such as {first!r}")]
 
     def _read_numbers(self, cells: Sequence[str]) -> NDArray[np.float64]:
         try:

@@ -49,7 +49,7 @@ def read_folder(folder: Path, split: Split, reading: Reading) -> Samples:
         headers |= _tried(lambda p=place: {p: header_of(images[p])}, images[place], folder, problems)
     if not headers:
         raise AuditError(f"none of the {len(chosen):,} images in {folder} can be read: {problems[0].what}")
-    mode, size = shape_for(headers.values())
+    mode, size = reading.picture = reading.picture or shape_for(headers.values())
     room = reading.room(size[0] * size[1] * 4)
     wanted = list(headers)
     wanted = [wanted[i] for i in spread(len(wanted), room)]
@@ -74,7 +74,7 @@ def read_folder(folder: Path, split: Split, reading: Reading) -> Samples:
         places,
         len(images),
         split=split,
-        source=str(folder),
+        source=folder.name,
         reading=reading,
         files=tuple(images[p].relative_to(folder).as_posix() for p in pixels),
         inventory=inventory,

@@ -45,6 +45,8 @@ class Reading:
         consume: One-shot iterables may be used up.
         progress: Whether a bar is shown.
         words: Column -> its texts, shared by all parts.
+        features: Columns of the first part, which the others must have.
+        picture: Mode and (width, height) of the images of the first part, to which the others are brought.
     """
 
     limit: int = SAMPLES
@@ -54,6 +56,8 @@ class Reading:
     consume: bool = False
     progress: bool = False
     words: dict[str, Words] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    picture: tuple[str, tuple[int, int]] | None = None
 
     def words_of(self, column: str) -> Words:
         """The words of a column, which are the same in all parts."""

@@ -70,12 +70,13 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
         first = next(rows, None)
         if first is None:
             raise AuditError(f"{path} is empty")
-        header = not any(is_number(cell) for cell in first) and len(set(first)) == len(first)
+        header = not any(is_number(cell) for cell in first)
         total = int(not header)
         with suppress(csv.Error):  # which is told when it is met again
             for row in rows:
                 total += bool(row)
-    names = [c.strip() for c in first] if header else [f"column {i}" for i in range(len(first))]
+    said = [cell.strip() if header else "" for cell in first]
+    names = [name if name and name not in said[:i] else f"column {i}" for i, name in enumerate(said)]
     columns = [Column(name, reading) for name in names]
     places = spread(total, reading.room(CELL * len(names)))
     problems: list[Problem] = []
@@ -153,6 +154,8 @@ def _assembled(
     rest = [c for c in columns if c.name != goal]
     if not rest:
         raise AuditError(f"{source} has no column but its target {goal!r}")
+    rest, further = _like_the_first(rest, reading, source)
+    notes = (*notes, *further)
     if goal is not None:
         targets = next(c for c in columns if c.name == goal).as_targets()
     inputs = np.stack([c.numbers() for c in rest], 1)
@@ -166,14 +169,28 @@ def _assembled(
     )  # fmt: skip
 
 
+def _like_the_first(columns: list[Column], reading: Reading, source: str) -> tuple[list[Column], tuple[str, ...]]:
+    """The columns that the first part has, in its order."""
+    by_name = {c.name: c for c in columns}
+    reading.features = reading.features or tuple(by_name)
+    if lacking := [name for name in reading.features if name not in by_name]:
+        raise AuditError(f"{source} lacks {named(lacking)}, which training has")
+    more = [name for name in by_name if name not in reading.features]
+    notes = (f"left out {named(more)}, which training lacks",) * bool(more)
+    return [by_name[name] for name in reading.features], notes
+
+
 def _goal(names: list[str], reading: Reading, source: str) -> tuple[str | None, tuple[str, ...]]:
     """The column with the targets."""
     if reading.target is not None:
         if reading.target not in names:
+            if reading.features:
+                return None, (f"there is no column {reading.target!r}: no targets",)
             raise AuditError(f"{source} has no column {reading.target!r}; it has {named(names)}")
         return reading.target, ()
     likely = [name for name in names if name.lower() in NAMES]
     if len(likely) == 1:
+        reading.target = likely[0]
         return likely[0], (f"column {likely[0]!r} was taken for the target, by its name",)
     why = f"several could be the target ({named(likely)})" if likely else "no column is known as the target"
     return None, (f"{why}: name it by target= or --target; the audit goes on without",)
