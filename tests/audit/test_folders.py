@@ -70,6 +70,7 @@ def test_broken_and_foreign_files_are_counted_and_the_rest_is_read(animals):
     assert str(animals) not in str(part.problems)
     assert part.inventory["unreadable"] == 2
     assert part.inventory["kinds"] == {".png": 9, ".txt": 1}
+    assert "beside images there are 1 .txt" in part.inventory["notes"]
 
 
 def test_empty_classes_and_loose_files_are_told(animals):

@@ -61,6 +61,8 @@ def read_folder(folder: Path, split: Split, reading: Reading) -> Samples:
     sizes = Counter(h.size for h in headers.values())
     if set(sizes) != {size}:
         notes += (f"sizes differ or are large ({len(sizes):,} of them): all were made {size[0]} x {size[1]} pixels",)
+    if others := [p for p in files if p.suffix.lower() not in IMAGES]:
+        notes += (f"beside images there are {_kinds(others)}",)
     inventory |= {
         "kinds": dict(sorted(Counter(map(_kind, files)).items())),
         "sizes": {f"{w} x {h}": count for (w, h), count in sizes.most_common(5)},
