@@ -1,6 +1,6 @@
-"""A folder of images, looked at before any training: some of its images lie in the wrong folder, and much else is off.
+"""A folder of images before any training: some lie in the wrong folder, some in training and validation both.
 
-`report.save(directory)` also writes the page with the images. From the shell: `trainwatch audit FOLDER --output a.html`.
+`report.save(directory)` writes the page with the images. From the shell: `trainwatch audit FOLDER --output page.html`.
 
 Run it: `python examples/audit_images.py`.
 """

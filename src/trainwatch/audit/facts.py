@@ -19,7 +19,7 @@ def data_facts(parts: Sequence[Samples], task: str | None) -> dict[str, Any]:
         parts: As they were read.
         task: What the targets are.
     """
-    return {"parts": [_part(part, task) for part in parts]}
+    return {part.split: _part(part, task) for part in parts}
 
 
 def _part(part: Samples, task: str | None) -> dict[str, Any]:
@@ -29,12 +29,13 @@ def _part(part: Samples, task: str | None) -> dict[str, Any]:
     if part.total is not None and len(part) + len(part.problems) < part.total:
         notes = ["an even subset was read, since there are many", *notes]
     return {
-        "split": part.split,
         "source": part.source,
         "samples": len(part),
         "total": part.total,
-        "shape": _shape(part),
-        "about": [part.inputs.dtype.name, *_targets(part, task)],
+        "layout": part.layout,
+        "shape": list(part.inputs.shape[1:]),
+        "dtype": part.inputs.dtype.name,
+        "about": [_shape(part), part.inputs.dtype.name, _targets(part, task)],
         "notes": notes,
         "inventory": inventory,
         "problems": {"count": len(part.problems), "first": first},
@@ -52,16 +53,16 @@ def _shape(part: Samples) -> str:
     return f"arrays of shape {' x '.join(map(str, part.inputs.shape[1:]))}"
 
 
-def _targets(part: Samples, task: str | None) -> list[str]:
+def _targets(part: Samples, task: str | None) -> str:
     values = part.targets
     if values is None:
-        return ["no targets"]
+        return "no targets"
     if task in ("binary", "multiclass"):
         counts = np.unique(values, return_counts=True)[1]
-        return [f"{len(counts):,} class{'es' * (len(counts) != 1)} of {_range(counts.min(), counts.max())} samples"]
+        return f"{len(counts):,} class{'es' * (len(counts) != 1)} of {_range(counts.min(), counts.max())} samples"
     if task == "multilabel":
-        return [f"{values.shape[1]:,} yes / no labels"]
-    return [f"numbers to predict from {values.min():.4g} to {values.max():.4g}"]
+        return f"{values.shape[1]:,} yes / no labels"
+    return f"numbers to predict from {values.min():.4g} to {values.max():.4g}"
 
 
 def _range(least: int, most: int) -> str:

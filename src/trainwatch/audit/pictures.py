@@ -24,12 +24,13 @@ PAIRS = 12
 COPIES = {"train": "Twice in training", "val": "Twice in validation", "leaked": "In training and in validation"}
 
 
-def pictures_of(parts: Sequence[Samples], record: RunRecord) -> dict[str, Figure]:
+def pictures_of(parts: Sequence[Samples], record: RunRecord, *, doubted: bool = True) -> dict[str, Figure]:
     """Chart data and small pictures of an audit.
 
     Args:
         parts: What was read.
         record: What was measured of it.
+        doubted: Whether labels were found to be wrong; else those that look wrong may well be right.
 
     Returns:
         ``classes`` (samples of each), ``features`` (histograms of the most telling ones) and, of images, ``samples``
@@ -43,7 +44,7 @@ def pictures_of(parts: Sequence[Samples], record: RunRecord) -> dict[str, Figure
     }
     if held["train"].layout == "images":
         shown = {split: Thumbnails(part.inputs) for split, part in held.items()}
-        figures["suspects"] = _suspects(held, shown, record)
+        figures["suspects"] = _suspects(held, shown, record, doubted)
         figures["copies"] = _copies(held, shown, record)
         figures["samples"] = _samples(held["train"], shown["train"], record)
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -85,7 +86,9 @@ def _samples(train: Samples, shown: Thumbnails, record: RunRecord) -> Gallery | 
     return Gallery(f"Samples of training by class{more}", groups)
 
 
-def _suspects(held: dict[str, Samples], shown: dict[str, Thumbnails], record: RunRecord) -> Gallery | None:
+def _suspects(
+    held: dict[str, Samples], shown: dict[str, Thumbnails], record: RunRecord, doubted: bool
+) -> Gallery | None:
     groups = {}
     for noise in record.memo(label_noise):
         part, some = held[noise.kind], noise.suspects[:SUSPECTS]
@@ -98,7 +101,8 @@ def _suspects(held: dict[str, Samples], shown: dict[str, Thumbnails], record: Ru
              f"({s.votes:.0%} of the votes): {_place(part, row)}")
             for row, s in zip(rows, some, strict=True)
         )  # fmt: skip
-    return Gallery("Labels to look at first", groups) if groups else None
+    title = "Labels to look at first" if doubted else "Samples that look most like another class"
+    return Gallery(title, groups) if groups else None
 
 
 def _copies(held: dict[str, Samples], shown: dict[str, Thumbnails], record: RunRecord) -> Gallery | None:

@@ -49,13 +49,9 @@ def _columns(part: Samples) -> dict[str, Array]:
         names = part.feature_names or tuple(f"feature {i}" for i in range(rows.shape[1]))
         return {name: rows[:, i].astype(np.float64) for i, name in enumerate(names)}
     flat = rows[_some(len(rows), LOOKED_AT // 10)].astype(np.float64).reshape(min(len(rows), LOOKED_AT // 10), -1)
-    what, many = ("pixel", "pixels") if part.layout == "images" else ("entry", "entries")
+    what, whole = ("pixel", "an image") if part.layout == "images" else ("entry", "a sample")
     few = flat[_some(len(flat), PIXELS)].ravel()
-    return {
-        f"each {what}": few,
-        f"mean of a sample's {many}": flat.mean(1),
-        f"deviation of a sample's {many}": flat.std(1),
-    }
+    return {f"each {what}": few, f"mean of {whole}": flat.mean(1), f"deviation in {whole}": flat.std(1)}
 
 
 def _targets(held: dict[str, Samples]) -> dict[str, Array]:

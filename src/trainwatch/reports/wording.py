@@ -95,8 +95,8 @@ def _extent(report: Report) -> str:
 
 
 def _samples(report: Report) -> str:
-    parts = (report.facts.get("data") or {}).get("parts", ())
-    read = [f"{part['samples']:,} {SPLITS.get(part['split'], part['split'])}" for part in parts]
+    parts = (report.facts.get("data") or {}).items()
+    read = [f"{part['samples']:,} {SPLITS.get(split, split)}" for split, part in parts]
     return f"{' and '.join(read)} samples" if read else "these data"
 
 
@@ -200,14 +200,14 @@ def regularisation(report: Report) -> list[str]:
 
 def data(report: Report) -> list[str]:
     """What an audit read of each part, and what it could not read; empty for a run."""
-    return [text for part in (report.facts.get("data") or {}).get("parts", ()) for text in _part(part)]
+    return [text for split, part in (report.facts.get("data") or {}).items() for text in _part(split, part)]
 
 
-def _part(part: dict[str, Any]) -> list[str]:
-    name = SPLITS.get(part["split"], str(part["split"])).capitalize()
+def _part(split: str, part: dict[str, Any]) -> list[str]:
+    name = SPLITS.get(split, split).capitalize()
     known = part["total"] is not None and part["total"] != part["samples"]
     read = f"{part['samples']:,} of {count(part['total'], 'sample')}" if known else count(part["samples"], "sample")
-    about = ", ".join(map(line, [part["shape"], *part["about"]]))
+    about = ", ".join(map(line, part["about"]))
     lines = [f"{name}: {read} of {line(part['source'])}, {about}."]
     lines += [f"{name}: {line(note)}." for note in part["notes"]]
     problems = part["problems"]

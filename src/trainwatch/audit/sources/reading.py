@@ -74,7 +74,8 @@ class Reading:
         from rich.console import Console
         from rich.progress import track
 
-        return track(items, label, total=total, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        return track(items, label, total=total, console=console, transient=console.is_terminal)
 
 
 def spread(total: int, most: int) -> NDArray[np.int64]:
