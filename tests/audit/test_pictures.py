@@ -15,19 +15,19 @@ from trainwatch.audit.pictures import OF_A_CLASS, SHOWN_CLASSES, SUSPECTS, pictu
 from trainwatch.audit.sources import Reading, read_parts
 from trainwatch.audit.spreads import SHOWN
 from trainwatch.audit.thumbnails import SIDE, Thumbnails
-from trainwatch.diagnosis import to_plain
+from trainwatch.diagnosis import Diagnosis, Severity, to_plain
 from trainwatch.figures import figure_from_plain
 
 IMAGES, CLASSES = load_digits(return_X_y=True)
 IMAGES = IMAGES.reshape(-1, 8, 8)
 
 
-def drawn(train, val=None, **how):
+def drawn(train, val=None, found=(), **how):
     reading = Reading(**how)
     parts = read_parts(train, val, reading)
     record = measured(parts, task=reading.task)
     record.set_fact("class_names", list(how.get("class_names", ())))
-    return pictures_of(parts, record)
+    return pictures_of(parts, record, found)
 
 
 def pixels(png):
@@ -61,6 +61,12 @@ def test_the_features_that_tell_most_are_shown():
     assert len(figure.edges) == SHOWN
     assert "12 of 30" in figure.title
     assert figure.notes == {"feature 25": "75.0% of training missing or infinite"}
+
+
+def test_features_that_were_found_wanting_come_first():
+    x = np.random.default_rng(0).standard_normal((60, 20))
+    found = Diagnosis("TW111", "broken-features", Severity.WARNING, "made up", where=("feature 13",))
+    assert next(iter(drawn((x, np.arange(60) % 2), found=[found])["features"].edges)) == "feature 13"
 
 
 def test_shares_of_a_histogram_are_of_each_part_over_the_same_bins():
@@ -127,6 +133,7 @@ def test_doubtful_labels_are_shown_with_both_readings():
     x, y = IMAGES[:300].copy(), CLASSES[:300].copy()
     x[60], y[60] = x[27], (y[27] + 1) % 10
     gallery = drawn((x, y), class_names=tuple("abcdefghij"))["suspects"]
+    assert gallery.title == "Samples that look most like another class"  # TW106 found nothing
     tiles = gallery.groups["Training labels"]
     assert len(tiles) <= SUSPECTS
     given, seen = "abcdefghij"[y[60]], "abcdefghij"[y[27]]

@@ -80,6 +80,5 @@ def audit(
         record.set_fact("class_names", list(names))
     report = judge(record, chosen, only=measures.AUDITED)
     facts = {**report.facts, **{topic: record.facts[topic] for topic in ("subject", "data")}}
-    doubted = any(d.code == "TW106" for d in report.findings("info"))
-    figures = {**report.figures, **pictures_of(parts, record, doubted=doubted)}
+    figures = {**report.figures, **pictures_of(parts, record, report.findings("info"))}
     return replace(report, facts=facts, figures=figures)

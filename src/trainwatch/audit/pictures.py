@@ -10,6 +10,7 @@ import numpy as np
 from trainwatch.audit.samples import Samples
 from trainwatch.audit.spreads import features_figure
 from trainwatch.audit.thumbnails import Thumbnails
+from trainwatch.diagnosis import Diagnosis
 from trainwatch.figures import Bars, Figure, Gallery
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.labels import label_noise
@@ -24,13 +25,14 @@ PAIRS = 12
 COPIES = {"train": "Twice in training", "val": "Twice in validation", "leaked": "In training and in validation"}
 
 
-def pictures_of(parts: Sequence[Samples], record: RunRecord, *, doubted: bool = True) -> dict[str, Figure]:
+def pictures_of(parts: Sequence[Samples], record: RunRecord, found: Sequence[Diagnosis] = ()) -> dict[str, Figure]:
     """Chart data and small pictures of an audit.
 
     Args:
         parts: What was read.
         record: What was measured of it.
-        doubted: Whether labels were found to be wrong; else those that look wrong may well be right.
+        found: What was found: the features that it names come first, and only where labels were found to be wrong
+            are those that look wrong said to be.
 
     Returns:
         ``classes`` (samples of each), ``features`` (histograms of the most telling ones) and, of images, ``samples``
@@ -40,11 +42,11 @@ def pictures_of(parts: Sequence[Samples], record: RunRecord, *, doubted: bool = 
     held: dict[str, Samples] = {part.split: part for part in parts}
     figures: dict[str, Figure | None] = {
         "classes": _classes(held, record),
-        "features": features_figure(held, classes=_classified(record)),
+        "features": features_figure(held, {name for d in found for name in d.where}, classes=_classified(record)),
     }
     if held["train"].layout == "images":
         shown = {split: Thumbnails(part.inputs) for split, part in held.items()}
-        figures["suspects"] = _suspects(held, shown, record, doubted)
+        figures["suspects"] = _suspects(held, shown, record, any(d.code == "TW106" for d in found))
         figures["copies"] = _copies(held, shown, record)
         figures["samples"] = _samples(held["train"], shown["train"], record)
     return {name: figure for name, figure in figures.items() if figure is not None}

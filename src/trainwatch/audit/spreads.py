@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,19 @@ PIXELS = 64  # images whose pixels are counted one by one
 NAMED = {"train": "training", "val": "validation"}
 
 
-def features_figure(held: dict[str, Samples], *, classes: bool) -> Histogram | None:
-    """The target where it is a number, then features of rows by how much they tell, or measures of whole images."""
+def features_figure(held: dict[str, Samples], first: Collection[str] = (), *, classes: bool) -> Histogram | None:
+    """The target where it is a number, then features of rows by how much they tell, or measures of whole images.
+
+    Args:
+        held: Split -> samples.
+        first: Features that tell most whatever is seen of them.
+        classes: Whether the targets are classes.
+    """
     columns = {split: _columns(part) for split, part in held.items()}
     names = [name for name in columns["train"] if all(name in some for some in columns.values())]
     if held["train"].layout == "rows":
-        names = sorted(
-            names, key=lambda name: -_tells({s: c[name] for s, c in columns.items()}, held["train"], classes)
-        )
+        tells = {n: _tells({s: c[n] for s, c in columns.items()}, held["train"], classes) for n in names}
+        names = sorted(names, key=lambda name: (name not in first, -tells[name]))
     shown = {name: {NAMED[s]: c[name] for s, c in columns.items()} for name in names[:SHOWN]}
     if not classes and (numbers := _targets(held)):
         shown = {"the target": numbers, **shown}

@@ -12,11 +12,12 @@ from trainwatch.audit.samples import Problem
 from trainwatch.audit.sources.numbers import as_array, days
 from trainwatch.audit.sources.reading import MISSING, Reading
 
+LOOKED_AT = 1_000  # cells that tell what a column holds
 MOSTLY = 0.9  # of the cells that are not missing are numbers: the others are mistakes, not categories
 
 
 class Column:
-    """One column, told to be numbers, dates or texts by its first block of cells."""
+    """One column, told to be numbers, dates or texts by its first cells."""
 
     def __init__(self, name: str, reading: Reading) -> None:
         self.name = name
@@ -100,7 +101,7 @@ def column_of(name: str, values: NDArray[Any], reading: Reading) -> Column:
 
 
 def _kind_of(cells: Sequence[str]) -> str:
-    there = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
+    there = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING][:LOOKED_AT]
     numbers = sum(map(is_number, there))
     if numbers >= MOSTLY * len(there):
         return "numbers"
