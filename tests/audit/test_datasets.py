@@ -137,6 +137,12 @@ def test_a_loader_without_batches():
     assert only(of_batches).inputs[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_samples_that_no_batch_holds_are_told():
+    part = only(DataLoader(ROWS, 16, drop_last=True))
+    assert (len(part), part.total) == (32, 40)
+    assert part.inventory["notes"] == ["8 samples of the data set are in no batch of this pass"]
+
+
 def test_a_large_loader_gives_an_even_subset_of_whole_batches():
     dataset = Counted(size=8000)
     part = only(DataLoader(dataset, 8), limit=80)
@@ -144,6 +150,7 @@ def test_a_large_loader_gives_an_even_subset_of_whole_batches():
     assert (np.bincount(part.batches)[np.unique(part.batches)] == 8).all()
     assert part.places.max() > 7000
     assert len(dataset.asked) == 80
+    assert part.inventory["notes"] == ["an even subset of 10 of 1,000 batches was looked at"]
 
 
 # ---------------------------------------------------------------- nothing is left behind
@@ -226,6 +233,12 @@ def test_samples_of_other_shapes_are_told_or_refused():
     assert "shape (4,), most have (3,)" in part.problems[0].what
     with pytest.raises(AuditError, match=r"differ in shape.*pad"):
         only([(torch.ones(i), 1) for i in range(1, 9)])
+
+
+def test_a_sample_of_another_kind_is_told():
+    part = only([(torch.ones(3), i % 2) for i in range(9)] + [{"a": 1, "b": 2, "c": 3}])
+    assert len(part) == 9
+    assert (part.problems[0].place, "the keys 'a', 'b', 'c'" in part.problems[0].what) == ("9", True)
 
 
 def test_samples_of_other_types_are_told():

@@ -111,6 +111,23 @@ def test_large_images_become_small(tmp_path):
     assert any("96 x 48" in note for note in part.inventory["notes"])
 
 
+@pytest.mark.parametrize(("dtype", "most"), [("uint8", 255), ("uint16", 40_000), ("int32", 70_000), ("float32", 3.5)])
+def test_grey_of_any_depth_keeps_its_numbers(tmp_path, dtype, most):
+    for i, side in enumerate((200, 200, 100)):
+        Image.fromarray(np.full((side, side), most, dtype)).save(tmp_path / f"{i}.tiff")
+    part = only(tmp_path)
+    assert part.problems == ()
+    assert part.inputs.shape == (3, 96, 96, 1)
+    assert (part.inputs == most).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "LA", "CMYK"])
+def test_other_modes_become_grey_or_colour(tmp_path, mode):
+    for i in range(2):
+        Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(tmp_path / f"{i}.tiff")
+    assert (only(tmp_path).inputs == 255).all()
+
+
 def test_labels_in_a_table_are_matched_with_the_files(tmp_path):
     for i in range(4):
         save(tmp_path / "images" / f"{i}.png")
@@ -148,6 +165,7 @@ def test_a_large_folder_gives_an_even_subset(tmp_path):
         save(tmp_path / "ab"[i % 2] / f"{i:02}.png")
     part = only(tmp_path, limit=10)
     assert (len(part), part.total) == (10, 30)
+    assert "an even subset of 10 of 30 images was looked at" in part.inventory["notes"]
     assert set(part.targets.tolist()) == {0, 1}
 
 

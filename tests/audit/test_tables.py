@@ -125,6 +125,7 @@ def test_a_large_table_gives_an_even_subset(tmp_path):
     )
     part = only(tmp_path / "t.csv", limit=12_000)
     assert (len(part), part.total) == (12_000, 20_000)
+    assert part.inventory["notes"][0] == "an even subset of 12,000 of 20,000 rows was looked at"
     assert (part.inputs[:, 0] == part.places).all()
 
 

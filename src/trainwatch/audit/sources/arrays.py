@@ -13,7 +13,7 @@ from trainwatch.audit.samples import Samples, Split
 from trainwatch.audit.sources.assembling import assemble
 from trainwatch.audit.sources.collecting import parts_of
 from trainwatch.audit.sources.numbers import as_array
-from trainwatch.audit.sources.reading import AuditError, Reading, spread
+from trainwatch.audit.sources.reading import AuditError, Reading, in_part, spread
 from trainwatch.audit.sources.tables import read_frame
 
 
@@ -39,6 +39,7 @@ def read_arrays(of: Any, goal: Any, split: Split, reading: Reading, source: str,
         split=split,
         source=source,
         reading=reading,
+        notes=in_part(len(places), len(inputs)),
         **more,
     )
 

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from trainwatch.audit.samples import Samples, Split
 from trainwatch.audit.sources.arrays import read_arrays
 from trainwatch.audit.sources.collecting import Collector
-from trainwatch.audit.sources.reading import AuditError, Reading, spread
+from trainwatch.audit.sources.reading import AuditError, Reading, in_part, spread
 from trainwatch.capture.augmentation import augmentations
 
 HOPELESS = 20  # samples in a row that cannot be read
@@ -43,15 +43,13 @@ def read_dataset(dataset: Any, split: Split, reading: Reading, **more: Any) -> S
         try:
             collector.add(place, dataset[place])
             failed = 0
-        except AuditError:
-            raise
         except Exception as error:
             failed += 1
             collector.problem(place, error)
             if failed == HOPELESS:
                 collector.problem(place, f"{HOPELESS} samples in a row cannot be read: the rest was not tried")
                 break
-    return collector.samples(total, notes=transformed(dataset), **more)
+    return collector.samples(total, notes=(*in_part(len(places), total), *transformed(dataset)), **more)
 
 
 def transformed(dataset: Any) -> tuple[str, ...]:
@@ -93,9 +91,9 @@ def read_stream(
                 break
         else:
             ended = True
-    except AuditError:
-        raise
     except Exception as error:
+        if isinstance(error, AuditError) and not len(collector):
+            raise
         collector.problem(f"{'batch' if batched else 'sample'} {count}", error)
     total = len(collector) if ended else None
     notes = () if ended else (f"the first {len(collector):,} samples were read, not an even subset",)

@@ -13,7 +13,7 @@ import numpy as np
 from trainwatch.audit.samples import Problem, Samples, Split
 from trainwatch.audit.sources.assembling import assemble
 from trainwatch.audit.sources.pixels import Header, header_of, pixels_of, shape_for
-from trainwatch.audit.sources.reading import AuditError, Reading, named, spread
+from trainwatch.audit.sources.reading import AuditError, Reading, in_part, named, spread
 from trainwatch.audit.sources.tables import CSV, is_table
 from trainwatch.audit.sources.targets import NAMES
 
@@ -58,6 +58,8 @@ def read_folder(folder: Path, split: Split, reading: Reading) -> Samples:
         pixels |= _tried(lambda p=place: {p: pixels_of(images[p], mode, size)}, images[place], folder, problems)
     if not pixels:
         raise AuditError(f"none of the {len(wanted):,} images in {folder} can be read: {problems[0].what}")
+    if len(chosen) < len(images) or len(wanted) < len(headers):
+        notes += in_part(len(wanted), len(images), "images")
     sizes = Counter(h.size for h in headers.values())
     if set(sizes) != {size}:
         notes += (f"sizes differ or are large ({len(sizes):,} of them): all were made {size[0]} x {size[1]} pixels",)

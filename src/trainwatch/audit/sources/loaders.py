@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from trainwatch.audit.samples import Samples, Split
 from trainwatch.audit.sources.collecting import Collector
 from trainwatch.audit.sources.datasets import read_dataset, read_stream, transformed
-from trainwatch.audit.sources.reading import AuditError, Reading, spread
+from trainwatch.audit.sources.reading import AuditError, Reading, in_part, spread
 
 ORDERS = {SequentialSampler: False, RandomSampler: True}
 ENDLESS = 100_000  # batches of a sampler that does not end
@@ -45,8 +45,11 @@ def read_loader(loader: DataLoader[Any], split: Split, reading: Reading) -> Samp
     for number in reading.track(chosen, f"reading {split}", len(chosen)):
         fetch(number, batches[number])
     total = len(dataset) if hasattr(dataset, "__len__") else None
+    left = (total or 0) - len({i for batch in batches for i in batch})
+    notes = in_part(1 + len(chosen), len(batches), "batches") + transformed(dataset)
+    notes += (f"{left:,} samples of the data set are in no batch of this pass",) * (left > 0)
     shuffled = ORDERS.get(type(loader.sampler))
-    return fetch.collector.samples(total, notes=transformed(dataset), shuffled=shuffled if once else None)
+    return fetch.collector.samples(total, notes=notes, shuffled=shuffled if once else None)
 
 
 class _Fetch:
@@ -67,7 +70,12 @@ class _Fetch:
         except Exception as error:
             self.collector.problem(f"batch {number}", error)
             return
-        self.collector.add_batch([index for index, _ in read], batch, number if self._keep else None)
+        try:
+            self.collector.add_batch([index for index, _ in read], batch, number if self._keep else None)
+        except AuditError as error:
+            if not len(self.collector):
+                raise
+            self.collector.problem(f"batch {number}", error)
 
     def _sample(self, index: int) -> Iterator[Any]:
         try:

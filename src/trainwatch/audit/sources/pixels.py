@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE = 96  # pixels: larger images are made smaller, which the audit of what is on them can do with
-PLAIN = ("L", "RGB", "RGBA", "I;16", "F")  # modes that are kept where all images have them
+PLAIN = ("L", "RGB", "RGBA", "I;16", "I", "F")  # modes that are kept where all images have them
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,11 @@ def spread(total: int, most: int) -> NDArray[np.int64]:
     return edges[:-1] + (np.random.default_rng(0).random(most) * np.diff(edges)).astype(np.int64)
 
 
+def in_part(read: int, there: int, what: str = "samples") -> tuple[str, ...]:
+    """A note on a subset; none where all were read."""
+    return (f"an even subset of {read:,} of {there:,} {what} was looked at",) * (read < there)
+
+
 def named(names: Sequence[str], most: int = 8) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

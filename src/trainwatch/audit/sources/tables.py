@@ -18,7 +18,7 @@ from trainwatch.audit.samples import Problem, Samples, Split
 from trainwatch.audit.sources.assembling import assemble
 from trainwatch.audit.sources.columns import Column, column_of, is_number
 from trainwatch.audit.sources.numbers import as_array
-from trainwatch.audit.sources.reading import AuditError, Reading, named, spread
+from trainwatch.audit.sources.reading import AuditError, Reading, in_part, named, spread
 from trainwatch.audit.sources.targets import NAMES
 
 BLOCK = 5_000  # rows
@@ -59,10 +59,11 @@ def read_frame(frame: Any, goal: Any, split: Split, reading: Reading, source: st
     for name, values in held.items():
         array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
         columns.append(column_of(name, array[chosen], reading))
+    notes = in_part(len(places), total, "rows")
     if goal is not None and len(goal) != total:
         raise AuditError(f"{source} has {total:,} inputs but {len(goal):,} targets")
     targets = None if goal is None else as_array(goal, f"the targets of {source}")[chosen]
-    return _assembled(columns, targets, places, total, split, reading, source, [], **more)
+    return _assembled(columns, targets, places, total, split, reading, source, [], notes=notes, **more)
 
 
 def _csv(path: Path, split: Split, reading: Reading) -> Samples:
@@ -104,7 +105,8 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
         _add(columns, block)
     if not header:
         problems.append(Problem("first row", "holds numbers, so the columns have no names"))
-    return _assembled(columns, None, np.array(read, np.int64), total, split, reading, path.name, problems)
+    notes = in_part(len(places), total, "rows")
+    return _assembled(columns, None, np.array(read, np.int64), total, split, reading, path.name, problems, notes=notes)
 
 
 @contextmanager
@@ -146,16 +148,17 @@ def _assembled(
     reading: Reading,
     source: str,
     problems: list[Problem],
+    notes: tuple[str, ...],
     **more: Any,
 ) -> Samples:
     if not len(places):
         raise AuditError(f"{source} has no rows: there is no {split} sample to look at")
-    goal, notes = _goal([c.name for c in columns], reading, source) if targets is None else (None, ())
+    goal, told = _goal([c.name for c in columns], reading, source) if targets is None else (None, ())
     rest = [c for c in columns if c.name != goal]
     if not rest:
         raise AuditError(f"{source} has no column but its target {goal!r}")
     rest, further = _like_the_first(rest, reading, source)
-    notes = (*notes, *further)
+    notes = (*notes, *told, *further)
     if goal is not None:
         targets = next(c for c in columns if c.name == goal).as_targets()
     inputs = np.stack([c.numbers() for c in rest], 1)
