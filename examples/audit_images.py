@@ -20,13 +20,13 @@ def write(folder):
     images, classes = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(images))
-    parts = {"train": order[:1300], "val": order[1300:]}
+    parts = {"train": order[:900], "val": order[900:1250]}
     parts["val"] = np.concatenate([parts["val"], parts["train"][:60]])  # 60 of training lie in validation, too
     for part, rows in parts.items():
         labels = classes[rows].copy()
         if part == "train":
-            wrong = rng.choice(len(rows), 80, replace=False)
-            labels[wrong] = (labels[wrong] + rng.integers(1, 10, 80)) % 10
+            wrong = rng.choice(len(rows), 60, replace=False)
+            labels[wrong] = (labels[wrong] + rng.integers(1, 10, 60)) % 10
         for row, label in zip(rows, labels, strict=True):
             path = folder / part / str(label) / f"{row:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,7 @@ def test_samples_without_a_target_are_left_out_and_told():
     assert part.inputs[:, 0].tolist() == [0, 1, 3, 4]
     assert part.places.tolist() == [0, 1, 3, 4]
     assert [(p.place, p.what) for p in part.problems] == [("2", "has no target")]
+    assert part.class_names == ()
     assert only((np.ones((3, 1)), [1.5, np.nan, 2.0])).targets.tolist() == [1.5, 2.0]
 
 

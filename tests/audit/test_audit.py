@@ -148,3 +148,14 @@ def test_a_bar_is_shown_on_a_terminal_or_when_asked_for(capsys, monkeypatch):
     assert "reading train" in capsys.readouterr().err
     audit(samples, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_a_picture_that_fails_leaves_the_rest_of_the_report(monkeypatch):
+    monkeypatch.setattr(api, "pictures_of", lambda *_: 1 / 0)
+    report = audit((IMAGES, CLASSES))
+    assert report.verdict == "healthy"
+    assert [d.code for d in report.diagnoses] == ["TW000"]
+    assert "ZeroDivisionError" in report.diagnoses[0].summary
+    assert report.facts["data"]["train"]["samples"] == 300
+    with pytest.raises(ZeroDivisionError):
+        audit((IMAGES, CLASSES), settings={"strict": True})

@@ -97,6 +97,13 @@ def test_features_without_a_number_are_left_out():
     assert "features" not in drawn((x[:, :1], np.arange(40) % 2))
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_numbers_of_any_size_are_drawn(scale):
+    x, y = np.random.default_rng(0).standard_normal((60, 14)), np.arange(60) % 2
+    x[:, 7] += 3 * y
+    assert next(iter(drawn((x * scale, y))["features"].edges)) == "feature 7"
+
+
 def test_names_of_features_are_kept():
     assert set(drawn(load_wine())["features"].edges) < set(load_wine().feature_names)
 

@@ -14,7 +14,7 @@ from trainwatch.audit.sources import AuditError, Reading, read_parts
 from trainwatch.audit.sources.reading import SAMPLES
 from trainwatch.capture.tasks import TASKS, Task
 from trainwatch.config import Settings, load_settings
-from trainwatch.engine import judge
+from trainwatch.engine import fault_of, judge
 from trainwatch.report import Report
 
 
@@ -79,6 +79,13 @@ def audit(
     if names := max((part.class_names for part in parts), key=len):
         record.set_fact("class_names", list(names))
     report = judge(record, chosen, only=measures.AUDITED)
+    try:
+        drawn = pictures_of(parts, record, report.findings("info"))
+    except Exception as error:
+        if chosen.strict:
+            raise
+        drawn = {}
+        record.add_fault(fault_of("pictures", error, 0))
+        report = judge(record, chosen, only=measures.AUDITED)
     facts = {**report.facts, **{topic: record.facts[topic] for topic in ("subject", "data")}}
-    figures = {**report.figures, **pictures_of(parts, record, report.findings("info"))}
-    return replace(report, facts=facts, figures=figures)
+    return replace(report, facts=facts, figures={**report.figures, **drawn})

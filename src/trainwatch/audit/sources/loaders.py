@@ -48,8 +48,7 @@ def read_loader(loader: DataLoader[Any], split: Split, reading: Reading) -> Samp
     left = (total or 0) - len({i for batch in batches for i in batch})
     notes = in_part(1 + len(chosen), len(batches), "batches") + transformed(dataset)
     notes += (f"{left:,} samples of the data set are in no batch of this pass",) * (left > 0)
-    shuffled = ORDERS.get(type(loader.sampler))
-    return fetch.collector.samples(total, notes=notes, shuffled=shuffled if once else None)
+    return fetch.collector.samples(total, notes=notes, shuffled=ORDERS.get(type(loader.sampler)))
 
 
 class _Fetch:
