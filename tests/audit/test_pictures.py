@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits, load_wine
 from audit_stand_in import measured
 from trainwatch.audit.pictures import OF_A_CLASS, SHOWN_CLASSES, SUSPECTS, pictures_of
 from trainwatch.audit.sources import Reading, read_parts
-from trainwatch.audit.spreads import SHOWN
+from trainwatch.audit.spreads import SHOWN, features_figure
 from trainwatch.audit.thumbnails import SIDE, Thumbnails
 from trainwatch.diagnosis import Diagnosis, Severity, to_plain
 from trainwatch.figures import figure_from_plain
@@ -101,7 +101,8 @@ def test_features_without_a_number_are_left_out():
 def test_numbers_of_any_size_are_drawn(scale):
     x, y = np.random.default_rng(0).standard_normal((60, 14)), np.arange(60) % 2
     x[:, 7] += 3 * y
-    assert next(iter(drawn((x * scale, y))["features"].edges)) == "feature 7"
+    (part,) = read_parts((x * scale, y), None, Reading())
+    assert next(iter(features_figure({"train": part}, classes=True).edges)) == "feature 7"
 
 
 def test_names_of_features_are_kept():

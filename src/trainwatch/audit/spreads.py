@@ -91,10 +91,8 @@ def _distance(a: Array, b: Array) -> float:
 def _bond(values: Array, targets: Array, classes: bool) -> float:
     """Share of the feature's variance that goes with the target, by classes or along a line."""
     known = np.isfinite(values)
-    x, y = (
-        values[known] / max(np.abs(values[known]).max(initial=0), 1e-300),
-        targets[known].astype(np.int64 if classes else np.float64),
-    )
+    x, y = values[known], targets[known].astype(np.int64 if classes else np.float64)
+    x = x / max(np.abs(x).max(initial=0), 1e-300)  # whose squares are numbers
     total = x.var() if len(x) else 0.0
     if total <= 0 or (not classes and y.std() <= 0):
         return 0.0
