@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trainwatch.audit.api import audit as audit
     from trainwatch.audit.sources.reading import AuditError as AuditError
     from trainwatch.callbacks.escaping import escape as escape
+    from trainwatch.callbacks.huggingface import HFTrainWatch as HFTrainWatch
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
     from trainwatch.callbacks.pytorch import Watch as Watch
     from trainwatch.callbacks.pytorch import watch as watch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "HFTrainWatch": "callbacks.huggingface",
     "TrainWatch": "callbacks.lightning",
     "Watch": "callbacks.pytorch",
     "watch": "callbacks.pytorch",

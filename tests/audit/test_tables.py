@@ -73,6 +73,20 @@ def test_both_parts_number_their_categories_alike(tmp_path, people):
     assert val.targets.tolist() == [0, 1]
 
 
+def test_a_missing_category_is_none_of_them(tmp_path):
+    (tmp_path / "t.csv").write_text("a,town\n1,Rome\n2,\n3,NA\n4,Oslo\n")
+    assert np.isnan(only(tmp_path / "t.csv").inputs[:, 1]).tolist() == [False, True, True, False]
+
+
+def test_categories_of_training_stay_categories_where_they_look_like_numbers(tmp_path):
+    for name, cells in (("train", ["7b", "8", "9"]), ("val", ["8", "9", "10"])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["size", *cells]))
+    train, val = read_parts(tmp_path, None, Reading())
+    assert train.inputs[:, 0].tolist() == [0, 1, 2]
+    assert val.inputs[:, 0].tolist() == [1, 2, 3]
+    assert val.categorical == (True,)
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_delimiters_quotes_and_compression(tmp_path, delimiter):
     text = delimiter.join(["a", "b", "label"]) + "\r\n" + f'1{delimiter}"x{delimiter}\n""y"""{delimiter}0\r\n' * 3
