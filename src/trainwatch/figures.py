@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,39 @@ class Plane:
     values: tuple[tuple[float, ...], ...]
 
 
-Figure = Curve | Heatmap | Bars | Intervals | Profile | Plane
+@dataclass(frozen=True)
+class Histogram:
+    """How the values of several quantities are spread, a panel each.
+
+    Attributes:
+        title: Headline.
+        edges: Quantity -> edges of its bins, rising.
+        shares: Quantity -> group, such as ``train`` -> share of the group's values in each bin.
+        notes: Quantity -> what is not in the bins.
+    """
+
+    kind: ClassVar[str] = "histogram"
+    title: str
+    edges: dict[str, tuple[float, ...]]
+    shares: dict[str, dict[str, tuple[float, ...]]]
+    notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small pictures with captions, in groups such as classes.
+
+    Attributes:
+        title: Headline.
+        groups: Name -> pictures, each a PNG in base64 and its caption.
+    """
+
+    kind: ClassVar[str] = "gallery"
+    title: str
+    groups: dict[str, tuple[tuple[str, str], ...]]
+
+
+Figure = Curve | Heatmap | Bars | Intervals | Profile | Plane | Histogram | Gallery
 
 
 def figure_from_plain(data: dict[str, Any]) -> Figure:
@@ -158,7 +190,17 @@ def figure_from_plain(data: dict[str, Any]) -> Figure:
     if data["kind"] == "plane":
         axes = {name: tuple(_float(v) for v in fields[name]) for name in ("x", "y")}
         return Plane(**{**fields, **axes, "values": tuple(tuple(_float(v) for v in row) for row in fields["values"])})
-    known = ", ".join(kind.kind for kind in (Curve, Heatmap, Bars, Intervals, Profile, Plane))
+    if data["kind"] == "histogram":
+        edges = {name: tuple(_float(v) for v in values) for name, values in fields["edges"].items()}
+        shares = {
+            name: {group: tuple(_float(v) for v in values) for group, values in groups.items()}
+            for name, groups in fields["shares"].items()
+        }
+        return Histogram(**{**fields, "edges": edges, "shares": shares})
+    if data["kind"] == "gallery":
+        tiles = {name: tuple((str(png), str(said)) for png, said in group) for name, group in fields["groups"].items()}
+        return Gallery(**{**fields, "groups": tiles})
+    known = ", ".join(kind.kind for kind in get_args(Figure))
     raise ValueError(f"unknown figure kind {data['kind']!r}; known are {known}")
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainwatch.figures import Bars, Curve, Figure, Heatmap, Intervals, Plane, Profile
+from trainwatch.figures import Bars, Curve, Figure, Heatmap, Histogram, Intervals, Plane, Profile
 from trainwatch.reports import wording
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ POINTS = 400  # per line; more are not to be seen
 NAME = 24  # characters of a label
 MOST_BARS = 40
 MOST_ROWS = 60  # with a name, in a heatmap
+ACROSS = 4  # panels of histograms side by side
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a "$" in a class name is a dollar
@@ -91,6 +92,8 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
             _profile(canvas, figure)
         case Plane():
             _plane(canvas, figure)
+        case Histogram():
+            _histogram(canvas, figure)
 
 
 def _curve(canvas: Canvas, figure: Curve) -> None:
@@ -259,6 +262,40 @@ def _plane(canvas: Canvas, figure: Plane) -> None:
     axes.plot(0, 0, "o", color=COLOURS[-1], markersize=5)
     axes.set_xlabel(wording.short(figure.x_label, 60))
     axes.set_ylabel(wording.short(figure.y_label, 60))
+
+
+def _histogram(canvas: Canvas, figure: Histogram) -> None:
+    names = [
+        name
+        for name, edges in figure.edges.items()
+        if len(edges) > 1 and any(math.isfinite(v) for shares in figure.shares.get(name, {}).values() for v in shares)
+    ]
+    if not names:
+        _nothing(canvas)
+        return
+    columns = min(len(names), ACROSS)
+    rows = math.ceil(len(names) / columns)
+    canvas.set_figheight(1.7 * rows + 0.3)
+    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
+    drawn: dict[str, Any] = {}
+    for axes, name in zip(panels, names, strict=False):
+        for rank, (group, shares) in enumerate(figure.shares[name].items()):
+            heights = [v if math.isfinite(v) else 0.0 for v in shares]
+            # The first filled, the others as outlines before it.
+            style: dict[str, Any] = {"fill": not rank, "color": COLOURS[rank % len(COLOURS)], "linewidth": 1.4}
+            drawn[group] = axes.stairs(heights, figure.edges[name], alpha=1 if rank else 0.7, **style)
+        axes.set_title(wording.short(name, NAME), fontsize=8)
+        axes.set_xlabel(wording.short(figure.notes.get(name, ""), 2 * NAME), fontsize=7)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(labelsize=7)
+        axes.set_yticks([])
+        axes.set_ylim(bottom=0)
+        axes.spines["left"].set_visible(False)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    if len(drawn) > 1:
+        labels = [f" {wording.short(group, NAME)}" for group in drawn]
+        canvas.legend(list(drawn.values()), labels, loc="outside upper right", ncols=len(drawn), fontsize=8)
 
 
 def _nothing(canvas: Canvas) -> None:
