@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -72,13 +71,14 @@ def audit(
         progress=sys.stderr.isatty() if progress is None else progress,
     )
     parts = read_parts(train, val, reading)
-    measures = importlib.import_module(f"{__package__}.measures")  # scikit-learn is loaded once the data could be read
-    record = measures.measured(parts, task=reading.task, near_duplicates=near_duplicates)
+    from trainwatch.auditing.measures import AUDITED, measured  # with scikit-learn, once the data could be read
+
+    record = measured(parts, task=reading.task, near_duplicates=near_duplicates)
     record.set_fact("subject", "data")
     record.set_fact("data", data_facts(parts, reading.task))
     if names := max((part.class_names for part in parts), key=len):
         record.set_fact("class_names", list(names))
-    report = judge(record, chosen, only=measures.AUDITED)
+    report = judge(record, chosen, only=AUDITED)
     try:
         drawn = pictures_of(parts, record, report.findings("info"))
     except Exception as error:
@@ -86,6 +86,6 @@ def audit(
             raise
         drawn = {}
         record.add_fault(fault_of("pictures", error, 0))
-        report = judge(record, chosen, only=measures.AUDITED)
+        report = judge(record, chosen, only=AUDITED)
     facts = {**report.facts, **{topic: record.facts[topic] for topic in ("subject", "data")}}
     return replace(report, facts=facts, figures={**report.figures, **drawn})
