@@ -31,7 +31,6 @@ def findings_json(
     """
     present = {d.code for cause in report.diagnoses for d in cause.walk()}
     sections = (
-        (wording.DATA, wording.data(report)),
         (wording.REGULARISATION, wording.regularisation(report)),
         (wording.NOT_CHECKED, [f"{reason}: {codes}" for reason, codes in wording.not_checked(report)]),
         (wording.OVERHEAD, wording.overhead(report)),
