@@ -1,5 +1,5 @@
 """Questions about data, one file each: from `Samples` to a record that the rules judge."""
 
-from trainwatch.audit.measures.asked import AUDITED, measured
+from trainwatch.auditing.measures.asked import AUDITED, measured
 
 __all__ = ["AUDITED", "measured"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.samples import Samples
 
 MOST_FLOAT_CLASSES = 20  # numbers with a point that are whole and this few are classes
 SAMPLES_A_CLASS = 4  # whole numbers that recur less often are quantities

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from trainwatch.audit.samples import Samples, Split
-from trainwatch.audit.sources.collecting import Collector
-from trainwatch.audit.sources.datasets import read_dataset, read_stream, transformed
-from trainwatch.audit.sources.reading import AuditError, Reading, in_part, spread
+from trainwatch.auditing.samples import Samples, Split
+from trainwatch.auditing.sources.collecting import Collector
+from trainwatch.auditing.sources.datasets import read_dataset, read_stream, transformed
+from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, spread
 
 ORDERS = {SequentialSampler: False, RandomSampler: True}
 ENDLESS = 100_000  # batches of a sampler that does not end

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Problem, Samples, Split
-from trainwatch.audit.sources.numbers import as_inputs
-from trainwatch.audit.sources.reading import AuditError, Reading
-from trainwatch.audit.sources.targets import targets_of
+from trainwatch.auditing.samples import Problem, Samples, Split
+from trainwatch.auditing.sources.numbers import as_inputs
+from trainwatch.auditing.sources.reading import AuditError, Reading
+from trainwatch.auditing.sources.targets import targets_of
 
 OF_SAMPLES = ("batches", "files")
 

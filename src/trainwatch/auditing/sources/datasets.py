@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import TensorDataset
 
-from trainwatch.audit.samples import Samples, Split
-from trainwatch.audit.sources.arrays import read_arrays
-from trainwatch.audit.sources.collecting import Collector
-from trainwatch.audit.sources.reading import AuditError, Reading, in_part, spread
+from trainwatch.auditing.samples import Samples, Split
+from trainwatch.auditing.sources.arrays import read_arrays
+from trainwatch.auditing.sources.collecting import Collector
+from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, spread
 from trainwatch.capture.augmentation import augmentations
 
 HOPELESS = 20  # samples in a row that cannot be read

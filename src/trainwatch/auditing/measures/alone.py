@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.audit.measures.look import STEP, Array, Cannot, Look, labels_of, table
+from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, labels_of, table
 
 QUANTITIES = ("feature_alone",)
 MOST_ROWS = 2048

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.samples import Samples
 
 LISTED = 20  # problems with their places
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.audit.measures.features import named
-from trainwatch.audit.measures.look import STEP, Array, Look, chunks, labels_of
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures.features import named
+from trainwatch.auditing.measures.look import STEP, Array, Look, chunks, labels_of
+from trainwatch.auditing.samples import Samples
 
 QUANTITIES = ("duplicates", "leaked")
 DRAWS = 8  # of half of the features

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.audit.measures.duplicates import different
-from trainwatch.audit.measures.look import STEP, Array, Cannot, Look, labels_of, table
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures.duplicates import different
+from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, labels_of, table
+from trainwatch.auditing.samples import Samples
 from trainwatch.probes.shift import FEWEST, kind_votes, listed_features, neighbour_distances
 
 QUANTITIES = ("held_shift", "shift_features")

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Problem, Samples, Split
-from trainwatch.audit.sources.assembling import assemble
-from trainwatch.audit.sources.columns import Column, column_of, is_number
-from trainwatch.audit.sources.numbers import as_array
-from trainwatch.audit.sources.reading import AuditError, Reading, in_part, named, spread
-from trainwatch.audit.sources.targets import NAMES
+from trainwatch.auditing.samples import Problem, Samples, Split
+from trainwatch.auditing.sources.assembling import assemble
+from trainwatch.auditing.sources.columns import Column, column_of, is_number
+from trainwatch.auditing.sources.numbers import as_array
+from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, named, spread
+from trainwatch.auditing.sources.targets import NAMES
 
 BLOCK = 5_000  # rows
 CELL = 40  # bytes that a cell takes while its table is read

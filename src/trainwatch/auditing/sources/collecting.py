@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Problem, Samples, Split
-from trainwatch.audit.sources.assembling import assemble
-from trainwatch.audit.sources.numbers import as_array
-from trainwatch.audit.sources.reading import AuditError, Reading, named
-from trainwatch.audit.sources.targets import NAMES
+from trainwatch.auditing.samples import Problem, Samples, Split
+from trainwatch.auditing.sources.assembling import assemble
+from trainwatch.auditing.sources.numbers import as_array
+from trainwatch.auditing.sources.reading import AuditError, Reading, named
+from trainwatch.auditing.sources.targets import NAMES
 
 INPUTS = (
     "x",

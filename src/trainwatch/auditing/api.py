@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trainwatch.audit.facts import data_facts
-from trainwatch.audit.pictures import pictures_of
-from trainwatch.audit.sources import AuditError, Reading, read_parts
-from trainwatch.audit.sources.reading import SAMPLES
+from trainwatch.auditing.facts import data_facts
+from trainwatch.auditing.pictures import pictures_of
+from trainwatch.auditing.sources import AuditError, Reading, read_parts
+from trainwatch.auditing.sources.reading import SAMPLES
 from trainwatch.capture.tasks import TASKS, Task
 from trainwatch.config import Settings, load_settings
 from trainwatch.engine import fault_of, judge

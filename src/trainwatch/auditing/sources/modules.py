@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainwatch.audit.sources.reading import AuditError
+from trainwatch.auditing.sources.reading import AuditError
 
 
 def is_data_module(source: Any) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Layout
-from trainwatch.audit.sources.reading import AuditError
+from trainwatch.auditing.samples import Layout
+from trainwatch.auditing.sources.reading import AuditError
 
 CHANNELS = (1, 3, 4)
 SIDE = 4  # pixels that a picture has at least

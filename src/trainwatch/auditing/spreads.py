@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.samples import Samples
 from trainwatch.figures import Histogram
 
 Array = NDArray[Any]

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from trainwatch.audit.samples import Problem, Samples, Split
-from trainwatch.audit.sources.arrays import read_arrays, read_mapping, read_stored
-from trainwatch.audit.sources.datasets import first_of, looks_batched, read_dataset, read_stream
-from trainwatch.audit.sources.folders import IMAGES, parts_in, read_folder
-from trainwatch.audit.sources.loaders import read_loader
-from trainwatch.audit.sources.modules import is_data_module, loaders_of
-from trainwatch.audit.sources.reading import AuditError, Reading
-from trainwatch.audit.sources.states import as_before
-from trainwatch.audit.sources.tables import is_table, read_frame, read_table
+from trainwatch.auditing.samples import Problem, Samples, Split
+from trainwatch.auditing.sources.arrays import read_arrays, read_mapping, read_stored
+from trainwatch.auditing.sources.datasets import first_of, looks_batched, read_dataset, read_stream
+from trainwatch.auditing.sources.folders import IMAGES, parts_in, read_folder
+from trainwatch.auditing.sources.loaders import read_loader
+from trainwatch.auditing.sources.modules import is_data_module, loaders_of
+from trainwatch.auditing.sources.reading import AuditError, Reading
+from trainwatch.auditing.sources.states import as_before
+from trainwatch.auditing.sources.tables import is_table, read_frame, read_table
 
 __all__ = ["AuditError", "Reading", "read", "read_parts"]
 KNOWN = (

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.audit.measures.look import STEP, Array, Cannot, Look, labels_of
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, labels_of
+from trainwatch.auditing.samples import Samples
 
 QUANTITIES = ("train_classes", "val_classes", "batches_without_class")
 SIZES = 4  # of batches that are told apart

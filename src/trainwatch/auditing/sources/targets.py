@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.sources.reading import AuditError, Reading, named
+from trainwatch.auditing.sources.reading import AuditError, Reading, named
 
 FEW = 20  # distinct whole numbers that are taken for classes whatever they are
 DENSE = 0.9  # of the whole numbers from 0 on occur: class numbers

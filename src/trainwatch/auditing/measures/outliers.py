@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.audit.measures.features import named
-from trainwatch.audit.measures.look import STEP, Cannot, Look, table
+from trainwatch.auditing.measures.features import named
+from trainwatch.auditing.measures.look import STEP, Cannot, Look, table
 
 QUANTITIES = ("outliers",)
 MOST_ROWS = 8192

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.audit.samples import Problem, Samples, Split
-from trainwatch.audit.sources.assembling import assemble
-from trainwatch.audit.sources.pixels import Header, header_of, pixels_of, shape_for
-from trainwatch.audit.sources.reading import AuditError, Reading, in_part, named, spread
-from trainwatch.audit.sources.tables import CSV, is_table
-from trainwatch.audit.sources.targets import NAMES
+from trainwatch.auditing.samples import Problem, Samples, Split
+from trainwatch.auditing.sources.assembling import assemble
+from trainwatch.auditing.sources.pixels import Header, header_of, pixels_of, shape_for
+from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, named, spread
+from trainwatch.auditing.sources.tables import CSV, is_table
+from trainwatch.auditing.sources.targets import NAMES
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test")

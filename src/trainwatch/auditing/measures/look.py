@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.samples import Samples
 from trainwatch.probes.tables import MOST_FEATURES
 from trainwatch.record import RunRecord
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from trainwatch.audit.measures import alone, classes, duplicates, features, labels, near, outliers, shift
-from trainwatch.audit.measures.look import Cannot, Look
-from trainwatch.audit.measures.tasks import task_of
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures import alone, classes, duplicates, features, labels, near, outliers, shift
+from trainwatch.auditing.measures.look import Cannot, Look
+from trainwatch.auditing.measures.tasks import task_of
+from trainwatch.auditing.samples import Samples
 from trainwatch.engine import fault_of
 from trainwatch.record import RunRecord
 

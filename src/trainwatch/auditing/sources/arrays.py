@@ -9,12 +9,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from trainwatch.audit.samples import Samples, Split
-from trainwatch.audit.sources.assembling import assemble
-from trainwatch.audit.sources.collecting import parts_of
-from trainwatch.audit.sources.numbers import as_array
-from trainwatch.audit.sources.reading import AuditError, Reading, in_part, spread
-from trainwatch.audit.sources.tables import read_frame
+from trainwatch.auditing.samples import Samples, Split
+from trainwatch.auditing.sources.assembling import assemble
+from trainwatch.auditing.sources.collecting import parts_of
+from trainwatch.auditing.sources.numbers import as_array
+from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, spread
+from trainwatch.auditing.sources.tables import read_frame
 
 
 def read_arrays(of: Any, goal: Any, split: Split, reading: Reading, source: str, **more: Any) -> Samples:

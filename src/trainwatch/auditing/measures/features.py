@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.audit.measures.look import STEP, Array, Cannot, Look, chunks
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, chunks
+from trainwatch.auditing.samples import Samples
 
 QUANTITIES = ("feature_stats", "input_stats", "target_stats")
 WIDTH = 12  # numbers of a feature in `feature_stats`

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.audit.measures.duplicates import different
-from trainwatch.audit.measures.features import named
-from trainwatch.audit.measures.look import STEP, Array, Cannot, Look, table
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures.duplicates import different
+from trainwatch.auditing.measures.features import named
+from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, table
+from trainwatch.auditing.samples import Samples
 from trainwatch.probes.predictors import scaled
 
 QUANTITIES = ("near_duplicates",)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.audit.samples import Samples
-from trainwatch.audit.spreads import features_figure
-from trainwatch.audit.thumbnails import Thumbnails
+from trainwatch.auditing.samples import Samples
+from trainwatch.auditing.spreads import features_figure
+from trainwatch.auditing.thumbnails import Thumbnails
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.figures import Bars, Figure, Gallery
 from trainwatch.record import RunRecord

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.audit.samples import Problem
-from trainwatch.audit.sources.numbers import as_array, days
-from trainwatch.audit.sources.reading import MISSING, Reading
+from trainwatch.auditing.samples import Problem
+from trainwatch.auditing.sources.numbers import as_array, days
+from trainwatch.auditing.sources.reading import MISSING, Reading
 
 LOOKED_AT = 1_000  # cells that tell what a column holds
 MOSTLY = 0.9  # of the cells that are not missing are numbers: the others are mistakes, not categories

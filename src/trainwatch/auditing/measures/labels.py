@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.audit.measures.duplicates import different
-from trainwatch.audit.measures.features import named
-from trainwatch.audit.measures.look import STEP, Cannot, Look, labels_of, table
+from trainwatch.auditing.measures.duplicates import different
+from trainwatch.auditing.measures.features import named
+from trainwatch.auditing.measures.look import STEP, Cannot, Look, labels_of, table
 from trainwatch.probes.labels import FEWEST, forest_votes
 from trainwatch.symptoms.labels import label_noise
 
