@@ -169,7 +169,7 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], of_a_run: bool)
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
+    shown = ("subject", "run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
     facts = {topic: record.facts[topic] for topic in shown if topic in record.facts}
     facts |= {
         topic: told for topic, told in (("norms", norms_at_end(record)), ("regularised", regularised(record))) if told

@@ -113,7 +113,7 @@ def untouched(device: torch.device, model: nn.Module | None = None) -> Iterator[
         model: The live one, if a copy of it runs: generators of random numbers that its code names are restored, too.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    kept = [_state_of(source) for source in random_sources(model)] if model is not None else []
+    kept = [state_of(source) for source in random_sources(model)] if model is not None else []
     on_device: Callable[[], None] | None = None
     if device.type == "cuda":
         before = torch.cuda.get_rng_state(device)
@@ -148,7 +148,7 @@ def random_sources(model: nn.Module) -> list[Source]:
     return list(found.values())
 
 
-def _state_of(source: Source) -> Callable[[], Any]:
+def state_of(source: Source) -> Callable[[], Any]:
     """Takes down the state of a generator; what is returned brings it back."""
     if isinstance(source, np.random.Generator):
         bits, state = source.bit_generator, copy.deepcopy(source.bit_generator.state)

@@ -1,0 +1,156 @@
+"""Tries a model on one batch within a few seconds, and judges what came of it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from trainwatch.capture.interception import unheard
+from trainwatch.checks import dependence
+from trainwatch.checks.batch import OneBatch, StepFailed
+from trainwatch.checks.failure import facts_of
+from trainwatch.checks.trial import RATE, take_steps
+from trainwatch.config import Settings
+from trainwatch.containment import Containment
+from trainwatch.diagnosis import Diagnosis
+from trainwatch.engine import fault_of, judge
+from trainwatch.probes import activations, one_batch
+from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.record import RunRecord
+from trainwatch.report import Report
+
+SECONDS = 5.0
+SUBJECT = "preflight"
+# What can be said before training: facts of the wiring, and what a single batch shows.
+PREFLIGHT = (
+    "TW107", "TW108", "TW303", "TW304", "TW305", "TW309", "TW703", "TW705", "TW706", "TW707", "TW708", "TW709", "TW710",
+    "TW711", "TW802",
+)  # fmt: skip
+FACTS = ("subject", "run", "task", "loss", "optimizers", "parameters", "tuning")
+OVER = "the time for preflight was over before it was measured"
+
+
+class Preflight:
+    """One model, tried on one batch. Nothing that goes wrong in here reaches the caller, unless `Settings.strict`.
+
+    Attributes:
+        record: What was measured.
+    """
+
+    def __init__(
+        self, settings: Settings, *, seconds: float = SECONDS, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.record = RunRecord()
+        self._settings, self._clock = settings, clock
+        self._until = clock() + seconds
+        self._containment = Containment(clock, self._fault, settings.strict)
+
+    def judge(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        batch: Batch,
+        *,
+        validation: Batch | None = None,
+        validated: bool | None = None,
+        first_is_batch: bool = False,
+        call: OneBatch | None = None,
+        framework: str = "pytorch",
+    ) -> Report:
+        """Try the model and say what was found.
+
+        Args:
+            model: The live model; it stays as it is.
+            optimizer: Its optimiser; without one, Adam stands in.
+            batch: The batch.
+            validation: A batch of validation, if there is one.
+            validated: Whether there is validation; None where nobody said.
+            first_is_batch: The samples lie along the first dimension.
+            call: What the model is given, where the batch is one of a trainer.
+            framework: For remedies.
+        """
+        self.record.set_fact("subject", SUBJECT)
+        self.record.set_fact("framework", framework)
+        self.record.set_fact("validated", validated)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return Report("not-judged", not_checked=dict.fromkeys(PREFLIGHT, "preflight is for a single process"))
+        if optimizer is None:
+            parameters = list(model.parameters())
+            optimizer = torch.optim.Adam([p for p in parameters if p.requires_grad] or parameters, lr=RATE)
+        began = self._clock()
+        steps = self._containment.run("steps", self._try, model, optimizer, batch, validation)
+        self._note_run(steps or 0, batch.samples)
+        if steps:
+            bench = self._bench(model, optimizer, batch)
+            pace = (self._clock() - began) / steps
+            self._measure("activity", pace, functools.partial(activations.measure, bench(0)))
+            if call := batch if isinstance(batch, OneBatch) else call:
+                look = functools.partial(dependence.measure, bench(0), call, first_is_batch=first_is_batch)
+                self._measure("batch_dependence", pace, look)
+            fit = functools.partial(one_batch.measure, bench(steps))
+            self._measure("one_batch_fit", one_batch.STEPS * pace, fit)
+        report = self._containment.run("engine", judge, self.record, self._settings, PREFLIGHT)
+        if report is None or (not steps and report.verdict == "healthy"):  # what was not tried is not sound
+            report = replace(report or Report("not-judged"), verdict="not-judged")
+        return _of_no_run(report)
+
+    def _try(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, validation: Batch | None) -> int:
+        more = lambda: self._clock() < self._until  # noqa: E731
+        try:
+            return take_steps(model, optimizer, batch, self.record, self._containment, self._settings, more, validation)
+        except StepFailed as failed:
+            self.record.set_fact("failure", facts_of(failed, model, batch))
+        except CannotIsolate as reason:
+            self._switch_off("train_loss", str(reason))
+        return 0
+
+    def _measure(self, quantity: str, worth: float, look: Callable[[], None]) -> None:
+        """Measure something, if there is time."""
+        if self._clock() + worth > self._until:
+            self._switch_off(quantity, OVER)
+            return
+        self._containment.run(f"probe {quantity}", self._look, quantity, look)
+
+    def _look(self, quantity: str, look: Callable[[], None]) -> None:
+        try:
+            with unheard():
+                look()
+        except CannotIsolate as reason:
+            self._switch_off(quantity, str(reason))
+        except StepFailed as failed:
+            self._switch_off(quantity, f"in evaluation mode the model raises {type(failed.error).__name__}")
+
+    def _switch_off(self, quantity: str, reason: str) -> None:
+        self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), quantity: reason})
+
+    def _bench(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> Callable[[int], Bench]:
+        batches = {"train": [batch], "val": []}
+        return lambda step: Bench(
+            model, batches.__getitem__, "", self.record, step, self._settings.probe_memory, (optimizer,)
+        )
+
+    def _note_run(self, steps: int, samples: int) -> None:
+        facts: dict[str, Any] = {"framework": self.record.facts["framework"], "steps": steps, "epochs": 0,
+                 "samples": steps * samples, "train_samples": None, "finished": True, "ended_by": ""}  # fmt: skip
+        self.record.set_fact("run", facts)
+
+    def _fault(self, what: str, error: Exception) -> None:
+        self.record.add_fault(fault_of(what, error, 0))
+
+
+def _of_no_run(report: Report) -> Report:
+    """The report without what only a run has: when things began, curves, what regularised it."""
+    facts = {topic: known for topic, known in report.facts.items() if topic in FACTS}
+    return replace(report, diagnoses=tuple(map(_undated, report.diagnoses)), facts=facts, figures={})
+
+
+def _undated(found: Diagnosis) -> Diagnosis:
+    return found.with_(onset_step=None, reported_step=None, consequences=tuple(map(_undated, found.consequences)))
