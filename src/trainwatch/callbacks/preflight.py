@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from
 from trainwatch.capture.interception import heard_by
 from trainwatch.checks.batch import OneBatch, one_batch
-from trainwatch.checks.preflight import Preflight
+from trainwatch.checks.preflight import SECONDS, Preflight
 from trainwatch.config import Settings
 from trainwatch.probes.isolation import Source, state_of, untouched
 from trainwatch.report import Report
@@ -27,9 +27,10 @@ def preflight(
     optimizer: torch.optim.Optimizer | None = None,
     *,
     validation: DataLoader[Any] | Literal[False] | None = None,
+    seconds: float = SECONDS,
     settings: Settings | Mapping[str, Any] | None = None,
 ) -> Report:
-    """Try a model on one batch before it is trained, within some five seconds, and print what was found.
+    """Try a model on one batch before it is trained, within five seconds, and print what was found.
 
     Everything happens on copies: model, optimiser, gradients, modes and random numbers are afterwards as they were.
     What the model itself raises is a finding, not an exception.
@@ -42,6 +43,7 @@ def preflight(
             and put there.
         optimizer: The optimiser; without one it is not known what is trained, and Adam stands in.
         validation: The validation loader, whose first batch is taken; False says that there is none.
+        seconds: Time that it may take, more or less; what was not reached by then is listed as not checked.
         settings: `Settings`, or some of their fields.
 
     Returns:
@@ -57,7 +59,7 @@ def preflight(
     chosen = settings_from(settings)
     loaded = isinstance(batch, DataLoader)
     tried = one_batch(first_batch(batch, model) if isinstance(batch, DataLoader) else batch, loss_fn, model)
-    report = Preflight(chosen).judge(
+    report = Preflight(chosen, seconds=seconds).judge(
         model,
         optimizer,
         tried,

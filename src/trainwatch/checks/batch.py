@@ -27,6 +27,7 @@ class StepFailed(Exception):
         super().__init__(phase, error)
         self.phase, self.error = phase, error
         self.where: tuple[str, list[list[int]]] = ("", [])  # the innermost module that raised, shapes of its inputs
+        self.validating = False
         self.outputs: Any = None  # what the model returned before the loss raised
 
 

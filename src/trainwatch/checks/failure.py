@@ -69,15 +69,17 @@ def facts_of(failed: StepFailed, model: nn.Module, batch: Any) -> dict[str, Any]
         batch: The batch that was tried.
 
     Returns:
-        ``phase``, ``cause``, ``error`` (its last line), ``module`` and ``module_type`` of the innermost call that
-        raised, the shapes ``given`` to it and the ``widths`` that it takes; ``devices`` and ``types`` of parameters and
-        batch; of a `OneBatch` ``inputs``, ``targets`` and, where the loss raised, ``outputs`` as `_described`.
+        ``phase``, ``cause``, ``error`` (its last line) and ``validating``; of the innermost call that raised ``module``,
+        ``module_type``, the shapes ``given`` to it and the ``widths`` that it takes; ``devices`` and ``types`` of
+        parameters and batch; of a `OneBatch` ``inputs``, ``targets`` and, where the loss raised, ``outputs`` as
+        `_described`.
     """
     name, given = failed.where
     modules = dict(model.named_modules())
     lines = str(failed.error).strip().splitlines() or [""]
     found: dict[str, Any] = {
         "phase": failed.phase,
+        "validating": failed.validating,
         "cause": _cause(failed),
         "error": f"{type(failed.error).__name__}: {lines[0] if len(lines[0]) > 20 else lines[-1]}",
         "module": name,

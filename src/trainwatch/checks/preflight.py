@@ -107,7 +107,8 @@ class Preflight:
         try:
             return take_steps(model, optimizer, batch, self.record, self._containment, self._settings, more, validation)
         except StepFailed as failed:
-            self.record.set_fact("failure", facts_of(failed, model, batch))
+            tried = validation if failed.validating and validation is not None else batch
+            self.record.set_fact("failure", facts_of(failed, model, tried))
         except CannotIsolate as reason:
             self._switch_off("train_loss", str(reason))
         return 0

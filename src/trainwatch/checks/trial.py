@@ -10,7 +10,7 @@ from torch import nn
 
 from trainwatch.capture.interception import heard_by
 from trainwatch.capture.run_capture import RunCapture
-from trainwatch.checks.batch import BACKWARD, STEP, OneBatch, part
+from trainwatch.checks.batch import BACKWARD, STEP, OneBatch, StepFailed, part
 from trainwatch.checks.failure import guarded
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
@@ -68,12 +68,20 @@ def take_steps(
                     with part(STEP):
                         own.step(lambda: _backward(model, own, batch))  # type: ignore[arg-type, return-value]
                 if validation is not None:
-                    with torch.no_grad():
-                        validation.loss(model.eval())
+                    _validate(model, validation)
         finally:
             capture.detach()
             capture.flush(last=True)
         return capture.step
+
+
+def _validate(model: nn.Module, batch: Batch) -> None:
+    try:
+        with torch.no_grad():
+            batch.loss(model.eval())
+    except StepFailed as failed:
+        failed.validating = True
+        raise
 
 
 def _backward(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:

@@ -59,9 +59,9 @@ class FailingStep(Rule):
         what, advice, evidence = _told(known)
         module = failure["module"]
         yield self.diagnose(
-            f"{PHASES[failure['phase']]} raises: {what}",
+            f"{PHASES[failure['phase']]}{' of validation' if failure['validating'] else ''} raises: {what}",
             margin=float("inf"),
-            where=(f"{module} ({failure['module_type']})",) if module else (failure["phase"],),
+            where=(module or failure["phase"],),
             onset_step=0,
             evidence=(*evidence, Evidence("error", note=failure["error"], step=0)),
             remedies=(advice,),
@@ -111,10 +111,11 @@ def _in_words(known: dict[str, Any]) -> tuple[str, str]:
         return "the loss has several entries, where one number is needed", "one-number-loss"
     if cause == "shapes" and known["phase"] == "loss":
         return f"outputs {_shape(known['outputs'])} and targets {_shape(known['targets'])} do not fit", "fitting-shapes"
-    if cause == "shapes" and known["module"]:
+    if cause == "shapes" and known["given"]:
         given = ", ".join(str(tuple(shape)) for shape in known["given"])
         takes = ", ".join(f"{name} {width}" for name, width in known["widths"].items())
-        return f"'{known['module']}'{f' ({takes})' if takes else ''} is given {given}", "fitting-shapes"
+        name = f"'{known['module']}'" if known["module"] else "the model"
+        return f"{name}{f' ({takes})' if takes else ''} is given {given}", "fitting-shapes"
     return known["error"], "fitting-shapes" if cause == "shapes" else "repeat-the-step"
 
 
