@@ -16,13 +16,12 @@ from trainwatch.capture.batches import held_step
 from trainwatch.capture.run_capture import OFF, TRAIN, VALIDATE
 from trainwatch.capture.tasks import Task
 from trainwatch.checks.batch import OneBatch
-from trainwatch.checks.preflight import Preflight
+from trainwatch.checks.preflight import Preflight, show
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.monitor import Monitor
 from trainwatch.record import RunRecord
 from trainwatch.report import Report
-from trainwatch.reports import console
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -163,7 +162,7 @@ class TrainWatch(Callback):
             framework="lightning",
         )
         if trainer.is_global_zero and not self._settings.quiet:
-            console.show(report)
+            show(report)
         return report
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -69,7 +69,7 @@ def facts_of(failed: StepFailed, model: nn.Module, batch: Any) -> dict[str, Any]
         batch: The batch that was tried.
 
     Returns:
-        ``phase``, ``cause``, ``error`` (its last line) and ``validating``; of the innermost call that raised ``module``,
+        ``phase``, ``cause``, ``error`` (its last line), ``validating``; of the innermost call that raised ``module``,
         ``module_type``, the shapes ``given`` to it and the ``widths`` that it takes; ``devices`` and ``types`` of
         parameters and batch; of a `OneBatch` ``inputs``, ``targets`` and, where the loss raised, ``outputs`` as
         `_described`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,14 +17,14 @@ from trainwatch.capture.interception import unheard
 from trainwatch.checks import dependence
 from trainwatch.checks.batch import OneBatch, StepFailed
 from trainwatch.checks.failure import facts_of
-from trainwatch.checks.trial import RATE, take_steps
+from trainwatch.checks.trial import RATE, device_of, take_steps
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.engine import fault_of, judge
 from trainwatch.probes import activations, one_batch
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.isolation import CannotIsolate, untouched
 from trainwatch.record import RunRecord
 from trainwatch.report import Report
 
@@ -51,6 +52,7 @@ class Preflight:
         self.record = RunRecord()
         self._settings, self._clock = settings, clock
         self._until = clock() + seconds
+        self._refused = ""  # why the model was left alone
         self._containment = Containment(clock, self._fault, settings.strict)
 
     def judge(
@@ -74,44 +76,59 @@ class Preflight:
             validation: A batch of validation, if there is one.
             validated: Whether there is validation; None where nobody said.
             first_is_batch: The samples lie along the first dimension.
-            call: What the model is given, where the batch is one of a trainer.
+            call: How the model itself is called; by default as `batch` says, if it is a `OneBatch`.
             framework: For remedies.
         """
-        self.record.set_fact("subject", SUBJECT)
-        self.record.set_fact("framework", framework)
-        self.record.set_fact("validated", validated)
+        for topic, known in (("subject", SUBJECT), ("framework", framework), ("validated", validated)):
+            self.record.set_fact(topic, known)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return Report("not-judged", not_checked=dict.fromkeys(PREFLIGHT, "preflight is for a single process"))
+            return _untried("preflight is for a single process")
+        call = batch if isinstance(batch, OneBatch) else call
+        with untouched(device_of(model), model):
+            steps = self._containment.run("steps", self._try, model, optimizer, batch, validation, call, first_is_batch)
+        if self._refused:
+            return _untried(self._refused)
+        self._note_run(steps or 0, batch.samples)
+        report = self._containment.run("engine", judge, self.record, self._settings, PREFLIGHT)
+        if report is None:
+            return _untried("the rule engine failed (see TW000)")
+        if not steps and report.verdict == "healthy":  # a fault of our own kept it from being tried
+            report = replace(report, verdict="not-judged")
+        return _of_no_run(report)
+
+    def _try(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        batch: Batch,
+        validation: Batch | None,
+        call: OneBatch | None,
+        first_is_batch: bool,
+    ) -> int:
+        """Take the steps and measure the rest, and give back how many steps there were."""
         if optimizer is None:
             parameters = list(model.parameters())
             optimizer = torch.optim.Adam([p for p in parameters if p.requires_grad] or parameters, lr=RATE)
-        began = self._clock()
-        steps = self._containment.run("steps", self._try, model, optimizer, batch, validation)
-        self._note_run(steps or 0, batch.samples)
-        if steps:
-            bench = self._bench(model, optimizer, batch)
-            pace = (self._clock() - began) / steps
-            self._measure("activity", pace, functools.partial(activations.measure, bench(0)))
-            if call := batch if isinstance(batch, OneBatch) else call:
-                look = functools.partial(dependence.measure, bench(0), call, first_is_batch=first_is_batch)
-                self._measure("batch_dependence", pace, look)
-            fit = functools.partial(one_batch.measure, bench(steps))
-            self._measure("one_batch_fit", one_batch.STEPS * pace, fit)
-        report = self._containment.run("engine", judge, self.record, self._settings, PREFLIGHT)
-        if report is None or (not steps and report.verdict == "healthy"):  # what was not tried is not sound
-            report = replace(report or Report("not-judged"), verdict="not-judged")
-        return _of_no_run(report)
-
-    def _try(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, validation: Batch | None) -> int:
         more = lambda: self._clock() < self._until  # noqa: E731
+        began = self._clock()
         try:
-            return take_steps(model, optimizer, batch, self.record, self._containment, self._settings, more, validation)
+            steps = take_steps(
+                model, optimizer, batch, self.record, self._containment, self._settings, more, validation
+            )
         except StepFailed as failed:
             tried = validation if failed.validating and validation is not None else batch
             self.record.set_fact("failure", facts_of(failed, model, tried))
+            return 0
         except CannotIsolate as reason:
-            self._switch_off("train_loss", str(reason))
-        return 0
+            self._refused = str(reason)
+            return 0
+        bench, pace = self._bench(model, optimizer, batch), (self._clock() - began) / steps
+        self._measure("activity", pace, functools.partial(activations.measure, bench(0)))
+        if call is not None:
+            look = functools.partial(dependence.measure, bench(0), call, first_is_batch=first_is_batch)
+            self._measure("batch_dependence", pace, look)
+        self._measure("one_batch_fit", one_batch.STEPS * pace, functools.partial(one_batch.measure, bench(steps)))
+        return steps
 
     def _measure(self, quantity: str, worth: float, look: Callable[[], None]) -> None:
         """Measure something, if there is time."""
@@ -147,6 +164,10 @@ class Preflight:
         self.record.add_fault(fault_of(what, error, 0))
 
 
+def _untried(reason: str) -> Report:
+    return Report("not-judged", not_checked=dict.fromkeys(PREFLIGHT, reason), facts={"subject": SUBJECT})
+
+
 def _of_no_run(report: Report) -> Report:
     """The report without what only a run has: when things began, curves, what regularised it."""
     facts = {topic: known for topic, known in report.facts.items() if topic in FACTS}
@@ -155,3 +176,12 @@ def _of_no_run(report: Report) -> Report:
 
 def _undated(found: Diagnosis) -> Diagnosis:
     return found.with_(onset_step=None, reported_step=None, consequences=tuple(map(_undated, found.consequences)))
+
+
+def show(report: Report) -> None:
+    """Print a report. The library that prints draws random numbers, which a training to come must not miss."""
+    before = random.getstate()
+    from trainwatch.reports import console
+
+    console.show(report)
+    random.setstate(before)

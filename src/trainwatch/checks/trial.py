@@ -52,7 +52,7 @@ def take_steps(
         StepFailed: A part of the step raised.
         CannotIsolate: The model cannot be copied.
     """
-    with untouched(_device(live), live), _gradients_aside(live):
+    with untouched(device_of(live), live), _gradients_aside(live):
         model, own = twin_with_optimizer(live, optimizer, settings.probe_memory)
         detach_trainer(model, getattr(live, "_trainer", None))
         if not model.training:
@@ -105,5 +105,6 @@ def _gradients_aside(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters lie."""
     return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
