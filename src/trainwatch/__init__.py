@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainwatch.callbacks.escaping import escape as escape
+    from trainwatch.callbacks.huggingface import HFTrainWatch as HFTrainWatch
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
     from trainwatch.callbacks.preflight import preflight as preflight
     from trainwatch.callbacks.pytorch import Watch as Watch
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "HFTrainWatch": "callbacks.huggingface",
     "TrainWatch": "callbacks.lightning",
     "Watch": "callbacks.pytorch",
     "watch": "callbacks.pytorch",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
-from trainwatch.figures import Figure
 from trainwatch.record import RunRecord
 from trainwatch.report import Report, Verdict
 from trainwatch.rules import NotChecked, Rule, all_rules
@@ -18,6 +17,8 @@ from trainwatch.symptoms.norms import norms_at_end
 from trainwatch.symptoms.pictures import figures_of
 from trainwatch.symptoms.regularised import regularised
 from trainwatch.symptoms.tuning import extent_of
+
+T = TypeVar("T")
 
 MISSING = {
     "train_loss": "no training loss was seen",
@@ -66,14 +67,15 @@ def judge(record: RunRecord, settings: Settings, only: Collection[str] | None = 
                 raise
             faults.append(fault_of(f"rule {rule.code}", error, record.steps))
             not_checked[rule.code] = "switched off by a fault of its own (see TW000)"
-    figures = _figures(record, faults)
+    figures = _contained("figures", figures_of, record, settings, faults) or {}
+    measured = _contained("facts of the report", _measured, record, settings, faults) or {}
     found = [_fitted(d, record) for d in found]
     diagnoses = [*nest(found), *(_internal(f) for f in faults)]
     return Report(
         verdict=_verdict(diagnoses, judged, only is None),
         diagnoses=tuple(diagnoses),
         not_checked=dict(sorted(not_checked.items())),
-        facts=_facts(record),
+        facts={**_shown(record), **measured},
         figures=figures,
         overhead=record.facts.get("overhead", {}),
     )
@@ -168,12 +170,14 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], of_a_run: bool)
     return "not-judged"
 
 
-def _facts(record: RunRecord) -> dict[str, Any]:
+def _shown(record: RunRecord) -> dict[str, Any]:
     shown = ("subject", "run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
-    facts = {topic: record.facts[topic] for topic in shown if topic in record.facts}
-    facts |= {
-        topic: told for topic, told in (("norms", norms_at_end(record)), ("regularised", regularised(record))) if told
-    }
+    return {topic: record.facts[topic] for topic in shown if topic in record.facts}
+
+
+def _measured(record: RunRecord) -> dict[str, Any]:
+    told = (("norms", norms_at_end(record)), ("regularised", regularised(record)))
+    facts: dict[str, Any] = {topic: value for topic, value in told if value}
     extent = record.memo(extent_of)
     if not extent.total:
         return facts
@@ -181,9 +185,14 @@ def _facts(record: RunRecord) -> dict[str, Any]:
     return {**facts, "parameters": extent.total, "tuning": tuning}
 
 
-def _figures(record: RunRecord, faults: list[dict[str, Any]]) -> dict[str, Figure]:
+def _contained(
+    part: str, function: Callable[[RunRecord], T], record: RunRecord, settings: Settings, faults: list[dict[str, Any]]
+) -> T | None:
+    """What a function makes of a record; None, with its fault noted, where it raises."""
     try:
-        return figures_of(record)
+        return function(record)
     except Exception as error:
-        faults.append(fault_of("figures", error, record.steps))
-        return {}
+        if settings.strict:
+            raise
+        faults.append(fault_of(part, error, record.steps))
+        return None

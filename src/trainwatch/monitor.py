@@ -73,6 +73,7 @@ class Monitor:
         record: What was measured.
         capture: Who measures.
         report: The report, once `finish` was called.
+        latest: What the last look found, while the run goes on.
         stop_by_raising: Raise `StopTraining` after a finding of ``stop_on``; trainers that can be told to stop read
             `should_stop` instead.
     """
@@ -98,6 +99,7 @@ class Monitor:
     ) -> None:
         self.settings, self.directory = settings, directory
         self.report: Report | None = None
+        self.latest: Report | None = None
         self.stop_by_raising = stop_by_raising
         self.record = RunRecord(SegmentWriter(directory) if directory is not None else None)
         self.containment = Containment(clock, self._fault, settings.strict)
@@ -165,7 +167,7 @@ class Monitor:
         """Read what was measured, write it, and judge it if the budget allows."""
         self._last_flush, self._news = self._clock(), False
         self._flushed_passes = self.capture.book.finished
-        self.capture.flush()
+        self.containment.run("flush", self.capture.flush)
         self._show_curves()
         looked = self._look()
         if looked or self.settings.probes != "auto":  # what rules ask for is computed already where they just looked
@@ -273,6 +275,7 @@ class Monitor:
 
     @contained("notices")
     def _take(self, report: Report) -> None:
+        self.latest = report
         self._live.look(report, self.capture.step, self.capture.book.finished)
         self._outlets.look(self.capture.step, report)
 
@@ -296,8 +299,8 @@ class Monitor:
         if self.report is not None:
             return self.report
         self._watched_seconds, self._while_training = self._clock() - self._began, self._spent() - self._once
-        self.capture.detach()
-        self.capture.flush(last=True)
+        self.containment.run("hooks", self.capture.detach)
+        self.containment.run("flush", self.capture.flush, last=True)
         if error is None:
             self._probe_last()
         self._show_curves()
@@ -342,7 +345,7 @@ class Monitor:
         facts = {
             "framework": self._framework,
             "steps": self.capture.step if started else 0,
-            "epochs": self.capture.epochs_seen() if started else 0,
+            "epochs": self.containment.run("epochs", self.capture.epochs_seen) or 0 if started else 0,
             "samples": self.capture.samples if started else 0,
             "train_samples": self.capture.book.train_samples if started else None,
             "finished": finished,

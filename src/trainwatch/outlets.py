@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.record import RunRecord
 from trainwatch.report import Report
-from trainwatch.reports.notice import notice
+from trainwatch.reports.notice import all_well, notice
+from trainwatch.reports.terminal import above_bars, tell
 from trainwatch.tensorboard.writer import TensorBoardSink, open_sink
 
 
@@ -29,6 +29,7 @@ class Outlets:
         self._sink: TensorBoardSink | None = None
         self._drawn: dict[tuple[str, str], int] = {}  # series -> last step drawn
         self._codes: list[str] = []
+        self._judged = False
 
     def open(self) -> None:
         """Open the event file, or take the trainer's own writer."""
@@ -38,9 +39,7 @@ class Outlets:
     def say(self, state: str, diagnosis: Diagnosis, step: int) -> None:
         """Print one line for a finding that was first reported or is resolved."""
         if not self._quiet:
-            line = notice(diagnosis, step, resolved=state == "resolved")
-            sys.stderr.write(f"trainwatch: {line}\n")
-            sys.stderr.flush()
+            tell(f"trainwatch: {notice(diagnosis, step, resolved=state == 'resolved')}")
 
     def curves(self, record: RunRecord, step: int) -> None:
         """One point a flush for each loss, the learning rates and the gradient norm of all parameters together."""
@@ -61,7 +60,11 @@ class Outlets:
             sink.layout(tags["train_loss"], tags["val_loss"], tags["grad_norm"])
 
     def look(self, step: int, report: Report) -> None:
-        """Draw the findings, where they changed or are due."""
+        """Draw the findings, where they changed or are due. Where the first verdict is that all is well, say so."""
+        if not self._judged and report.verdict != "not-judged":
+            self._judged = True
+            if report.ok and not self._quiet:
+                tell(f"trainwatch: {all_well(report, step)}")
         sink = self._sink
         codes = [d.code for d in report.findings()]
         if sink is not None and sink.wants_snapshot(step, codes != self._codes):
@@ -79,9 +82,10 @@ class Outlets:
         """Print the report and where its files are."""
         if self._quiet:
             return
-        report.print()
-        if self._directory is not None:
-            sys.stdout.write(f"Record and report: {self._directory}\n")
+        with above_bars():
+            report.print()
+            if self._directory is not None:
+                print(f"Record and report: {self._directory}")  # noqa: T201 - to standard output, as the report
 
     def _new(self, record: RunRecord, quantity: str, key: str) -> Any:
         series = record.series(quantity, key)

@@ -126,6 +126,9 @@ class Report:
         """The report as one self-contained HTML page."""
         return self.render("html")
 
+    def _repr_html_(self) -> str:
+        return self.render("notebook")
+
     def print(self) -> None:
         """Print the report to the terminal, in colour where there is one."""
         importlib.import_module("trainwatch.reports.console").show(self)

@@ -150,6 +150,12 @@ def test_a_loss_that_is_not_known_to_rest_is_not_called_so():
     assert fires(record(wild, drop=3.0)) == 1
 
 
+def test_a_few_steps_are_no_rest():
+    assert fires(record(1.0 + NOISE[:50], at=50)) == 1
+    with pytest.raises(NotChecked, match="only 49 steps were seen; 50 are needed"):
+        fires(record(1.0 + NOISE[:49], at=49))
+
+
 def test_weights_that_were_moved_since_are_not_judged():
     done = {"step": 200, "length": 0.4, "drop": 0.5, "drop_error": 0.02}
     with pytest.raises(NotChecked, match="the weights were moved since the curvature was measured"):

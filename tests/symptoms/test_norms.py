@@ -83,3 +83,18 @@ def test_without_gradients_or_weights():
     bare.append("weights", "default", 50, lost)
     assert list(norms_at_end(bare)["0.weight"]) == ["|w|0"]
     assert [row for row in norms_figure(bare).rows if "|g|" in row or "inf" in row] == []
+
+
+def test_a_fault_in_facts_or_figures_spares_the_rest_of_the_report(monkeypatch):
+    def fails(record):
+        raise ZeroDivisionError("made to fail")
+
+    for name in ("norms_at_end", "figures_of"):
+        monkeypatch.setattr(f"trainwatch.engine.{name}", fails)
+    record = followed()
+    record.set_fact("task", "regression")
+    report = judge(record, Settings(select=("TW709",)))
+    assert [d.where for d in report.diagnoses if d.code == "TW000"] == [("figures",), ("facts of the report",)]
+    assert report.facts["task"] == "regression"
+    with pytest.raises(ZeroDivisionError, match="made to fail"):
+        judge(record, Settings(strict=True))

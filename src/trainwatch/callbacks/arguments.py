@@ -41,6 +41,16 @@ def as_named(value: Any, kind: type[T], what: str) -> dict[str, T]:
     return found
 
 
+def unwrapped(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers inside wrappers, such as those that Accelerate makes: they take the steps."""
+
+    def inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        wrapped = getattr(optimizer, "optimizer", None)
+        return inner(wrapped) if isinstance(wrapped, torch.optim.Optimizer) else optimizer
+
+    return {name: inner(optimizer) for name, optimizer in optimizers.items()}
+
+
 def check_arguments(
     models: Mapping[str, nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from
+from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from, unwrapped
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.tasks import Task
 from trainwatch.config import Settings
@@ -90,6 +90,12 @@ class Watch:
                 del _watching[model]
         return self._monitor.finish(error)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the report, or what the last look found."""
+        shown = self._monitor.latest if self.report is None else self.report  # a report without findings is false
+        steps = self._monitor.capture.step
+        return f"<p>trainwatch: {steps:,} steps seen, not judged yet.</p>" if shown is None else shown._repr_html_()
+
     def __enter__(self) -> Watch:
         return self
 
@@ -138,25 +144,39 @@ def watch(
         SettingsError: A setting or rule is unknown or cannot be used.
         RecordError: `log_dir` cannot be written to.
     """
-    models = as_named(model, nn.Module, "model")
-    optimizers = as_named(optimizer, torch.optim.Optimizer, "optimizer")
-    check_arguments(models, optimizers, loss_fn, on_finding, stop_on, task)
-    for one in models.values():
-        if one in _watching:
-            _watching[one]._finish(None)
-    monitor = Monitor(
-        models,
-        optimizers,
-        settings_from(settings),
+    return begin(
+        model,
+        optimizer,
         criterion=loss_fn,
-        directory=None if log_dir is None else Path(log_dir) / "trainwatch",
+        log_dir=log_dir,
         task=task,
         class_names=class_names,
+        settings=settings,
         on_finding=on_finding,
         stop_on=stop_on,
         train_eval_loader=train_eval_loader,
         primary_validation=primary_validation,
     )
+
+
+def begin(
+    model: Any,
+    optimizer: Any,
+    *,
+    criterion: Callable[..., Any] | None,
+    log_dir: str | Path | None,
+    settings: Settings | Mapping[str, Any] | None,
+    **options: Any,
+) -> Watch:
+    """Start a watch, also for trainers; `options` are those of `Monitor`, the errors those of `watch`."""
+    models = as_named(model, nn.Module, "model")
+    optimizers = unwrapped(as_named(optimizer, torch.optim.Optimizer, "optimizer"))
+    check_arguments(models, optimizers, criterion, options["on_finding"], options["stop_on"], options["task"])
+    for one in models.values():
+        if one in _watching:
+            _watching[one]._finish(None)
+    directory = None if log_dir is None else Path(log_dir) / "trainwatch"
+    monitor = Monitor(models, optimizers, settings_from(settings), criterion=criterion, directory=directory, **options)
     watching = Watch(monitor, list(models.values()))
     _watching.update(dict.fromkeys(models.values(), watching))
     return watching

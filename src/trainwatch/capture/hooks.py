@@ -39,8 +39,9 @@ class Hooks:
     def __init__(self) -> None:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
-    def before(self, module: nn.Module, callback: Callable[[nn.Module, Any], None]) -> None:
-        self._handles.append(module.register_forward_pre_hook(Hook(callback)))
+    def before(self, module: nn.Module, callback: Callable[[nn.Module, Any, Any], None]) -> None:
+        """Call back with module, positional and keyword arguments."""
+        self._handles.append(module.register_forward_pre_hook(Hook(callback), with_kwargs=True))
 
     def after(self, module: nn.Module, callback: Callable[[nn.Module, Any, Any, Any], None]) -> None:
         """Call back with module, positional and keyword arguments, and what the forward pass returned."""

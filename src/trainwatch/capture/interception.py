@@ -15,7 +15,7 @@ import functools
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -71,6 +71,7 @@ class LossCall:
         known: The name is one of torch's own functional losses, so that `ORIGINAL` can evaluate it per sample.
         meaning: The functional loss whose predictions and targets look like these, where `name` is another.
         module, given: The user's criterion, where one computed it, and all that it was given.
+        terms: Where it is a sum that stands for a mean (see `averaged`), what it is to be divided by.
     """
 
     name: str
@@ -83,6 +84,7 @@ class LossCall:
     meaning: str = ""
     module: Any = None
     given: tuple[Any, ...] = ()
+    terms: torch.Tensor | None = None
 
     @property
     def sort(self) -> str:
@@ -102,8 +104,26 @@ class LossCall:
         if keywords and "input" in keywords:
             keywords = {k: v for k, v in keywords.items() if k != "input"}
         kept = self.input.detach() if predictions and self.input is not None else None
-        output = self.output.detach()
+        output = self.output.detach() if self.terms is None else self.output.detach() / self.terms
         return LossCall(self.name, output, kept, self.target, self.positional, keywords, self.known, self.meaning)
+
+
+def averaged(call: LossCall) -> LossCall:
+    """A sum of cross-entropies over positions as the mean over those that count.
+
+    Models that compute their loss themselves may sum it and divide by what a whole step counts, as those of Hugging
+    Face do. Where the loss is no such sum, it is returned as it is.
+    """
+    arguments = call.arguments
+    whole = call.target is not None and not call.target.is_floating_point()
+    summed = call.name in ("cross_entropy", "nll_loss") and arguments.get("reduction") == "sum"
+    if not (call.known and summed and whole) or call.target is None or arguments.get("weight") is not None:
+        return call
+    with torch.no_grad():
+        terms = (call.target != arguments.get("ignore_index", -100)).sum()
+        keywords = {k: v for k, v in arguments.items() if k not in ("size_average", "reduce")}
+        mean = replace(call, positional=(), keywords={**keywords, "reduction": "mean"}, terms=terms)
+    return mean if call.output.requires_grad else mean.without_graph(predictions=True)
 
 
 class Listener(Protocol):

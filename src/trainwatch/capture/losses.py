@@ -28,6 +28,7 @@ class Entry:
     Attributes:
         call: The call without its predictions, which would keep the graph alive.
         classes, labels: What the predictions told, see `trainwatch.capture.classes`.
+        terms: See `LossCall`.
         value: The loss, detached.
         count: Samples.
         commits: Optimiser steps seen since the call.
@@ -50,6 +51,7 @@ class Entry:
     viewed: bool = False
     classes: int | None = None
     labels: int = 1
+    terms: torch.Tensor | None = None
 
 
 class StepLosses:
@@ -67,7 +69,7 @@ class StepLosses:
         """Note a loss computed with gradients, after `step` optimiser steps."""
         output = call.output
         bare = call.without_graph()
-        entry = Entry(bare, bare.output, count, weakref.ref(output), step=step)
+        entry = Entry(bare, bare.output, count, weakref.ref(output), step=step, terms=call.terms)
         entry.classes, entry.labels = classes_of(call), labels_of(call)
         if self._calm < CALM and output.requires_grad:
             self._tell_when_reached(entry, output)
@@ -84,12 +86,12 @@ class StepLosses:
         entry.reached = True
 
     def _tell_when_reached(self, entry: Entry, output: torch.Tensor) -> None:
-        sample = self.sample_factor
+        sample, terms = self.sample_factor, entry.terms
 
         def reached(gradient: torch.Tensor) -> None:
             entry.reached = True
             if sample:
-                entry.factor = gradient
+                entry.factor = gradient if terms is None else gradient * terms
 
         output.register_hook(reached)
 

@@ -80,14 +80,15 @@ class FirstNonFinite:
         self.trainers_precision: torch.dtype | None = None
         self._autocast: torch.dtype | None = None
         self._within = self._bad_within = False  # a call of a model; a bad loss was seen there
-        self.drop()
-
-    def drop(self) -> None:
-        """Forget the batch: the optimiser has stepped."""
         self._model: nn.Module | None = None
         self._call: tuple[tuple[Any, ...], dict[str, Any], Parts] | None = None
         self._batches: list[Callable[[], Batch | None]] = []
         self._before: Sequence[tuple[torch.Tensor, int]] = ()  # what was given, and its versions then
+        self._trainer, self._reason = False, NO_CALL
+
+    def drop(self) -> None:
+        """Forget the batch: the optimiser has stepped."""
+        self._model, self._call, self._batches, self._before = None, None, [], ()
         self._trainer, self._reason = False, NO_CALL
 
     @property

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from trainwatch.capture import interception, wiring
-from trainwatch.capture.batches import TRAIN_BATCH, VAL_BATCH, loss_in
+from trainwatch.capture.batches import TARGETS, TRAIN_BATCH, VAL_BATCH, loss_in
 from trainwatch.capture.held import SLOTS
 from trainwatch.capture.hooks import Hooks
-from trainwatch.capture.interception import LossCall
+from trainwatch.capture.interception import LossCall, averaged
 from trainwatch.capture.losses import Entry
 from trainwatch.capture.measuring import Measuring
 from trainwatch.capture.motion import Motion
@@ -68,7 +68,8 @@ class RunCapture(Measuring):
         self._on_step = on_step
         self._train_eval_loader = train_eval_loader
         self._known_losses: set[str] = set()
-        self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model
+        self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model, to be viewed
+        self._within: list[LossCall] = []  # all of them
         self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
         self._given: tuple[str, tuple[Any, ...], dict[str, Any], Any] | None = None  # a call that a probe may repeat
@@ -83,6 +84,7 @@ class RunCapture(Measuring):
         self._optimizer_hooks: list[Any] = []
         self._attach(criterion)
 
+    @contained("hooks")
     def _attach(self, criterion: Any) -> None:
         for key, optimizer in self.optimizers.items():
             stepped = functools.partial(self._stepped, key)
@@ -99,10 +101,14 @@ class RunCapture(Measuring):
     def detach(self) -> None:
         """Take every hook and wrapper off."""
         interception.unsubscribe(self)
-        self._hooks.remove()
         while self._optimizer_hooks:
             self._optimizer_hooks.pop().remove()
         self._inputs = self._given = self._unwatched = None
+        self._end_following()
+        self._hooks.remove()
+
+    @contained("first non-finite")
+    def _end_following(self) -> None:
         self.nonfinite.drop()
 
     def epochs_seen(self) -> int:
@@ -187,8 +193,10 @@ class RunCapture(Measuring):
 
     # ------------------------------------------------------------------ forward and losses
 
-    def on_forward_start(self, _: nn.Module, inputs: Any) -> None:
-        self._inside = []
+    def on_forward_start(self, _: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
+        self._inside, self._within, self._given = [], [], None
+        if torch.is_grad_enabled() and not self.pace.resting:
+            self._inputs = _without_targets(inputs, named)
         if self.nonfinite.keeps and not self.pace.resting:
             self._follow_start(inputs)
 
@@ -199,6 +207,7 @@ class RunCapture(Measuring):
     @contained("validation")
     def on_forward_end(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
         inside, self._inside = self._inside or [], None
+        within, self._within = self._within, []
         if module not in self.models.values():  # a shallow copy shares our hook
             return
         self.validation.forwards += 1
@@ -208,10 +217,9 @@ class RunCapture(Measuring):
         kind = self._held_kind()
         self._given = (kind, inputs, named, output) if kind is not None else None
         call_of_model = inputs, named
-        inputs = inputs or named
+        inputs = _without_targets(inputs, named)
         if torch.is_grad_enabled():
             self._forwarded = True
-            self._inputs = inputs
         else:
             self.validation.forward_seen(inputs, output)
             if len(self.models) == 1:
@@ -220,8 +228,10 @@ class RunCapture(Measuring):
             self._view(call)
         if self.nonfinite.keeps:
             self._follow_call(module, *call_of_model, output)
+        if within and self._given is not None:
+            self._hold(within[-1], *self._given)
         loss = loss_in(output)
-        if loss is not None and not self._seen(loss):
+        if loss is not None and not self._seen(loss) and len(within) != 1:  # one alone is what the model's follows from
             self._take(LossCall("model", loss), within=True)
 
     @contained("first non-finite")
@@ -312,8 +322,12 @@ class RunCapture(Measuring):
 
     @contained("losses")
     def on_loss(self, call: LossCall) -> None:
-        if self.stage != OFF:
-            self._meet(call)
+        if self.stage == OFF:
+            return
+        if self._inside is not None:
+            call = averaged(call)
+            self._within.append(call)
+        self._meet(call)
 
     def _meet(self, call: LossCall, within: bool = False) -> None:
         """Take a loss, unless it is one of an unwatched step and finite."""
@@ -583,6 +597,7 @@ class RunCapture(Measuring):
 
     # ------------------------------------------------------------------ passes and flushes
 
+    @contained("pace")
     def rest(self, seconds: float, debt: float, allowance: float) -> None:
         """Let steps go by unwatched, if the budget asks for it: see `Pace.rest`."""
         self.pace.rest(self.step, seconds, debt, allowance)
@@ -611,3 +626,8 @@ class RunCapture(Measuring):
             There was one.
         """
         return self.validation.close()
+
+
+def _without_targets(inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What a model was called with: positional arguments, else named ones without what is to be predicted."""
+    return inputs or {name: value for name, value in named.items() if name not in TARGETS}

@@ -6,6 +6,8 @@
 | ``md`` | `markdown` | a pull request, a notebook, TensorBoard's text panel |
 | ``json`` | `trainwatch.report.Report.to_json` | programs; holds everything, figures as data |
 | ``html`` | `html` | one page to keep or to send, with the figures drawn |
+
+A notebook shows a report by itself: `notebook` puts the page of ``html`` into a frame.
 """
 
 from __future__ import annotations

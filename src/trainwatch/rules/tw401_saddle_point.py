@@ -49,7 +49,7 @@ class SaddlePoint(Rule):
     beyond `errors` standard errors. Weight decay that is part of the gradient is taken off curvature and fall. A
     negative eigenvalue alone says nothing: healthy nets have many, all along. Or there is one, and of copies that train
     on at the end (`shaken_loss`) all whose weights were shaken come to a loss lower by `freed` of a constant guess's
-    than the lowest of one left as it was: units that are alike part slowly, by no straight line.
+    than the lowest of one left as it was: units alike part slowly, by no straight line. Judged from `steps` steps on.
 
     ## Remedies
     `perturb` along the direction, by the step that was tried; `add-noise`; `momentum`.
@@ -76,6 +76,7 @@ class SaddlePoint(Rule):
     gain: float = 5.0
     errors: float = 2.0
     freed: float = 0.05
+    steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Look for a way down where the loss rests high up, or nobody knows how high."""
@@ -91,6 +92,8 @@ class SaddlePoint(Rule):
         found, rest = record.memo(curvature), record.memo(rest_of)
         if found is None or rest is None:
             raise NotChecked("too few steps, or losses that are not finite, to tell whether the loss is at rest")
+        if record.steps < self.steps:
+            raise NotChecked(f"only {record.steps} steps were seen; {self.steps} are needed to call it a rest")
         if any(escape["step"] >= found.step for escape in record.facts.get("escapes", ())):
             raise NotChecked("the weights were moved since the curvature was measured")
         gained = max(rest.fall, fall_since(record, found.step))
