@@ -206,6 +206,7 @@ def test_a_model_that_cannot_be_tried_is_not_judged(monkeypatch):
     report = small.judge(model, None, one_batch((X, Y), CE(), model))
     assert report.verdict == "not-judged"
     assert "more than probe_memory allows" in report.not_checked["TW309"]
+    assert "meta device" in tried(net().to("meta"), CE(), (X, Y)).not_checked["TW309"]
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     report = tried(model, CE(), (X, Y))

@@ -84,8 +84,9 @@ class Preflight:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return _untried("preflight is for a single process")
         call = batch if isinstance(batch, OneBatch) else call
-        with untouched(device_of(model), model):
-            steps = self._containment.run("steps", self._try, model, optimizer, batch, validation, call, first_is_batch)
+        steps = self._containment.run(
+            "steps", self._in_peace, model, optimizer, batch, validation, call, first_is_batch
+        )
         if self._refused:
             return _untried(self._refused)
         self._note_run(steps or 0, batch.samples)
@@ -95,6 +96,14 @@ class Preflight:
         if not steps and report.verdict == "healthy":  # a fault of our own kept it from being tried
             report = replace(report, verdict="not-judged")
         return _of_no_run(report)
+
+    def _in_peace(self, model: nn.Module, *given: Any) -> int:
+        device = device_of(model)
+        if device.type == "meta":
+            self._refused = "the model lies on the meta device, where nothing is computed"
+            return 0
+        with untouched(device, model):
+            return self._try(model, *given)
 
     def _try(
         self,
