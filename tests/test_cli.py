@@ -151,6 +151,57 @@ def test_unknown_options_are_refused(tmp_path, arguments):
     assert arguments[-1] in result.stderr
 
 
+# ---------------------------------------------------------------- audit
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    import importlib
+
+    import audit_stand_in
+
+    home = importlib.import_module(trainwatch.audit.__module__).__package__
+    monkeypatch.setitem(sys.modules, f"{home}.measures", audit_stand_in.module())
+    rows = [f"{i},{i % 7},{i % 2}" for i in range(80)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,kind", *rows]))
+    return tmp_path / "t.csv"
+
+
+def test_audit_reads_a_path_and_writes_a_report(table):
+    result = cli("audit", table, "--val", table, "--target", "kind", "--format", "json")
+    assert result.stderr == ""
+    read = Report.from_json(result.stdout)
+    assert [part["samples"] for part in read.facts["data"].values()] == [80, 80]
+    assert read.figures["classes"].groups["validation"] == (40, 40)
+    assert read.to_json() == trainwatch.audit(table, table, target="kind").to_json()
+
+
+def test_audit_writes_its_page(table, tmp_path):
+    assert cli("audit", table, "--output", tmp_path / "page.html").stdout == ""
+    assert "What was read" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fail_on", "code"),
+    [
+        (report("findings", Severity.WARNING), "warning", 1),
+        (report("findings", Severity.WARNING), "error", 0),
+        (report("healthy"), "warning", 0),
+        (report("not-judged"), "warning", 2),
+    ],
+)
+def test_the_exit_code_of_an_audit(monkeypatch, tmp_path, outcome, fail_on, code):
+    asked = []
+    monkeypatch.setattr(trainwatch, "audit", lambda *a, **k: asked.append((a, k)) or outcome)
+    assert cli("audit", tmp_path, "--fail-on", fail_on, "--near-duplicates").exit_code == code
+    assert asked == [((tmp_path, None), {"target": None, "near_duplicates": True})]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(["nowhere"], "does not exist"), (["t.csv", "--target", "x"], "'x'")])
+def test_data_that_cannot_be_read_are_named(table, arguments, words):
+    refused(cli("audit", *arguments), arguments[0], words)
+
+
 # ---------------------------------------------------------------- explain, rules, the rest
 
 
@@ -189,7 +240,7 @@ def test_the_version_is_printed():
 
 def test_it_runs_as_a_module_and_shows_help_without_a_command():
     done = subprocess.run([sys.executable, "-m", "trainwatch"], capture_output=True, text=True, check=False)
-    assert all(command in done.stdout + done.stderr for command in ("demo", "diagnose", "explain", "rules"))
+    assert all(command in done.stdout + done.stderr for command in ("demo", "diagnose", "audit", "explain", "rules"))
 
 
 # ---------------------------------------------------------------- demo

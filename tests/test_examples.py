@@ -9,6 +9,7 @@ from trainwatch.config import Settings
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FOUND = {
+    "audit_images": "TW106",
     "deep_sigmoid_vanishing": "TW301",
     "digits_imbalance": "TW101",
     "digits_lightning": None,

@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainwatch.audit.api import audit as audit
+    from trainwatch.audit.sources.reading import AuditError as AuditError
     from trainwatch.callbacks.escaping import escape as escape
     from trainwatch.callbacks.huggingface import HFTrainWatch as HFTrainWatch
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
@@ -41,6 +43,8 @@ _HOMES = {
     "preflight": "callbacks.preflight",
     "escape": "callbacks.escaping",
     "prox": "probes.proximal",
+    "AuditError": "audit.sources.reading",
+    "audit": "audit.api",
     "Settings": "config",
     "SettingsError": "config",
     "Diagnosis": "diagnosis",

@@ -51,7 +51,7 @@ class Format(str, enum.Enum):
 
 
 class FailOn(str, enum.Enum):
-    """What `diagnose` answers with a failure."""
+    """What `diagnose` and `audit` answer with a failure."""
 
     WARNING = "warning"
     ERROR = "error"
@@ -124,6 +124,43 @@ def diagnose(
     try:
         report = trainwatch.diagnose(directory)
     except (RecordError, SettingsError) as error:
+        _fail(str(error))
+    wanted = format.value if format else SUFFIXES.get(output.suffix.lower() if output else "", "text")
+    _deliver(report, wanted, output)
+    raise typer.Exit(_exit_code(report, fail_on))
+
+
+@app.command()
+def audit(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A folder of images, a .csv, .parquet, .npy or .npz, or a folder with both parts.",
+            show_default=False,
+        ),
+    ],
+    val: Annotated[Path | None, typer.Option(help="The validation part.", show_default=False)] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of the targets, where its name does not tell.", show_default=False)
+    ] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Look for samples that are almost equal, too.")
+    ] = False,
+    format: Annotated[
+        Format | None, typer.Option(help="[default: text, or as the suffix of --output says]", show_default=False)
+    ] = None,
+    fail_on: Annotated[FailOn, typer.Option(help="The least finding that gives exit code 1.")] = FailOn.WARNING,
+    output: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default=False)] = None,
+) -> None:
+    """Look at data before training: broken, wrongly labelled, there twice, or other in validation.
+
+    Exit code 0: fine. 1: findings at or above --fail-on (never with not-judged). 2: too little was seen to judge the
+    data, or an error.
+    """
+    try:
+        report = trainwatch.audit(path, val, target=target, near_duplicates=near_duplicates)
+    except (trainwatch.AuditError, SettingsError) as error:
         _fail(str(error))
     wanted = format.value if format else SUFFIXES.get(output.suffix.lower() if output else "", "text")
     _deliver(report, wanted, output)

@@ -33,7 +33,10 @@ MISSING = {
     "target_stats": "no targets that are numbers were seen",
     "input_stats": "no inputs that are numbers were seen",
     "activity": "no probe saw activation functions",
+    "duplicates": "samples are compared by trainwatch.audit alone",
+    "feature_stats": "features are looked at by trainwatch.audit alone",
 }
+AUDIT = ("subject", "data", "looked_at", "suspects", "outliers", "duplicate_pairs", "near_duplicate_pairs")
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 
@@ -86,6 +89,9 @@ def _fitted(diagnosis: Diagnosis, record: RunRecord) -> Diagnosis:
     remedies = diagnosis.remedies
     if record.facts.get("framework") == "lightning":
         remedies = tuple(replace(r, how=r.lightning) if r.lightning else r for r in remedies)
+    if "subject" in record.facts:  # not a training: no step was taken
+        unstepped = tuple(replace(e, step=None) for e in diagnosis.evidence)
+        return diagnosis.with_(onset_step=None, evidence=unstepped, remedies=remedies)
     return diagnosis.with_(reported_step=_reported(diagnosis, record), remedies=remedies)
 
 
@@ -171,7 +177,7 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], of_a_run: bool)
 
 
 def _shown(record: RunRecord) -> dict[str, Any]:
-    shown = ("subject", "run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage")
+    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage", *AUDIT)
     return {topic: record.facts[topic] for topic in shown if topic in record.facts}
 
 

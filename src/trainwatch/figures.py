@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Curve:
         lines: Name -> points ``(step, value)``.
         marks: Step -> what happened there.
         log_y: Draw the vertical axis on a log scale.
+        bands: Name of a line -> ``(step, low, high)``, which is shaded behind it.
     """
 
     kind: ClassVar[str] = "curve"
@@ -24,6 +25,7 @@ class Curve:
     lines: dict[str, tuple[tuple[int, float], ...]]
     marks: dict[int, str]
     log_y: bool = False
+    bands: dict[str, tuple[tuple[int, float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,39 @@ class Plane:
     values: tuple[tuple[float, ...], ...]
 
 
-Figure = Curve | Heatmap | Bars | Intervals | Profile | Plane
+@dataclass(frozen=True)
+class Histogram:
+    """How the values of several quantities are spread, a panel each.
+
+    Attributes:
+        title: Headline.
+        edges: Quantity -> edges of its bins, rising.
+        shares: Quantity -> group, such as ``train`` -> share of the group's values in each bin.
+        notes: Quantity -> what is not in the bins.
+    """
+
+    kind: ClassVar[str] = "histogram"
+    title: str
+    edges: dict[str, tuple[float, ...]]
+    shares: dict[str, dict[str, tuple[float, ...]]]
+    notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small pictures with captions, in groups such as classes.
+
+    Attributes:
+        title: Headline.
+        groups: Name -> pictures, each a PNG in base64 and its caption.
+    """
+
+    kind: ClassVar[str] = "gallery"
+    title: str
+    groups: dict[str, tuple[tuple[str, str], ...]]
+
+
+Figure = Curve | Heatmap | Bars | Intervals | Profile | Plane | Histogram | Gallery
 
 
 def figure_from_plain(data: dict[str, Any]) -> Figure:
@@ -135,7 +169,10 @@ def figure_from_plain(data: dict[str, Any]) -> Figure:
     fields = {k: v for k, v in data.items() if k != "kind"}
     if data["kind"] == "curve":
         lines = {name: tuple((int(s), _float(v)) for s, v in points) for name, points in fields["lines"].items()}
-        return Curve(**{**fields, "lines": lines, "marks": {int(k): v for k, v in fields["marks"].items()}})
+        marks = {int(k): v for k, v in fields["marks"].items()}
+        shaded = fields.get("bands", {})  # older reports have none
+        bands = {n: tuple((int(s), _float(low), _float(high)) for s, low, high in b) for n, b in shaded.items()}
+        return Curve(**{**fields, "lines": lines, "marks": marks, "bands": bands})
     if data["kind"] == "heatmap":
         values = tuple(tuple(_float(v) for v in row) for row in fields["values"])
         return Heatmap(
@@ -153,7 +190,17 @@ def figure_from_plain(data: dict[str, Any]) -> Figure:
     if data["kind"] == "plane":
         axes = {name: tuple(_float(v) for v in fields[name]) for name in ("x", "y")}
         return Plane(**{**fields, **axes, "values": tuple(tuple(_float(v) for v in row) for row in fields["values"])})
-    known = ", ".join(kind.kind for kind in (Curve, Heatmap, Bars, Intervals, Profile, Plane))
+    if data["kind"] == "histogram":
+        edges = {name: tuple(_float(v) for v in values) for name, values in fields["edges"].items()}
+        shares = {
+            name: {group: tuple(_float(v) for v in values) for group, values in groups.items()}
+            for name, groups in fields["shares"].items()
+        }
+        return Histogram(**{**fields, "edges": edges, "shares": shares})
+    if data["kind"] == "gallery":
+        tiles = {name: tuple((str(png), str(said)) for png, said in group) for name, group in fields["groups"].items()}
+        return Gallery(**{**fields, "groups": tiles})
+    known = ", ".join(kind.kind for kind in get_args(Figure))
     raise ValueError(f"unknown figure kind {data['kind']!r}; known are {known}")
 
 

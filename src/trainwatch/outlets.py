@@ -28,8 +28,10 @@ class Outlets:
         self._directory, self._writer, self._quiet = directory, writer, quiet
         self._sink: TensorBoardSink | None = None
         self._drawn: dict[tuple[str, str], int] = {}  # series -> last step drawn
-        self._codes: list[str] = []
         self._judged = False
+        self._verdict: tuple[list[str], set[str]] = ([], set())  # codes found, those among them not reported yet
+        self._reported: set[str] = set()
+        self._resolved: dict[str, tuple[Diagnosis, int]] = {}
 
     def open(self) -> None:
         """Open the event file, or take the trainer's own writer."""
@@ -38,6 +40,11 @@ class Outlets:
 
     def say(self, state: str, diagnosis: Diagnosis, step: int) -> None:
         """Print one line for a finding that was first reported or is resolved."""
+        if state == "resolved":
+            self._reported.discard(diagnosis.code)
+            self._resolved[diagnosis.code] = (diagnosis, step)
+        else:
+            self._reported.add(diagnosis.code)
         if not self._quiet:
             tell(f"trainwatch: {notice(diagnosis, step, resolved=state == 'resolved')}")
 
@@ -65,18 +72,18 @@ class Outlets:
             self._judged = True
             if report.ok and not self._quiet:
                 tell(f"trainwatch: {all_well(report, step)}")
-        sink = self._sink
         codes = [d.code for d in report.findings()]
-        if sink is not None and sink.wants_snapshot(step, codes != self._codes):
-            sink.findings(step, report)
-        self._codes = codes
+        verdict = codes, set(codes) - self._reported
+        if self._sink is not None and self._sink.wants_snapshot(step, verdict != self._verdict):
+            self._sink.findings(step, report, tuple(self._resolved.values()), verdict[1])
+        self._verdict = verdict
 
     def finish(self, step: int, report: Report) -> None:
         """Draw the last findings and close."""
-        sink = self._sink
-        if sink is not None:
-            sink.findings(step, report)
-            sink.close()
+        if self._sink is not None:
+            self._sink.findings(step, report, tuple(self._resolved.values()))
+            self._sink.picture(step, report)
+            self._sink.close()
 
     def show(self, report: Report) -> None:
         """Print the report and where its files are."""

@@ -91,11 +91,13 @@ def test_a_running_watch_hears_nothing_of_it():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with trainwatch.watch(model, optimizer, settings=QUIET) as watch:
-        trainwatch.preflight(model, F.cross_entropy, DataLoader(TensorDataset(X, Y), 8), optimizer, settings=QUIET)
-        listening = interception._listeners
-    assert len(listening) == 1
-    assert watch.record.steps == 0
-    assert not watch.record.has("train_loss")
+        facts, listening = dict(watch.record.facts), interception._listeners
+        loader = DataLoader(TensorDataset(X, Y), 8)
+        trainwatch.preflight(model, F.cross_entropy, loader, optimizer, seconds=1e9, settings=QUIET)
+        assert watch.record.facts == facts  # neither a loss, nor a graph, nor a loader
+        assert interception._listeners == listening
+        assert watch._monitor.capture.losses.pending == []
+        assert watch._monitor.capture._loader is None
     assert interception._listeners == ()
 
 

@@ -99,3 +99,47 @@ def test_save_writes_all(small, tmp_path):
     paths = small.save(tmp_path / "new")
     assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
     assert paths[1].read_text(encoding="utf-8") == render(small, "md")
+
+
+DATA = {
+    "train": {
+        "source": "digits/[red]train",
+        "samples": 1300,
+        "total": 1301,
+        "about": ["images of 8 x 8 pixels", "uint8", "10 classes of 124 to 142 samples"],
+        "notes": ["a class is a sub-folder"],
+        "problems": {"count": 9, "first": [{"place": f"{i}.png", "what": "cannot be read"} for i in range(7)]},
+    },
+    "val": {
+        "source": "val",
+        "samples": 1,
+        "total": None,
+        "about": ["rows of 2 features", "float64", "no targets"],
+        "notes": [],
+        "problems": {"count": 0, "first": []},
+    },
+}
+
+
+@pytest.mark.parametrize("format", ["text", "md", "html"])
+def test_a_report_on_data_speaks_of_data(format):
+    report = Report("healthy", facts={"subject": "data", "data": DATA})
+    text = html_text.unescape(re.sub("<[^>]*>", "", render(report, format))).replace("\\", "")
+    text = " ".join(text.split())
+    for words in (
+        "Healthy: nothing wrong was found in 1,300 training and 1 validation samples.",
+        "What was read",
+        "Training: 1,300 of 1,301 samples of digits/[red]train, images of 8 x 8 pixels, uint8, 10 classes of 124 to",
+        "Training: a class is a sub-folder.",
+        "Training: 4.png cannot be read.",
+        "Training: 4 more problems of that kind.",
+        "Validation: 1 sample of val, rows of 2 features, float64, no targets.",
+    ):
+        assert words in text
+    assert "5.png" not in text
+    assert not re.search(r"\bsteps?\b|Cost of watching|this run", text)
+
+
+@pytest.mark.parametrize("format", ["text", "md", "html"])
+def test_a_report_on_data_without_facts_still_reads(format):
+    assert "found in these data" in render(Report("healthy", facts={"subject": "data"}), format)

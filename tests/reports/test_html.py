@@ -7,11 +7,12 @@ import pytest
 
 from reports.hostile_names import HOSTILE
 from trainwatch.diagnosis import to_plain
-from trainwatch.figures import Bars, Curve, Heatmap, Intervals, Plane, Profile, figure_from_plain
+from trainwatch.figures import Bars, Curve, Gallery, Heatmap, Histogram, Intervals, Plane, Profile, figure_from_plain
 from trainwatch.report import Report
 from trainwatch.reports import drawing, html
 
-VOID = {"meta", "br", "link"}
+VOID = {"meta", "br", "link", "img"}
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 
 
 class Page(HTMLParser):
@@ -118,6 +119,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(large):
         Profile("t", "x", "y", {"a": ((0.0, math.inf, 0.0),)}, {}),
         Plane("t", "x", "y", "v", (), (), ()),
         Plane("t", "x", "y", "v", (0.0, 1.0), (0.0, 1.0), ((math.nan, math.inf),) * 2),
+        Histogram("t", {}, {}, {}),
+        Histogram("t", {"a": (0.0, 1.0)}, {"a": {"g": (math.nan,)}}, {}),
     ],
 )
 def test_nothing_to_draw_is_said(figure):
@@ -149,6 +152,8 @@ def test_extreme_figures_are_drawn(figure):
         Intervals("t", ("a",), (-2.0,), (math.nan,), "v"),
         Profile("t", "x", "y", {"a": ((0.0, 1.0, 0.1),)}, {0.5: "m"}),
         Plane("t", "x", "y", "v", (-1.0, 1.0), (0.0,), ((1.0, math.inf),)),
+        Histogram("t", {"a": (0.0, 1.0)}, {"a": {"g": (math.nan,)}}, {"a": "n"}),
+        Gallery("t", {"a": ((PNG, "c"),), "b": ()}),
     ],
 )
 def test_figures_come_back_from_json(figure):
@@ -179,3 +184,47 @@ def test_bars_beyond_the_limit_are_counted():
     assert ">c39<" in text
     assert ">c40<" not in text
     assert "15 more are not drawn" in text
+
+
+@pytest.mark.parametrize("log_y", [False, True])
+def test_a_band_is_shaded(log_y):
+    line = {"val": ((0, 1.0), (5, 0.5), (9, 0.7))}
+    band = {"val": ((0, 0.9, 1.1), (5, -0.1, 0.6), (9, float("nan"), float("inf")))}
+    plain, shaded = (drawing.svg(Curve("t", "y", line, {}, log_y=log_y, bands=b), "s") for b in ({}, band))
+    assert shaded.count("fill-opacity: 0.25") == 1 + plain.count("fill-opacity: 0.25")
+
+
+def test_a_histogram_has_a_panel_each_and_tells_groups_apart():
+    edges = {f"q{i}": (0.0, 1.0, 2.0) for i in range(6)}
+    alone = Histogram("t", edges, {name: {"a": (0.5, 0.5)} for name in edges}, {"q1": "3 missing"})
+    text = drawing.svg(alone, "salt")
+    assert all(f">{name}<" in text for name in edges)
+    assert ">3 missing<" in text
+    both = Histogram("t", edges, {name: {"a": (0.5, 0.5), "b": (0.9, 0.1)} for name in edges}, {})
+    text = drawing.svg(both, "salt")
+    assert all(colour in text for colour in drawing.COLOURS[:2])
+    assert ">b<" in text.replace("> ", ">")
+
+
+def test_a_gallery_is_pictures_with_captions_and_words_for_those_who_cannot_see_them():
+    gallery = Gallery("Labels <b>", {"cat": ((PNG, "labelled cat"), (PNG, 'looks "like" a dog'))})
+    page = Page(html.render(Report("healthy", figures={"g": gallery})))
+    assert page.open == []
+    assert page.tags.count("img") == 2
+    assert [v for name, v in page.attributes if name == "alt"] == ["cat: labelled cat", 'cat: looks "like" a dog']
+    assert {v for name, v in page.attributes if name == "src"} == {f"data:image/png;base64,{PNG}"}
+    for words in ("Labels <b>", "cat", 'looks "like" a dog'):
+        assert words in page.text
+    assert "svg" not in page.tags
+
+
+@pytest.mark.parametrize("png", ["", 'x" onerror="alert(1)', "PHN2Zz4=", "nichts!", PNG + "\n"])
+def test_what_is_no_picture_is_not_shown(png):
+    page = Page(html.render(Report("healthy", figures={"g": Gallery("t", {"a": ((png, "said"),)})})))
+    assert "img" not in page.tags
+
+
+@pytest.mark.parametrize("format", ["text", "md"])
+def test_galleries_are_for_the_page_alone(format):
+    report = Report("healthy", figures={"g": Gallery("Pictures", {"a": ((PNG, "said"),)})})
+    assert "Pictures" not in report.render({"text": "console", "md": "markdown"}[format])

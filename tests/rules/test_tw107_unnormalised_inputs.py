@@ -4,6 +4,9 @@ import torch
 from scaled import table, train
 from torch import nn
 
+from audited import asked, part
+from trainwatch.audit.measures import features
+from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw107_unnormalised_inputs import UnnormalisedInputs
@@ -119,3 +122,37 @@ def test_validation_is_compared_with_the_usual_batch_of_training(odd, said):
         reach = 4.0 if i < odd else 1.0
         made.append("input_stats", "train", i + 1, np.array([0, 0, 0, 1.0, -reach, reach, 0, 1.0, 1.0]))
     assert bool(verdict(made)) is said
+
+
+def on_data(x, xv=None):
+    some = [part("train", x), *([part("val", xv)] if xv is not None else [])]
+    return [d for d in asked(some, features)[1].diagnoses if d.code == "TW107"]
+
+
+def test_on_data_alone_a_raw_table_is_a_remark():
+    x = table("wine", 0, "raw")[0].numpy()
+    (d,) = on_data(x)
+    assert d.severity == Severity.INFO
+    assert "scale them before training" in d.summary
+    assert on_data(table("wine", 0)[0].numpy()) == []
+
+
+@pytest.mark.parametrize(("factor", "severity"), [(100.0, Severity.WARNING), (20.0, None)])
+@pytest.mark.parametrize("unit", [1.0, 1e-2])
+def test_on_data_alone_a_feature_beside_others_of_one_scale_is_a_warning(factor, unit, severity):
+    x = table("wine", 0)[0].numpy() * unit
+    x[:, 4] *= factor
+    assert [d.severity for d in on_data(x) if d.where == ("feature 4",)] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(1.0, False), (2.5, False), (4.0, True), (0.2, True)])
+def test_on_data_alone_validation_on_another_scale_is_a_warning(factor, fires):
+    x, _, xv, _ = (t.numpy() for t in table("wine", 0))
+    found = on_data(x, xv * factor)
+    assert [d.severity for d in found if d.remedies[0].id == "same-preparation"] == [Severity.WARNING] * fires
+
+
+def test_on_data_alone_no_table_is_collected_on_such_a_scale():
+    x = table("wine", 0, "raw")[0].numpy()
+    assert [d.severity for d in on_data(x * 1e5)] == [Severity.WARNING]
+    assert [d.severity for d in on_data(x * 1e2)] == [Severity.INFO]

@@ -5,6 +5,9 @@ from scaled import table, train
 from synthetic_gradients import parameter
 from torch import nn
 
+from audited import asked, part
+from trainwatch.audit.measures import features
+from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw108_unnormalised_targets import UnnormalisedTargets
@@ -116,3 +119,28 @@ def test_long_steps_are_told_with_their_numbers():
     (late,) = verdict(run(update=0.5))  # that it was late is said first
     assert "until 50% of the run was over" in late.summary
     assert [verdict(run(late=0.0, update=0.5), **{k: v}) for k, v in (("stretch", 0.6), ("learned", 0.4))] == [[], []]
+
+
+def on_data(y, yv=None):
+    x = np.random.default_rng(0).standard_normal((len(y), 2))
+    some = [part("train", x, y), *([part("val", x[: len(yv)], yv)] if yv is not None else [])]
+    return [d for d in asked(some, features, task="regression")[1].diagnoses if d.code == "TW108"]
+
+
+def test_on_data_alone_the_scale_of_targets_is_a_remark_and_another_one_in_validation_a_warning():
+    y = np.random.default_rng(0).normal(0, 1, 400)
+    assert on_data(y) == on_data(y[100:], y[:100]) == on_data(y[100:], 2 * y[:100]) == []
+    assert [d.severity for d in on_data(150 + 70 * y)] == [Severity.INFO]
+    assert [d.severity for d in on_data(0.01 * y)] == [Severity.INFO]
+    assert [d.severity for d in on_data(y[100:], 5 * y[:100])] == [Severity.WARNING]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_on_data_alone_a_heavy_tail_is_no_other_scale(seed):
+    y = np.random.default_rng(seed).lognormal(0, 2, 140)
+    assert Severity.WARNING not in {d.severity for d in on_data(y[40:], y[:40])}
+
+
+def test_on_data_alone_it_abstains_without_numbers_to_predict():
+    with pytest.raises(NotChecked, match="finite"):
+        list(UnnormalisedTargets().check(asked([part("train", np.eye(3), np.full(3, np.nan))], features)[0]))

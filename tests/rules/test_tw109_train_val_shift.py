@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from audited import asked, part
+from audited import split as audited_split
 from trained import trained
+from trainwatch.audit.measures import shift
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
@@ -46,7 +49,10 @@ def test_inputs_from_elsewhere_that_the_net_does_worse_on():
     assert "feature 7: 0.125 against 3.5" in found.evidence[0].note
     same, anew = found.remedies
     assert (same.id, anew.id) == ("same-preparation", "split-anew")
-    assert "features 7, 1, 0) is 3.5, 2.5, 0 on average in validation and 0.125, 2, 0 in training" in same.why
+    assert (
+        "feature 7, feature 1, feature 0) is 3.5, 2.5, 0 on average in validation and 0.125, 2, 0 in training"
+        in same.why
+    )
 
 
 REMARKS = {
@@ -144,3 +150,54 @@ def test_real_random_splits(data, seed):
 @pytest.mark.parametrize(("data", "noise", "seed"), [("digits", 1.0, 1), ("breast_cancer", 0.3, 0)])
 def test_real_augmentation_is_at_most_remarked_on(data, noise, seed):
     assert {d.severity for d in said(data, seed, noise=noise, epochs=8)} <= {Severity.INFO}
+
+
+def of_data(**how):
+    record = record_of(**how)
+    record._series.pop("evaluated_loss")
+    record.set_fact("subject", "data")
+    return record
+
+
+def test_on_data_alone_inputs_far_apart_are_a_warning_though_no_network_is_there():
+    (found,) = verdict(of_data())
+    assert found.severity == Severity.WARNING
+    assert "lie further off" in found.summary
+    assert len(found.evidence) == 2
+    assert [d.severity for d in verdict(of_data(far=0.0))] == [Severity.INFO]
+    assert verdict(of_data(votes=0.6)) == []
+
+
+def test_on_data_alone_features_have_their_names():
+    (found,) = verdict(of_data(feature_names=[f"column {i}" for i in range(8)]))
+    assert "column 7: 0.125 against 3.5" in found.evidence[0].note
+
+
+def test_on_data_alone_classes_are_compared_by_their_counts():
+    record = of_data(votes=0, counts=([500, 0, 500], [1, 1, 1]))
+    record._series.pop("val_confusion")
+    record.append("val_classes", "targets", 0, [90.0, 20.0, 90.0, 0.0])
+    (found,) = verdict(record)
+    assert "never trained on" in found.summary
+
+
+def test_on_data_alone_it_abstains_where_inputs_were_not_compared():
+    record = of_data()
+    record._series.pop("held_shift")
+    record.set_fact("switched_off", {"held_shift": "validation has another shape"})
+    with pytest.raises(NotChecked, match="another shape"):
+        verdict(record)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("data", ["wine", "diabetes"])
+def test_random_splits_of_data_are_alike(data, seed):
+    x, xv, y, yv = audited_split(data, seed)
+    record, _ = asked([part("train", x, y), part("val", xv, yv)], shift)
+    assert verdict(record) == []
+
+
+def test_data_moved_in_validation():
+    x, xv, y, yv = audited_split("breast_cancer")
+    record, _ = asked([part("train", x, y), part("val", xv + x.std(0), yv)], shift)
+    assert [d.severity for d in verdict(record)] == [Severity.WARNING]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.curves import MAX_PASSES, primary_stream, training_stream, validation_curve
+from trainwatch.symptoms.curves import FEWEST, MAX_PASSES, noise_band, primary_stream, training_stream, validation_curve
 
 
 def run(passes=6, columns=4):
@@ -110,3 +110,34 @@ def test_the_training_stream_is_that_of_the_criterion_else_the_root():
         record.append("train_loss", stream, 0, 1.0)
     assert training_stream(record, "l1_loss") == "l1_loss"
     assert training_stream(record, "mse_loss") == "root"
+
+
+def noisy(paired, columns=64, passes=5):
+    """Columns with a large spread of their own, and a small one from pass to pass."""
+    made, draw = RunRecord(), np.random.default_rng(0)
+    own = draw.normal(0, 10, columns)
+    made.append("val_group_size", "val", 0, np.ones(columns))
+    for i in range(passes):
+        made.append("val_loss", "val", i, 50.0 + i)
+        made.append("val_sample_loss", "val", i, 50 + own + i + draw.normal(0, 0.1, columns))
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "paired": paired}})
+    return validation_curve(made)
+
+
+def test_the_band_of_unpaired_passes_is_two_standard_errors_of_each():
+    curve = noisy(paired=False)
+    for i, (step, low, high) in enumerate(noise_band(curve)):
+        assert step == i
+        assert high - low == pytest.approx(4 * curve.losses[i].std(ddof=1) / 8, rel=1e-6)
+        assert (high + low) / 2 == pytest.approx(curve.mean[i])
+
+
+def test_the_band_of_paired_passes_is_that_of_the_difference_from_the_lowest():
+    band = noise_band(noisy(paired=True))
+    assert band[0][1] == band[0][2]
+    assert all(0 < high - low < 0.2 for _, low, high in band[1:])
+
+
+def test_a_band_needs_columns_that_are_all_finite():
+    assert noise_band(noisy(paired=True, columns=FEWEST))
+    assert noise_band(noisy(paired=True, columns=FEWEST - 1)) == ()

@@ -152,3 +152,17 @@ def test_too_many_classes_are_not_drawn():
     record = RunRecord()
     record.append("train_classes", "targets", [9], np.ones((1, 66)))
     assert "classes" not in figures_of(record)
+
+
+def test_the_noise_of_validation_is_shaded_behind_its_own_line():
+    record = with_losses([2.0, 1.5, 1.0])
+    record.append("val_group_size", "val", 0, np.ones(16))
+    for step in (1, 2):
+        record.append("val_loss", "val", step, 1.0)
+        record.append("val_sample_loss", "val", step, np.linspace(0.5, 1.5, 16))
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "paired": False}})
+    loss = figures_of(record)["loss"]
+    assert list(loss.bands) == ["val"]
+    assert loss.title == "Loss (shaded: two standard errors)"
+    assert figure_from_plain({"kind": "curve", **to_plain(loss)}).bands["val"][1][0] == 2
+    assert figures_of(with_losses([2.0], [1.0]))["loss"].bands == {}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tabs import report
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -15,7 +16,9 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.report import Report
 from trainwatch.tensorboard import summaries
-from trainwatch.tensorboard.writer import REPORT, REPORT_JSON, SNAPSHOTS, TensorBoardSink, open_sink
+from trainwatch.tensorboard.snapshot import figures_json, findings_json
+from trainwatch.tensorboard.tags import FIGURES, FINDINGS
+from trainwatch.tensorboard.writer import GRADIENTS, REPORT, SNAPSHOTS, TensorBoardSink, open_sink
 
 FOUND = Report("findings", (Diagnosis("TW201", "overfitting", Severity.WARNING, "Class a|b is fitted by heart."),))
 
@@ -84,7 +87,7 @@ def test_reports_stand_at_rising_steps_and_name_their_plugin_each_time(sink, tmp
     for step in (7, 7, 3, 20):
         sink.findings(step, FOUND)
     sink.close()
-    for tag, plugin in ((REPORT, "text"), (REPORT_JSON, "trainwatch")):
+    for tag, plugin in ((REPORT, "text"), (FINDINGS, "trainwatch"), (FIGURES, "trainwatch")):
         written = events(tmp_path, tag)
         assert [step for step, _ in written] == [7, 8, 9, 20]
         for _, value in written:
@@ -95,9 +98,10 @@ def test_reports_stand_at_rising_steps_and_name_their_plugin_each_time(sink, tmp
 def test_report_reads_back(sink, tmp_path):
     sink.findings(5, FOUND)
     sink.close()
-    (_, text), (_, json) = events(tmp_path, REPORT)[0], events(tmp_path, REPORT_JSON)[0]
-    assert text.tensor.string_val[0].decode() == FOUND.to_markdown()
-    assert Report.from_json(json.tensor.string_val[0].decode()) == FOUND
+    text, findings, figures = (events(tmp_path, tag)[0][1].tensor.string_val[0] for tag in (REPORT, FINDINGS, FIGURES))
+    assert text.decode() == FOUND.to_markdown()
+    assert findings.decode() == findings_json(FOUND)
+    assert figures.decode() == figures_json(FOUND)
 
 
 @pytest.mark.parametrize("made", [TensorBoardSink.open, lambda d: TensorBoardSink(torch_writer(d))])
@@ -114,9 +118,25 @@ def test_tensorboard_itself_lists_the_report(sink, tmp_path):
     sink.close()
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
-    for plugin, tag in (("text", REPORT), ("trainwatch", REPORT_JSON)):
+    for plugin, tags in (("text", [REPORT]), ("trainwatch", [FINDINGS, FIGURES])):
         listed = provider.list_tensors(RequestContext(), experiment_id="", plugin_name=plugin)
-        assert [list(tags) for tags in listed.values()] == [[tag]]
+        assert [list(found) for found in listed.values()] == [tags]
+
+
+def test_gradients_are_a_picture_for_stock_tensorboard(sink, tmp_path):
+    sink.picture(5, report())
+    sink.picture(6, FOUND)
+    sink.close()
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    context = RequestContext()
+    (listed,) = provider.read_blob_sequences(context, experiment_id="", plugin_name="images", downsample=9).values()
+    ((event,),) = listed.values()
+    assert list(listed) == [GRADIENTS]
+    assert event.step == 5
+    width, height, png = (provider.read_blob(context, blob_key=v.blob_key) for v in event.values)
+    assert png.startswith(b"\x89PNG")
+    assert int(width) > int(height) > 100
 
 
 def test_layout_has_training_and_validation_in_one_chart(sink, tmp_path):
@@ -166,7 +186,7 @@ def test_the_writer_of_the_trainer_stays_open_and_gets_no_second_file(tmp_path):
     writer.close()
     assert len(list(tmp_path.glob("**/*tfevents*"))) == 1
     tags = accumulated(tmp_path).Tags()
-    assert (set(tags["tensors"]), tags["scalars"]) == ({REPORT, REPORT_JSON}, ["mine"])
+    assert (set(tags["tensors"]), tags["scalars"]) == ({REPORT, FINDINGS, FIGURES}, ["mine"])
 
 
 def test_without_a_writer_the_file_goes_into_a_run_of_its_own(tmp_path):

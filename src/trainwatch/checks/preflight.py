@@ -20,7 +20,6 @@ from trainwatch.checks.failure import facts_of
 from trainwatch.checks.trial import RATE, device_of, take_steps
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
-from trainwatch.diagnosis import Diagnosis
 from trainwatch.engine import fault_of, judge
 from trainwatch.probes import activations, one_batch
 from trainwatch.probes.bench import Batch, Bench
@@ -178,13 +177,9 @@ def _untried(reason: str) -> Report:
 
 
 def _of_no_run(report: Report) -> Report:
-    """The report without what only a run has: when things began, curves, what regularised it."""
+    """The report without what only a run has: curves, what regularises it."""
     facts = {topic: known for topic, known in report.facts.items() if topic in FACTS}
-    return replace(report, diagnoses=tuple(map(_undated, report.diagnoses)), facts=facts, figures={})
-
-
-def _undated(found: Diagnosis) -> Diagnosis:
-    return found.with_(onset_step=None, reported_step=None, consequences=tuple(map(_undated, found.consequences)))
+    return replace(report, facts=facts, figures={})
 
 
 def show(report: Report) -> None:

@@ -33,7 +33,7 @@ def measure(bench: Bench) -> None:
     x, y = (np.concatenate(parts) for parts in zip(*((t.x, t.y) for t in tables.values()), strict=True))
     if len(tables["train"]) < FEWEST or len(np.unique(y)) < 2:
         raise CannotIsolate(f"fewer than {FEWEST} different training samples of two classes or more are held")
-    classes, votes = _votes(x, y)
+    classes, votes = forest_votes(x, y)
     begin = 0
     for kind, table in tables.items():
         share = votes[begin : begin + len(table)]
@@ -49,11 +49,17 @@ def _labelled(bench: Bench, kind: str) -> Table:
     return classes_of(table_of(bench, kind, MOST_ROWS), bench.batches(kind, 1)[0])
 
 
-def _votes(x: Array, y: Array) -> tuple[Array, Array]:
-    """The classes, and the share of votes for each, shape (n, classes), among trees that a sample is new to."""
+def forest_votes(x: Array, y: Array, jobs: int | None = None) -> tuple[Array, Array]:
+    """The classes, and the share of votes for each, shape (n, classes), among trees that a sample is new to.
+
+    Args:
+        x: Features, shape (n, features).
+        y: Classes, shape (n,).
+        jobs: Threads that grow trees; -1 for one a core. The votes are the same.
+    """
     from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
 
     wide = features_a_split(x)
-    forest = ExtraTreesClassifier(TREES, max_features=wide, bootstrap=True, oob_score=True, random_state=0)
+    forest = ExtraTreesClassifier(TREES, max_features=wide, bootstrap=True, oob_score=True, random_state=0, n_jobs=jobs)
     forest.fit(x, y)
     return forest.classes_, np.nan_to_num(forest.oob_decision_function_)

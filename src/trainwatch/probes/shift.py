@@ -7,7 +7,7 @@ import numpy as np
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array, features_a_split, scaled
-from trainwatch.probes.tables import Table, table_of
+from trainwatch.probes.tables import table_of
 
 KIND = "shift"
 QUANTITIES = ("held_shift", "shift_features")
@@ -31,17 +31,23 @@ def measure(bench: Bench) -> None:
     train, val = table_of(bench, "train", MOST_ROWS), table_of(bench, "val", MOST_ROWS)
     if min(len(train), len(val)) < FEWEST:
         raise CannotIsolate(f"fewer than {FEWEST} different samples of training and of validation are held")
-    votes, weights = _votes(train.x, val.x)
-    distances = _distances(train.x, val.x)
+    votes, weights = kind_votes(train.x, val.x)
+    distances = neighbour_distances(train.x, val.x)
     for kind, table, some, far in zip(("train", "val"), (train, val), votes, distances, strict=True):
         row = np.full((MOST_ROWS, 3), np.nan)
         row[: len(table)] = np.stack([table.y.astype(np.float64), some, far], 1)
         bench.record.append("held_shift", kind, bench.step, row)
-    bench.record.append("shift_features", "inputs", bench.step, _features(train, val, weights))
+    bench.record.append("shift_features", "inputs", bench.step, listed_features(train.x, val.x, weights))
 
 
-def _votes(train: Array, val: Array) -> tuple[list[Array], Array]:
-    """Share of votes for validation, of each sample of both kinds, and the weight of each feature."""
+def kind_votes(train: Array, val: Array, jobs: int | None = None) -> tuple[list[Array], Array]:
+    """Share of votes for validation, of each sample of both kinds, and the weight of each feature.
+
+    Args:
+        train: Features, shape (n, features).
+        val: The same of validation.
+        jobs: Threads that grow trees; -1 for one a core. The votes are the same.
+    """
     from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
 
     kind = np.repeat([0, 1], [len(train), len(val)])
@@ -53,13 +59,14 @@ def _votes(train: Array, val: Array) -> tuple[list[Array], Array]:
         bootstrap=True,
         oob_score=True,
         random_state=0,
+        n_jobs=jobs,
     )
     forest.fit(np.concatenate([train, val]), kind)
     votes = np.nan_to_num(forest.oob_decision_function_[:, 1], nan=0.5)
     return [votes[kind == 0], votes[kind == 1]], np.asarray(forest.feature_importances_)
 
 
-def _distances(train: Array, val: Array) -> list[Array]:
+def neighbour_distances(train: Array, val: Array) -> list[Array]:
     """Of each sample of both kinds to its fifth nearest training sample, itself not counted."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -68,8 +75,9 @@ def _distances(train: Array, val: Array) -> list[Array]:
     return [np.asarray(nearest.kneighbors(table)[0][:, -1]) for table in (None, others)]
 
 
-def _features(train: Table, val: Table, weights: Array) -> Array:
+def listed_features(train: Array, val: Array, weights: Array) -> Array:
+    """The row of `shift_features`, of tables of shape (n, features) and the weight of each feature."""
     rows = np.full((LISTED, 4), np.nan)
     first = np.argsort(-weights, kind="stable")[:LISTED]
-    rows[: len(first)] = np.stack([first, weights[first], train.x[:, first].mean(0), val.x[:, first].mean(0)], 1)
+    rows[: len(first)] = np.stack([first, weights[first], train[:, first].mean(0), val[:, first].mean(0)], 1)
     return rows

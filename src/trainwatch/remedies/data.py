@@ -193,4 +193,56 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         strength="strong",
         section="§10",
     ),
+    RemedyEntry(
+        id="remove-leaked",
+        title="Take validation samples out of training",
+        why="{count} of them were trained on, so they show what was learned by heart.",
+        how="rows = lambda x: [row.tobytes() for row in numpy.asarray(x, dtype=numpy.float32)]\n"
+        "seen = set(rows(x_val))\n"
+        "kept = [i for i, row in enumerate(rows(x_train)) if row not in seen]  # {count} of x_val are in it\n"
+        "x_train, y_train = x_train[kept], y_train[kept]",
+        when="Validation samples are in training, too.",
+        not_when="Rows are of a few categories and recur by themselves.",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
+        id="drop-duplicates",
+        title="Keep one of each sample",
+        why="{count} {part} samples are copies of others, and count that much more in loss and metrics.",
+        how="flat = numpy.asarray(x, dtype=numpy.float32).reshape(len(x), -1)\n"
+        "_, kept = numpy.unique(flat, axis=0, return_index=True)  # without {count} copies\n"
+        "x, y = x[numpy.sort(kept)], y[numpy.sort(kept)]  # before the data are split",
+        when="Samples were collected or joined twice.",
+        not_when="They recur in use as well, or rare classes were repeated on purpose after the split.",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
+        id="fill-missing",
+        title="Fill what is not known, and tell the network where",
+        why="{names}: no arithmetic can be done with a NaN, and a code is taken for a measurement.",
+        how="x = numpy.asarray(x, dtype=float)\n"
+        "columns = {columns}\n"
+        "x[:, columns] = numpy.where(numpy.isfinite(x[:, columns]), x[:, columns], numpy.nan)\n"
+        "for code in {codes}:  # values that stand for what is not known\n"
+        "    x[:, columns] = numpy.where(x[:, columns] == code, numpy.nan, x[:, columns])\n"
+        "from sklearn.impute import SimpleImputer\n"
+        "imputer = SimpleImputer(strategy='median', add_indicator=True, keep_empty_features=True).fit(x_train)\n"
+        "x = imputer.transform(x)  # the same one in training, validation and use",
+        when="Entries are missing, or coded as a number such as -999.",
+        not_when="Whole samples are damaged: then leave these out.",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
+        id="drop-features",
+        title="Leave out features that cannot teach anything for use",
+        why="{names}: what never changes, numbers the samples, or is known only with the answer.",
+        how="columns = {columns}\nx = numpy.delete(x, columns, axis=1)  # in training, validation and use",
+        when="A feature is constant, a running number, or made from the target.",
+        not_when="It changes in use, or it is known there before the target is.",
+        strength="strong",
+        section="§10",
+    ),
 )

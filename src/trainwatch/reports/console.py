@@ -58,6 +58,10 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield ""
         yield _rule(Text(wording.REGULARISATION, "bold"))
         yield from (_indented(Text(text)) for text in regularised)
+    if read := wording.data(report):
+        yield ""
+        yield _rule(Text(wording.DATA, "bold"))
+        yield from (_indented(Text(text)) for text in read)
     if report.not_checked:
         yield ""
         yield _rule(Text(wording.NOT_CHECKED, "bold"))

@@ -1,15 +1,16 @@
-"""Figures as small SVG pictures for the page: the same data give the same bytes, and the page's colours apply."""
+"""Figures as small pictures: as SVG for the page (same data, same bytes; the page's colours apply), or as PNG."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainwatch.figures import Bars, Curve, Figure, Heatmap, Intervals, Plane, Profile
+from trainwatch.figures import Bars, Curve, Figure, Heatmap, Histogram, Intervals, Plane, Profile
 from trainwatch.reports import wording
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ POINTS = 400  # per line; more are not to be seen
 NAME = 24  # characters of a label
 MOST_BARS = 40
 MOST_ROWS = 60  # with a name, in a heatmap
+ACROSS = 4  # panels of histograms side by side
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a "$" in a class name is a dollar
@@ -48,20 +50,32 @@ def svg(figure: Figure, salt: str) -> str:
         figure: What to draw.
         salt: Makes the identifiers in this picture differ from those in others on the page.
     """
+    with _drawn(figure, salt) as (canvas, buffer):
+        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue().decode()
+    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
+    return text.replace(INK, "currentColor").strip()
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a picture on white, for viewers that show no page."""
+    with _drawn(figure) as (canvas, buffer):
+        canvas.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _drawn(figure: Figure, salt: str = "") -> Iterator[tuple[Canvas, io.BytesIO]]:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    buffer = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks is drawn by the browser's
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": salt})
         canvas = Canvas(figsize=(6.4, 2.8), layout="constrained")
         _draw(canvas, figure)
-        canvas.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
-    text = re.sub(r'<g id="[^"]*">', "<g>", text[text.index("<svg") :])  # these would repeat from picture to picture
-    return text.replace(INK, "currentColor").strip()
+        yield canvas, io.BytesIO()
 
 
 def _draw(canvas: Canvas, figure: Figure) -> None:
@@ -78,6 +92,8 @@ def _draw(canvas: Canvas, figure: Figure) -> None:
             _profile(canvas, figure)
         case Plane():
             _plane(canvas, figure)
+        case Histogram():
+            _histogram(canvas, figure)
 
 
 def _curve(canvas: Canvas, figure: Curve) -> None:
@@ -92,6 +108,7 @@ def _curve(canvas: Canvas, figure: Curve) -> None:
         colour, dash = COLOURS[drawn % len(COLOURS)], DASHES[drawn // len(COLOURS) % len(DASHES)]
         # A leading blank: matplotlib hides labels that begin with an underscore.
         axes.plot(steps, values, dash, color=colour, linewidth=1.4, label=f" {wording.short(name, NAME)}")
+        _shade(axes, figure, name, colour)
         if len(shown) < 30:
             axes.plot(steps, values, ".", color=colour, markersize=5)
         drawn += 1
@@ -113,6 +130,16 @@ def _curve(canvas: Canvas, figure: Curve) -> None:
     axes.set_ylabel(wording.short(figure.y_label, 40))
     if drawn > 1:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+
+
+def _shade(axes: Any, figure: Curve, name: str, colour: str) -> None:
+    band = [(s, low, high) for s, low, high in figure.bands.get(name, ()) if math.isfinite(low) and math.isfinite(high)]
+    if band:
+        steps, low, high = zip(*band, strict=True)
+        if figure.log_y:  # what reaches below zero would reach to the lower edge
+            floor = min(v for points in figure.lines.values() for _, v in points if v > 0)
+            low = tuple(max(v, floor) for v in low)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -235,6 +262,40 @@ def _plane(canvas: Canvas, figure: Plane) -> None:
     axes.plot(0, 0, "o", color=COLOURS[-1], markersize=5)
     axes.set_xlabel(wording.short(figure.x_label, 60))
     axes.set_ylabel(wording.short(figure.y_label, 60))
+
+
+def _histogram(canvas: Canvas, figure: Histogram) -> None:
+    names = [
+        name
+        for name, edges in figure.edges.items()
+        if len(edges) > 1 and any(math.isfinite(v) for shares in figure.shares.get(name, {}).values() for v in shares)
+    ]
+    if not names:
+        _nothing(canvas)
+        return
+    columns = min(len(names), ACROSS)
+    rows = math.ceil(len(names) / columns)
+    canvas.set_figheight(1.7 * rows + 0.3)
+    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
+    drawn: dict[str, Any] = {}
+    for axes, name in zip(panels, names, strict=False):
+        for rank, (group, shares) in enumerate(figure.shares[name].items()):
+            heights = [v if math.isfinite(v) else 0.0 for v in shares]
+            # The first filled, the others as outlines before it.
+            style: dict[str, Any] = {"fill": not rank, "color": COLOURS[rank % len(COLOURS)], "linewidth": 1.4}
+            drawn[group] = axes.stairs(heights, figure.edges[name], alpha=1 if rank else 0.7, **style)
+        axes.set_title(wording.short(name, NAME), fontsize=8)
+        axes.set_xlabel(wording.short(figure.notes.get(name, ""), 2 * NAME), fontsize=7)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(labelsize=7)
+        axes.set_yticks([])
+        axes.set_ylim(bottom=0)
+        axes.spines["left"].set_visible(False)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    if len(drawn) > 1:
+        labels = [f" {wording.short(group, NAME)}" for group in drawn]
+        canvas.legend(list(drawn.values()), labels, loc="outside upper right", ncols=len(drawn), fontsize=8)
 
 
 def _nothing(canvas: Canvas) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from trainwatch.figures import Figure, Gallery
 from trainwatch.report import Report
 from trainwatch.reports import drawing, wording
 
@@ -20,6 +24,25 @@ def render(report: Report) -> str:
         keep_trailing_newline=True,
     )
     report = wording.settled(report)
-    # The drawing escapes its own text; it alone enters the page as markup.
-    figures = [(wording.line(f.title), Markup(drawing.svg(f, salt=name))) for name, f in report.figures.items()]
+    figures = [(wording.line(f.title), _picture(name, f), _tiles(f)) for name, f in wording.figures(report).items()]
     return pages.get_template("report.html.j2").render(report=report, wording=wording, figures=figures)
+
+
+def _picture(name: str, figure: Figure) -> Markup | None:
+    # The drawing escapes its own text; it alone enters the page as markup.
+    return None if isinstance(figure, Gallery) else Markup(drawing.svg(figure, salt=name))
+
+
+def _tiles(figure: Figure) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of a gallery: name, and (PNG, caption) of each picture that is one."""
+    if not isinstance(figure, Gallery):
+        return []
+    groups = figure.groups.items()
+    return [(wording.short(name), [(png, wording.line(said)) for png, said in g if _is_png(png)]) for name, g in groups]
+
+
+def _is_png(text: str) -> bool:
+    try:
+        return base64.b64decode(text, validate=True).startswith(b"\x89PNG")
+    except (binascii.Error, ValueError):
+        return False

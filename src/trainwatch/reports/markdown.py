@@ -34,6 +34,9 @@ def _parts(report: Report) -> Iterator[str]:
     if regularised := wording.regularisation(report):
         yield f"## {wording.REGULARISATION}"
         yield _list(escape(text) for text in regularised)
+    if read := wording.data(report):
+        yield f"## {wording.DATA}"
+        yield _list(escape(text) for text in read)
     if report.not_checked:
         yield f"## {wording.NOT_CHECKED}"
         yield _list(f"{escape(reason)}: {codes}" for reason, codes in wording.not_checked(report))

@@ -6,9 +6,11 @@ import ast
 import math
 import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.figures import Curve, Figure
 from trainwatch.report import Report
 
 EVIDENCE = ("evidence", "measured", "threshold", "where", "step", "note")
@@ -18,6 +20,11 @@ CONSEQUENCES = "Leads to"
 NOT_CHECKED = "Not checked"
 OVERHEAD = "Cost of watching"
 REGULARISATION = "Regularisation"
+FIGURES = "Figures"
+ONSETS = 3  # marked in the chart of the loss
+DATA = "What was read"
+SPLITS = {"train": "training", "val": "validation"}
+MOST_PROBLEMS = 5
 MOST_PLACES = 6
 # Characters that steer a terminal, a parser or the direction of writing, and halves of characters.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -80,6 +87,8 @@ def _extent(report: Report) -> str:
     if report.facts.get("subject") == "preflight":
         size = _parameters(report.facts.get("parameters"))
         return "a model " + (f"of {count(size, 'parameter')} " if size else "") + "before training"
+    if report.facts.get("subject") == "data":
+        return _samples(report)
     run = report.facts.get("run") or {}
     if run.get("steps") is None:
         return "this run"
@@ -90,6 +99,12 @@ def _extent(report: Report) -> str:
     if sizes[1][0] and trained is not None and trained < sizes[1][0]:
         known.append(f"{_percent(trained / sizes[1][0])} of them trained")
     return text + (f" ({', '.join(known)})" if known else "")
+
+
+def _samples(report: Report) -> str:
+    parts = (report.facts.get("data") or {}).items()
+    read = [f"{part['samples']:,} {SPLITS.get(split, split)}" for split, part in parts]
+    return f"{' and '.join(read)} samples" if read else "these data"
 
 
 def _parameters(fact: Any) -> int | None:
@@ -179,6 +194,19 @@ def explain(report: Report) -> str:
     return f"trainwatch explain {codes[0]}" if codes else ""
 
 
+def figures(report: Report) -> dict[str, Figure]:
+    """The charts in order; that of the loss marks where the first few problems began."""
+    shown = dict(report.figures)
+    loss = shown.get("loss")
+    if isinstance(loss, Curve):
+        marks = dict(loss.marks)
+        begun = [(d.onset_step, d.code) for d in report.diagnoses if d.severity >= Severity.WARNING]
+        for step, code in [(step, code) for step, code in begun if step is not None][:ONSETS]:
+            marks[step] = f"{marks[step]}; {code} began" if step in marks else f"{code} began"
+        shown["loss"] = replace(loss, marks=dict(sorted(marks.items())))
+    return shown
+
+
 def regularisation(report: Report) -> list[str]:
     """What regularises the run, and what it brought as far as it was measured; empty where nothing is known."""
     known = report.facts.get("regularised") or {}
@@ -188,6 +216,24 @@ def regularisation(report: Report) -> list[str]:
     if known.get("effects"):
         lines.append(f"Measured: {'; '.join(map(line, known['effects']))}.")
     return lines
+
+
+def data(report: Report) -> list[str]:
+    """What an audit read of each part, and what it could not read; empty for a run."""
+    return [text for split, part in (report.facts.get("data") or {}).items() for text in _part(split, part)]
+
+
+def _part(split: str, part: dict[str, Any]) -> list[str]:
+    name = SPLITS.get(split, split).capitalize()
+    known = part["total"] is not None and part["total"] != part["samples"]
+    read = f"{part['samples']:,} of {count(part['total'], 'sample')}" if known else count(part["samples"], "sample")
+    about = ", ".join(map(line, part["about"]))
+    lines = [f"{name}: {read} of {line(part['source'])}, {about}."]
+    lines += [f"{name}: {line(note)}." for note in part["notes"]]
+    problems = part["problems"]
+    lines += [f"{name}: {short(p['place'])} {line(p['what'])}." for p in problems["first"][:MOST_PROBLEMS]]
+    more = problems["count"] - len(problems["first"][:MOST_PROBLEMS])
+    return [*lines, f"{name}: {count(more, 'more problem')} of that kind."] if more else lines
 
 
 def not_checked(report: Report) -> list[tuple[str, str]]:

@@ -98,13 +98,13 @@ class LabelNoise(Rule):
             margin=(worst.low - self.least) / max((worst.rate - worst.low) / 1.96, 1e-3),
             where=tuple(f"{NAMED[noise.kind]} labels" for noise in wrong),
             onset_step=0,
-            evidence=tuple(self._shown(wrong, looks, names)),
+            evidence=tuple(self._shown(record, wrong, looks, names)),
             # Look at the suspects; until then, do not ask the net to be sure of every label.
             remedies=ranked([clean_data(record), label_smoothing(record)]),
         )
 
     def _shown(
-        self, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], names: tuple[str, ...]
+        self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], names: tuple[str, ...]
     ) -> Iterator[Evidence]:
         for noise in looks:
             yield Evidence(
@@ -113,4 +113,4 @@ class LabelNoise(Rule):
                 f"{noise.disagreeing:.1%} of them labelled unlike what a forest says; kappa {noise.agreement:.2f}",
             )  # fmt: skip
         for noise in wrong:
-            yield from listed(noise, names)
+            yield from listed(record, noise, names)

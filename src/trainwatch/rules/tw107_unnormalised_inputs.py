@@ -11,10 +11,12 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
+from trainwatch.rules.raw_data import raw_inputs
 from trainwatch.symptoms.curves import passes, primary_stream
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.ranges import Range, range_of
+from trainwatch.symptoms.subject import is_of_data
 
 NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
 EFFECTS = ("TW102", "TW109", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305",
@@ -36,7 +38,9 @@ class UnnormalisedInputs(Rule):
 
     ## How it is measured
     `input_stats` at steps 0, 1, 3, 7 ... and in the first validation passes, and the course of the training loss
-    against that of a constant guess. Judged from `steps` optimiser steps on.
+    against that of a constant guess. Judged from `steps` optimiser steps on. Before training (`trainwatch.audit`) such
+    a scale is a remark, since a table as it was collected harms nobody yet; a warning where it is above `extreme`,
+    where validation is scaled otherwise, and where a feature is `uneven` beside others that share a scale.
 
     ## Remedies
     `normalise-inputs` with the statistics of the training data; `same-preparation` for validation.
@@ -51,28 +55,34 @@ class UnnormalisedInputs(Rule):
     code = "TW107"
     name = "unnormalised-inputs"
     section = "§10"
-    needs = ("train_loss", "input_stats")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+    needs = ("input_stats",)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
 
     large: float = 10.0
     small: float = 0.05
     uneven: float = 30.0
     learned: float = 0.7
     differs: float = 3.0
+    extreme: float = 1e6
     steps: int = 20
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         inputs, course = range_of(record, "input_stats", "train"), record.memo(loss_course)
-        if inputs is None or course is None:
+        if inputs is None:
             raise NotChecked("the scale of the training inputs is not known")
+        uneven = inputs.largest / inputs.median if inputs.median > 0 else 1.0
+        reach = float(_reach(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
+        off = min(inputs.rms, reach) > self.large or inputs.rms < self.small or uneven > self.uneven
+        if is_of_data(record):
+            raw = raw_inputs(record, off, self.uneven, self.differs, self.extreme)
+            return (yield from (self.diagnose(**fields) for fields in raw))
+        if course is None:
+            raise NotChecked("no training loss was seen")
         if found := self._prepared_otherwise(record, inputs):
             yield found
         if record.steps < (self.steps if record.facts.get("run", {}).get("finished") else 10 * self.steps):
             return
-        uneven = inputs.largest / inputs.median if inputs.median > 0 else 1.0
-        reach = float(_reach(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
-        scale = min(inputs.rms, reach) > self.large or inputs.rms < self.small
-        if not (scale or uneven > self.uneven) or _begins_with_a_norm(record):
+        if not off or _begins_with_a_norm(record):
             return
         margin = (self.learned - course.learned) / course.gained_error
         if np.isnan(margin) or margin > 0:
@@ -119,11 +129,9 @@ class UnnormalisedInputs(Rule):
             margin=float("inf"),
             where=("validation inputs",),
             onset_step=seen.step,
-            evidence=(
-                Evidence("scale of validation inputs against training inputs", ratio, self.differs, unit="times",
-                         where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
-                         f"training loss {course.end:.3g}"),
-            ),
+            evidence=(Evidence("scale of validation inputs against training inputs", ratio, self.differs, unit="times",
+                               where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
+                               f"training loss {course.end:.3g}"),),
             remedies=(remedy("same-preparation", seen=f"Nine in ten entries are {seen.low:.3g} to {seen.high:.3g}, in "
                              f"training {inputs.low:.3g} to {inputs.high:.3g}"),),
         )  # fmt: skip

@@ -8,13 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
+from trainwatch.rules.raw_data import times_wider
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.ranges import range_of
+from trainwatch.symptoms.subject import is_of_data
 
 SQUARED = ("mse_loss",)
 LINEAR = ("l1_loss", "smooth_l1_loss", "huber_loss")
@@ -39,7 +41,9 @@ class UnnormalisedTargets(Rule):
 
     ## How it is measured
     `target_stats` at steps 0, 1, 3, 7 ... gives mean and deviation; their constant guess costs the variance (squared
-    error) or 0.8 deviations (absolute error). Judged from `steps` optimiser steps on.
+    error) or 0.8 deviations (absolute error). Judged from `steps` optimiser steps on. Before training
+    (`trainwatch.audit`) such targets are a remark; a warning where those of validation lie `differs` times wider or
+    narrower than those of training.
 
     ## Remedies
     `normalise-targets` with this run's numbers.
@@ -54,17 +58,21 @@ class UnnormalisedTargets(Rule):
     code = "TW108"
     name = "unnormalised-targets"
     section = "§10"
-    needs = ("train_loss", "target_stats")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+    needs = ("target_stats",)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
 
     large: float = 10.0
     small: float = 0.02
     late: float = 0.2
     stretch: float = 0.3
+    differs: float = 3.0
     learned: float = 0.75
     steps: int = 20
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        if is_of_data(record):
+            yield from self._raw(record)
+            return
         course = record.memo(loss_course)
         if course is None:
             raise NotChecked("no training loss was seen")
@@ -103,6 +111,26 @@ class UnnormalisedTargets(Rule):
                 evidence,
             ),
             remedies=(remedy("normalise-targets", mean=f"{targets.mean:.4g}", std=f"{targets.sd:.4g}"),),
+        )  # fmt: skip
+
+    def _raw(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """What the data alone tell."""
+        train, val = (range_of(record, "target_stats", split) for split in ("train", "val"))
+        if train is None:
+            raise NotChecked("the targets are not all finite numbers")
+        ratio = 1.0 if val is None else times_wider(record, "targets", train, val)
+        if ratio <= self.differs and self.small <= train.rms <= self.large:
+            return
+        told = f"; those of validation {val.mean:.3g} +- {val.sd:.3g}" if val and ratio > self.differs else ""
+        yield self.diagnose(
+            f"targets of {train.mean:.3g} +- {train.sd:.3g}{told}: scale before training",
+            margin=float("inf") if told else 0.0,
+            severity=Severity.WARNING if told else Severity.INFO,
+            where=("targets",),
+            evidence=(Evidence("root mean square of the targets", train.rms, self.large, where="targets",
+                               note=f"too small below {self.small:g}"),
+                      Evidence("scale of validation targets against training targets", ratio, self.differs)),
+            remedies=(remedy("normalise-targets", mean=f"{train.mean:.4g}", std=f"{train.sd:.4g}"),),
         )  # fmt: skip
 
 

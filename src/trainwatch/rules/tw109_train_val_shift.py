@@ -15,6 +15,7 @@ from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_
 from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.experiments import evaluated
 from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift
+from trainwatch.symptoms.subject import is_of_data
 
 SHOWN = 3
 
@@ -40,7 +41,8 @@ class TrainValShift(Rule):
     evaluation mode, by `errors` standard errors (`evaluated_loss`). Told apart without being further away or without
     harm it is a remark, from `remark` on: augmented training samples are wider spread than validation samples, not
     elsewhere. Shares of the classes are compared by a chi-squared test over all targets; they are remarked on from a
-    total variation of `shares` on, at a chance below `chance`.
+    total variation of `shares` on, at a chance below `chance`. Before training (`trainwatch.audit`) there is no network
+    whose harm could be measured: inputs told apart from `remark` on that lie further away are a warning.
 
     ## Remedies
     `same-preparation`, `split-anew`.
@@ -56,7 +58,7 @@ class TrainValShift(Rule):
     code: ClassVar[str] = "TW109"
     name: ClassVar[str] = "train-val-shift"
     section: ClassVar[str] = "§10"
-    needs: ClassVar[tuple[str, ...]] = ("val_loss",)
+    needs: ClassVar[tuple[str, ...]] = ()  # of a run its validation, of data both parts
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW101", "TW102", "TW202"), no_remark)
 
     apart: float = 0.6
@@ -77,29 +79,34 @@ class TrainValShift(Rule):
         """Compare the inputs and the classes of training and validation."""
         inputs = record.memo(input_shift)
         shift = record.memo(class_shift) if record.facts.get("run", {}).get("finished") else None
-        if inputs is None and shift is None:
-            raise NotChecked("neither inputs nor classes of both training and validation are known")
         if inputs is not None and inputs.told.low > self.apart:
             yield from self._inputs(record, inputs)
         if shift is not None and (
             shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
         ):
             yield self._classes(record, shift)
+        elif inputs is None and (shift is None or is_of_data(record)):
+            why = record.facts.get("switched_off", {}).get("held_shift")
+            raise NotChecked(f"not measured: {why}" if why else "neither inputs nor classes of both training and "
+                             "validation are known")  # fmt: skip
 
     def _inputs(self, record: RunRecord, found: InputShift) -> Iterator[Diagnosis]:
-        look, worse = record.memo(evaluated), 0.0
+        look, worse, of_data = record.memo(evaluated), 0.0, is_of_data(record)
         if look is not None:
             error = float(np.hypot(look.training_error, look.validation_error))
             worse = float(look.validation - look.training) / error if error > 0 else 0.0
-        elsewhere = found.further.low > self.further and worse > self.errors
+        harmed = found.told.low > self.remark if of_data else worse > self.errors
+        elsewhere = found.further.low > self.further and harmed
         if not elsewhere and found.told.low <= self.remark:
             return
-        told = "and the network does worse there" if elsewhere else (
+        told = ("and lie further off" if of_data else "and the network does worse there") if elsewhere else (
             "though they are no further off than those from one another: augmentation does that"
             if found.further.low <= self.further
             else "though the network does no worse there"
         )  # fmt: skip
-        names = ", ".join(f"feature {i}: {a:.3g} against {b:.3g}" for i, _, a, b in found.features)
+        given = record.facts.get("feature_names") or ()
+        named = [given[i] if i < len(given) else f"feature {i}" for i, *_ in found.features]
+        names = ", ".join(f"{n}: {a:.3g} against {b:.3g}" for n, (*_, a, b) in zip(named, found.features, strict=True))
         train, val = (", ".join(f"{row[k]:.3g}" for row in found.features) for k in (2, 3))
         yield self.diagnose(
             f"validation inputs can be told from training inputs of the same class (AUC {found.told.auc:.2f}, at least "
@@ -114,11 +121,12 @@ class TrainValShift(Rule):
                          f"validation samples; means of what tells most in training and validation: {names}"),
                 Evidence("AUC of the distance to training samples, lower bound", found.further.low, self.further,
                          step=found.step, note=f"estimate {found.further.auc:.3f}; above 0.5: further away"),
-                Evidence("validation loss above training loss, in standard errors", worse, self.errors,
-                         note="not measured" if look is None else f"{look.validation:.3g} against {look.training:.3g}"),
+                *(() if of_data else (Evidence("validation loss above training loss, in standard errors", worse,
+                  self.errors, note="not measured" if look is None else f"{look.validation:.3g} against "
+                  f"{look.training:.3g}"),)),
             ),
-            remedies=(remedy("same-preparation", seen=f"What tells them most apart (features "
-                             f"{', '.join(str(row[0]) for row in found.features)}) is {val} on average in validation "
+            remedies=(remedy("same-preparation", seen=f"What tells them most apart ("
+                             f"{', '.join(named)}) is {val} on average in validation "
                              f"and {train} in training"), remedy("split-anew")),
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from trainwatch.record import RunRecord
 Array = NDArray[Any]
 Line = tuple[tuple[int, float], ...]
 POINTS = 200  # most points of a line in a chart
+FEWEST = 8  # columns from which a noise can be told
 MAX_PASSES = 128  # longer curves are averaged in blocks: a look must stay cheap
 
 
@@ -46,6 +47,21 @@ class ValidationCurve:
     def mean(self) -> Array:
         """Loss of each pass, shape (T,)."""
         return np.asarray(self.losses @ self.weights)
+
+
+def noise_band(curve: ValidationCurve) -> tuple[tuple[int, float, float], ...]:
+    """Two standard errors to either side of each pass, ``(step, low, high)``; empty below `FEWEST` columns.
+
+    Where the same samples come back in each pass, their errors are alike and cancel in a comparison: the band is that
+    of the difference from the lowest pass, which has none itself.
+    """
+    mean, columns = curve.mean, curve.losses.shape[1]
+    if columns < FEWEST or not np.isfinite(curve.losses).all():
+        return ()
+    rows = curve.losses - curve.losses[np.argmin(mean)] if curve.paired else curve.losses
+    apart = rows - (rows @ curve.weights)[:, None]
+    error = np.sqrt((curve.weights**2 * apart**2).sum(1) * columns / (columns - 1))
+    return tuple(zip(curve.steps.tolist(), (mean - 2 * error).tolist(), (mean + 2 * error).tolist(), strict=True))
 
 
 def primary_stream(record: RunRecord) -> str | None:

@@ -52,7 +52,7 @@ class LabelNoise:
         recognised: Share of all classes' samples that are in them.
         disagreeing: Share of `samples` whose label is not what the forest says.
         agreement: Of labels and forest beyond what chance gives (Cohen's kappa), over all held samples.
-        suspects: Those that it doubts for sure, the surest first.
+        suspects: Those that it doubts for sure, and as many as are wrong, the surest first.
         step: Optimiser steps taken before.
     """
 
@@ -96,7 +96,7 @@ def _noise(kind: str, step: int, table: Array) -> LabelNoise:
         float(known.mean()),
         float(1 - right[known].mean()) if known.any() else np.nan,
         _kappa(given, predicted),
-        _suspects(table[known]),
+        _suspects(table[known], round(rate * int(known.sum()))),
         step,
     )
 
@@ -139,11 +139,16 @@ def _kappa(given: Array, predicted: Array) -> float:
     return float(((given == predicted).mean() - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
-def _suspects(table: Array) -> list[Suspect]:
-    """Samples that look like another class as much as its own do on average (confident learning, Northcutt 2021)."""
+def _suspects(table: Array, wrong: int) -> list[Suspect]:
+    """Samples that look like another class as much as its own do on average (confident learning, Northcutt 2021).
+
+    And the surest others, until they are as many as are wrong: half of all samples look less like their class than the
+    average does.
+    """
     given, predicted, votes, own = table.T[2:]
     usual = {label: own[given == label].mean() for label in np.unique(given)}
     sure = np.array([v >= usual.get(p, np.inf) for v, p in zip(votes, predicted, strict=True)], bool)
-    chosen = np.flatnonzero((given != predicted) & sure)
-    order = chosen[np.argsort((own - votes)[chosen], kind="stable")]
+    doubted = np.flatnonzero(given != predicted)
+    order = doubted[np.argsort((own - votes)[doubted], kind="stable")]
+    order = order[sure[order] | (np.arange(len(order)) < wrong)]
     return [Suspect(int(a), int(b), int(c), int(d), float(e), float(f)) for a, b, c, d, e, f in table[order]]

@@ -10,8 +10,9 @@ from trainwatch.figures import Bars, Curve, Figure, Heatmap
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.class_pictures import class_pictures_of
-from trainwatch.symptoms.curves import Line, thin
+from trainwatch.symptoms.curves import Line, noise_band, thin, validation_curve
 from trainwatch.symptoms.landscapes import landscapes_of
+from trainwatch.symptoms.layer_pictures import layer_pictures_of
 from trainwatch.symptoms.norms import norms_figure
 from trainwatch.symptoms.sparsity import sparsity_figure
 from trainwatch.symptoms.stability import churn_figure
@@ -34,7 +35,7 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
         ``loss`` (training and validation losses), ``gradients`` (RMS gradient of each weight tensor over depth and
         time), ``classes`` (share and recall of each class), ``sparsity`` (zeros over the L1 coefficient), ``churn``
         (predictions that change from pass to pass) and ``norms`` (of weights and gradients over time), as far as they
-        were recorded, and those of `class_pictures_of` and `landscapes_of`.
+        were recorded, and those of `class_pictures_of`, `layer_pictures_of` and `landscapes_of`.
     """
     figures: dict[str, Figure | None] = {
         "loss": _losses(record),
@@ -44,7 +45,7 @@ def figures_of(record: RunRecord) -> dict[str, Figure]:
         "churn": churn_figure(record),
         "norms": norms_figure(record),
     }
-    figures |= class_pictures_of(record) | landscapes_of(record)
+    figures |= class_pictures_of(record) | layer_pictures_of(record) | landscapes_of(record)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -66,7 +67,19 @@ def _losses(record: RunRecord) -> Curve | None:
         return None
     drawn = [value for line in lines.values() for _, value in line]
     wide = min(drawn) > 0 and max(drawn) > LOG_RANGE * min(drawn)
-    return Curve(title="Loss", y_label="loss", lines=lines, marks=dict(sorted(marks.items())), log_y=wide)
+    title, bands = _noise(record, lines)
+    return Curve(
+        f"Loss{title}", y_label="loss", lines=lines, marks=dict(sorted(marks.items())), log_y=wide, bands=bands
+    )
+
+
+def _noise(record: RunRecord, lines: dict[str, Line]) -> tuple[str, dict[str, tuple[tuple[int, float, float], ...]]]:
+    curve = record.memo(validation_curve)
+    band = noise_band(curve) if curve is not None and curve.stream in lines else ()
+    if curve is None or not band:
+        return "", {}
+    of = " of the difference from the lowest pass" if curve.paired else ""
+    return f" (shaded: two standard errors{of})", {curve.stream: band}
 
 
 def _train_streams(record: RunRecord) -> list[str]:

@@ -87,10 +87,10 @@ def class_shift(record: RunRecord) -> ClassShift | None:
     """Of all targets seen, for `RunRecord.memo`; None where classes were not counted on both sides."""
     from scipy.stats import chi2  # not on the live path: called at the end alone
 
-    classes, tables = record.memo(train_classes), record.memo(confusions)
-    if classes is None or not tables or len(classes.counts) != len(tables[-1].totals):
+    classes, val = record.memo(train_classes), _val_counts(record)
+    if classes is None or val is None or len(classes.counts) != len(val):
         return None
-    train, val = classes.counts, tables[-1].totals
+    train = classes.counts
     # Where it is not known how often each sample was seen, training is taken to have as many as validation.
     counts = np.stack([train if classes.per_epoch else train * val.sum() / train.sum(), val])
     shares = counts / counts.sum(1, keepdims=True)
@@ -104,6 +104,14 @@ def class_shift(record: RunRecord) -> ClassShift | None:
         shares[0],
         shares[1],
     )
+
+
+def _val_counts(record: RunRecord) -> Array | None:
+    """Validation samples of each class: of the last pass of a run, or of audited data."""
+    if tables := record.memo(confusions):
+        return tables[-1].totals
+    counted = record.latest("val_classes", "targets")
+    return None if counted is None or not counted[1][:-1].sum() else counted[1][:-1]
 
 
 def within(groups: list[tuple[Array, Array]]) -> Apart:

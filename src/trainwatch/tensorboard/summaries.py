@@ -6,10 +6,12 @@ The first event of a tag fixes its metadata in TensorBoard's fast loader, and a 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PLUGIN_NAME = "trainwatch"
+from trainwatch.tensorboard.tags import PLUGIN_NAME
+
 LAYOUT_TAG = "custom_scalars__config__"
 
 
@@ -28,9 +30,18 @@ def markdown(tag: str, text: str) -> Any:
     return _strings(tag, "text", made.plugin_data.content, text.encode())
 
 
-def json_report(tag: str, text: str) -> Any:
-    """A whole report as JSON for the plugin named `PLUGIN_NAME`."""
+def snapshot(tag: str, text: str) -> Any:
+    """JSON for the tab, which is the plugin named `PLUGIN_NAME`."""
     return _strings(tag, PLUGIN_NAME, b"1", text.encode())
+
+
+def picture(tag: str, png: bytes) -> Any:
+    """A picture, as the panel of images shows it."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    width, height = struct.unpack(">II", png[16:24])  # where any PNG has them
+    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def layout(charts: Mapping[str, Sequence[str]]) -> Any:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import importlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainwatch.diagnosis import Diagnosis
 from trainwatch.report import Report
-from trainwatch.tensorboard import summaries
+from trainwatch.reports.drawing import png
+from trainwatch.reports.wording import settled
+from trainwatch.tensorboard import snapshot, summaries, tags
 
 REPORT = "trainwatch/report"
-REPORT_JSON = "trainwatch/report_json"
+GRADIENTS = "trainwatch/gradients"
 SNAPSHOTS = 64  # of the report in one run
 SUBDIRECTORY = "trainwatch"
 
@@ -115,19 +119,40 @@ class TensorBoardSink:
         """
         return self._snapshots < SNAPSHOTS - 1 and (changed or step >= self._due)
 
-    def findings(self, step: int, report: Report) -> None:
-        """Write the whole report, as Markdown for the text panel and as JSON, and flush.
+    def findings(
+        self,
+        step: int,
+        report: Report,
+        resolved: Sequence[tuple[Diagnosis, int]] = (),
+        unconfirmed: Collection[str] = (),
+    ) -> None:
+        """Write the whole report, as Markdown for the text panel and as JSON for the tab, and flush.
 
         Args:
             step: Optimiser step.
             report: The report so far.
+            resolved: What was reported and is gone, with the step at which it went.
+            unconfirmed: Codes of what one look found and no second one has seen yet.
         """
         self._snapshots += 1
         self._due = max(2 * step, 1)
         step = self._rising(REPORT, step)
-        self._add(summaries.markdown(REPORT, report.to_markdown()), step)
-        self._add(summaries.json_report(REPORT_JSON, report.to_json()), step)
+        said = settled(replace(report, figures={}))  # only words are read back from JSON: figures are large
+        self._add(summaries.markdown(REPORT, said.to_markdown()), step)
+        self._add(summaries.snapshot(tags.FINDINGS, snapshot.findings_json(said, resolved, unconfirmed)), step)
+        self._add(summaries.snapshot(tags.FIGURES, snapshot.figures_json(report)), step)
         self.flush()
+
+    def picture(self, step: int, report: Report) -> None:
+        """Draw the gradients over depth and time, for which TensorBoard itself has no chart.
+
+        Args:
+            step: Optimiser step.
+            report: The report at the end, since drawing takes a good part of a second; it may lack that figure.
+        """
+        if (figure := report.figures.get("gradients")) is not None:
+            self._add(summaries.picture(GRADIENTS, png(figure)), self._rising(GRADIENTS, step))
+            self.flush()
 
     def flush(self) -> None:
         """Make events visible to TensorBoard; else they wait up to two minutes, as in tensorboardX they may still."""
