@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainwatch.callbacks.escaping import escape as escape
     from trainwatch.callbacks.huggingface import HFTrainWatch as HFTrainWatch
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
+    from trainwatch.callbacks.preflight import preflight as preflight
     from trainwatch.callbacks.pytorch import Watch as Watch
     from trainwatch.callbacks.pytorch import watch as watch
     from trainwatch.config import Settings as Settings
@@ -39,6 +40,7 @@ _HOMES = {
     "TrainWatch": "callbacks.lightning",
     "Watch": "callbacks.pytorch",
     "watch": "callbacks.pytorch",
+    "preflight": "callbacks.preflight",
     "escape": "callbacks.escaping",
     "prox": "probes.proximal",
     "AuditError": "auditing.sources.reading",
