@@ -18,9 +18,11 @@ FOUND = {
     "experiments": "TW306",
     "fine_tuning": "TW801",
     "plain_faults": "TW702",
+    "preflight": "TW703",
     "saddle": "TW401",
 }
 FAULTS = runpy.run_path(str(EXAMPLES / "plain_faults.py"))["FAULTS"]
+BEFORE = runpy.run_path(str(EXAMPLES / "preflight.py"))["FAULTS"]
 MEASURING = ("hessian_of_your_model",)  # prints numbers, not a report
 
 
@@ -49,6 +51,12 @@ def test_each_of_the_plain_faults_is_found(name):
     settings = Settings(quiet=True, probes={"learning_curve": 10**9, "train_eval": 10**9} if name == "few" else "off")
     report = runpy.run_path(str(EXAMPLES / "plain_faults.py"))["main"](name, settings)
     assert FAULTS[name] in [d.code for cause in report.findings() for d in cause.walk()]
+
+
+@pytest.mark.parametrize(("name", "code"), [*BEFORE.items(), ("none", None)])
+def test_each_fault_is_found_before_training(name, code, capsys):
+    report = runpy.run_path(str(EXAMPLES / "preflight.py"))["main"](name, seconds=600)
+    assert [d.code for d in report.diagnoses if d.severity > "info"] == ([code] if code else [])
 
 
 def test_the_hessian_of_a_model_is_told_with_its_bounds_and_the_rate_that_it_allows(capsys):

@@ -149,9 +149,11 @@ def test_lightning_training_is_bit_identical(net, tmp_path):
         trainer.fit(module, train_loader, DataLoader(TensorDataset(inputs[64:], labels[64:]), batch_size=16))
         return everything(module, trainer.optimizers[0])
 
-    callback = trainwatch.TrainWatch(log_dir=tmp_path, settings={"quiet": True, "flush_every": 5, "probes": "all"})
+    settings = {"quiet": True, "flush_every": 5, "probes": "all"}
+    callback = trainwatch.TrainWatch(log_dir=tmp_path, settings=settings, preflight=True)
     watched = fit([callback])
     assert callback.report.facts["run"]["steps"] == 12
+    assert callback.preflight_report.verdict != "not-judged"
     assert_same(watched, fit([]))
 
 

@@ -56,18 +56,23 @@ def run(scenario: Scenario, seed: int) -> RunRecord:
         warnings.simplefilter("ignore")  # some planted faults make torch warn
         if scenario.model.kind == "gan":
             return gan.run(scenario, load(scenario.data, seed), QUIET)
-        sets = _targets_shaped(scenario, load(scenario.data, seed))
-        model = build(replace(scenario.model, compiled=False, frozen=0), sets)
-        if scenario.model.pretrained_on:
-            pretrain_elsewhere(scenario, model, seed)
-        elif scenario.model.pretrained:
-            _pretrain(scenario, model, sets)
-        model = _prepared(scenario, model)
+        model, sets = before_training(scenario, seed)
         if scenario.loop.framework == "lightning":
             from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
 
             return run_lightning(scenario, model, sets, QUIET)
         return _loop(scenario, model, sets)
+
+
+def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
+    """The model of a scenario as its training begins with it, and the data, drawn from the random numbers at hand."""
+    sets = _targets_shaped(scenario, load(scenario.data, seed))
+    model = build(replace(scenario.model, compiled=False, frozen=0), sets)
+    if scenario.model.pretrained_on:
+        pretrain_elsewhere(scenario, model, seed)
+    elif scenario.model.pretrained:
+        _pretrain(scenario, model, sets)
+    return _prepared(scenario, model), sets
 
 
 def run_and_store(folder: Path, scenario: Scenario, seed: int) -> float:

@@ -11,11 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainwatch.audit.api import audit as audit
-    from trainwatch.audit.sources.reading import AuditError as AuditError
+    from trainwatch.auditing.api import audit as audit
+    from trainwatch.auditing.sources.reading import AuditError as AuditError
     from trainwatch.callbacks.escaping import escape as escape
     from trainwatch.callbacks.huggingface import HFTrainWatch as HFTrainWatch
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
+    from trainwatch.callbacks.preflight import preflight as preflight
     from trainwatch.callbacks.pytorch import Watch as Watch
     from trainwatch.callbacks.pytorch import watch as watch
     from trainwatch.config import Settings as Settings
@@ -39,10 +40,11 @@ _HOMES = {
     "TrainWatch": "callbacks.lightning",
     "Watch": "callbacks.pytorch",
     "watch": "callbacks.pytorch",
+    "preflight": "callbacks.preflight",
     "escape": "callbacks.escaping",
     "prox": "probes.proximal",
-    "AuditError": "audit.sources.reading",
-    "audit": "audit.api",
+    "AuditError": "auditing.sources.reading",
+    "audit": "auditing.api",
     "Settings": "config",
     "SettingsError": "config",
     "Diagnosis": "diagnosis",

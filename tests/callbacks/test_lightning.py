@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import trainwatch
+from trainwatch.checks.preflight import Preflight
 
 lightning = pytest.importorskip("lightning")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
@@ -194,3 +195,68 @@ def test_curves_and_findings_go_through_the_trainers_own_writer(tmp_path):
     events = event_accumulator.EventAccumulator(str(files[0])).Reload()
     assert "trainwatch/train_loss/cross_entropy" in events.Tags()["scalars"] + events.Tags()["tensors"]
     assert (tmp_path / "lightning_logs" / "version_0" / "trainwatch" / "report.html").is_file()
+
+
+@pytest.fixture
+def time_enough(monkeypatch):
+    """However slow the machine, all of a preflight is measured."""
+    monkeypatch.setitem(Preflight.__init__.__kwdefaults__, "seconds", 1e9)
+
+
+@pytest.mark.usefixtures("time_enough")
+def test_a_preflight_is_made_of_the_first_batch_and_the_watch_hears_nothing_of_it(capsys):
+    callback = trainwatch.TrainWatch(settings={**QUIET, "quiet": False}, preflight=True)
+    plain, _, _ = fit()
+    module, _, _ = fit(callback=callback)
+    assert "195 parameters before training" in " ".join(capsys.readouterr().out.split())
+    report = callback.preflight_report
+    assert report.verdict == "healthy"
+    assert [d.code for d in report.diagnoses] == []  # there is validation
+    assert "TW707" in report.not_checked  # this module has no forward(), so its outputs cannot be compared
+    assert callback.report.facts["run"]["steps"] == 12
+    steps = callback.record.series("train_loss", "cross_entropy").steps
+    assert steps.tolist() == list(range(12))
+    assert "TW706" not in callback.report.not_checked  # the first graph that was seen is that of the training
+    assert module.seen == plain.seen
+    assert callback.report.overhead["seconds"]["preflight"] > 0
+
+
+@pytest.mark.usefixtures("time_enough")
+@pytest.mark.parametrize(("fault", "code"), [("softmax", "TW703"), ("label", "TW708"), ("mixing", "TW707")])
+def test_a_preflight_finds_faults_of_the_module(fault, code):
+    class Faulty(Module):
+        def forward(self, x):
+            outputs = self.net(x)
+            return outputs.softmax(1) if fault == "softmax" else outputs - outputs.mean(0) * (fault == "mixing")
+
+        def training_step(self, batch, index):
+            return F.cross_entropy(self(batch[0]), batch[1] + (fault == "label"))
+
+    callback = trainwatch.TrainWatch(settings=QUIET, preflight=True)
+    if fault == "label":
+        with pytest.raises(IndexError):  # the trainer's own, afterwards
+            fit(Faulty(), callback)
+    else:
+        fit(Faulty(), callback, max_steps=1)
+    assert code in [d.code for d in callback.preflight_report.findings()]
+
+
+def test_a_preflight_leaves_alone_what_optimises_by_hand():
+    class Manual(Module):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, index):
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, index))
+            optimizer.step()
+
+        def on_before_optimizer_step(self, optimizer):
+            pass
+
+    callback = trainwatch.TrainWatch(settings=QUIET, preflight=True)
+    fit(Manual(), callback, max_steps=2)
+    assert callback.preflight_report.verdict == "not-judged"
+    assert "optimises manually" in callback.preflight_report.not_checked["TW703"]

@@ -631,3 +631,12 @@ def test_silent_where_usual_weights_are_stopped_early():
     _, made = fit(mlp(5, nn.ReLU), sgd(0.1), steps=40)
     assert last_loss(made) > 0.9 * CHANCE
     assert verdict(made) == []
+
+
+@pytest.mark.parametrize(("gained", "fires"), [(0.03, False), (0.01, True)])
+def test_before_training_a_small_start_counts_only_where_the_steps_remove_nothing(gained, fires):
+    few = CHANCE * (1 - gained * np.minimum(np.arange(40) / 28, 1))
+    tried = record(SMALL, few, subject="preflight")
+    assert len(verdict(tried)) == fires
+    assert len(verdict(record(SMALL, few))) == 1  # of a run
+    assert len(verdict(record(constants(0.3), few, subject="preflight"))) == 1  # units stay equal all the same

@@ -12,8 +12,11 @@ import torch
 from torch import nn
 
 from trainwatch.callbacks.arguments import check_arguments, check_stop_on, settings_from
+from trainwatch.capture.batches import held_step
 from trainwatch.capture.run_capture import OFF, TRAIN, VALIDATE
 from trainwatch.capture.tasks import Task
+from trainwatch.checks.batch import OneBatch
+from trainwatch.checks.preflight import Preflight, show
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.monitor import Monitor
@@ -43,6 +46,7 @@ class TrainWatch(Callback):
 
     Attributes:
         report: The report, after `fit`.
+        preflight_report: What `trainwatch.preflight` says of the model and the first batch, if it was asked for.
     """
 
     def __init__(
@@ -57,8 +61,12 @@ class TrainWatch(Callback):
         stop_on: Sequence[str] = (),
         train_eval_loader: Any = None,
         primary_validation: str | None = None,
+        preflight: bool = False,
     ) -> None:
         """See `trainwatch.watch`; without `log_dir` the record goes beside the trainer's logs.
+
+        With `preflight`, the model is tried on the first batch before the first step, as by `trainwatch.preflight`, and
+        what was found is printed at once.
 
         Raises:
             TypeError: An argument is of the wrong type.
@@ -66,6 +74,8 @@ class TrainWatch(Callback):
         """
         check_stop_on(stop_on)
         self.report: Report | None = None
+        self.preflight_report: Report | None = None
+        self._preflight = preflight
         self._settings = settings_from(settings)
         self._criterion, self._log_dir = loss_fn, log_dir
         self._options: dict[str, Any] = {
@@ -97,7 +107,7 @@ class TrainWatch(Callback):
             self._options["stop_on"],
             self._options["task"],
         )
-        self.report = None
+        self.report = self.preflight_report = None
         self._monitor = Monitor(
             models,
             optimizers,
@@ -133,8 +143,27 @@ class TrainWatch(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._monitor is not None:
+            if self._preflight and self.preflight_report is None:
+                self.preflight_report = self._monitor.apart("preflight", self._try, trainer, pl_module, batch)
             self._monitor.capture.stage = TRAIN
             self._monitor.capture.note_batch(batch, batch_idx)
+
+    def _try(self, trainer: Any, pl_module: Any, batch: Any) -> Report:
+        held, pair = held_step(0, batch, 0), isinstance(batch, (tuple, list)) and len(batch) == 2
+        if held is None or len(trainer.optimizers) != 1:
+            return Report("not-judged", not_checked={"TW709": "preflight needs one optimiser and a batch of tensors"})
+        report = Preflight(self._settings).judge(
+            pl_module,
+            trainer.optimizers[0],
+            held,
+            validated=bool(trainer.enable_validation),
+            first_is_batch=True,
+            call=OneBatch(batch[0], batch[1], None) if pair else None,
+            framework="lightning",
+        )
+        if trainer.is_global_zero and not self._settings.quiet:
+            show(report)
+        return report
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._monitor is not None and self._monitor.should_stop:

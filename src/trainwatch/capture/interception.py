@@ -179,6 +179,18 @@ def unheard() -> Iterator[None]:
         _depth -= 1
 
 
+@contextmanager
+def heard_by(*listeners: Listener) -> Iterator[None]:
+    """Within, these listeners alone are told of what happens: to all others it is not the training that they watch."""
+    global _listeners
+    others = _listeners
+    _listeners = listeners
+    try:
+        yield
+    finally:
+        _listeners = others
+
+
 def _install() -> None:
     for name in LOSSES:
         _exchange_code(name)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from trainwatch.diagnosis import Remedy
-from trainwatch.remedies import curvature, data, fit, gates, gradients, prior, regularisation, steps, tuning, wiring
+from trainwatch.remedies import (
+    curvature,
+    data,
+    fit,
+    gates,
+    gradients,
+    preflight,
+    prior,
+    regularisation,
+    steps,
+    tuning,
+    wiring,
+)
 from trainwatch.remedies.entry import RemedyEntry
 
 CATALOGUE: dict[str, RemedyEntry] = {
     entry.id: entry
-    for family in (curvature, data, fit, gates, gradients, prior, regularisation, steps, tuning, wiring)
+    for family in (curvature, data, fit, gates, gradients, preflight, prior, regularisation, steps, tuning, wiring)
     for entry in family.ENTRIES
 }
 

@@ -84,6 +84,9 @@ def headline(report: Report) -> str:
 
 
 def _extent(report: Report) -> str:
+    if report.facts.get("subject") == "preflight":
+        size = _parameters(report.facts.get("parameters"))
+        return "a model " + (f"of {count(size, 'parameter')} " if size else "") + "before training"
     if report.facts.get("subject") == "data":
         return _samples(report)
     run = report.facts.get("run") or {}

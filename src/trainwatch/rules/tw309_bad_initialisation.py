@@ -17,6 +17,7 @@ from trainwatch.rules.depth_remedies import reinitialise
 from trainwatch.symptoms.gradients import before_normalisation, gain_of, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
+from trainwatch.symptoms.subject import before_training
 
 EQUAL = 0.01  # deviation over root mean square below which entries are as good as the same
 SHOWN = 3
@@ -34,7 +35,8 @@ class BadInitialisation(Rule):
     the layers is above `large` with a first loss `wild` times that of chance, or above twice `large` with one of
     `raised` times that (`wild` in a regression, unless the answers are squashed); or it is below `small`; or the gain
     of a recurrent weight is above `large`, whatever the first loss. And less than `learned` of the loss of a constant
-    guess is gone at the end, in training or in validation.
+    guess is gone at the end, in training or in validation. Before training, where a few steps on one batch stand in for
+    the run, a small gain counts if they remove less than `begun`.
 
     ## Why it hurts
     Units that begin equal get equal gradients and stay equal: a layer is then worth one unit. A gain far above 1
@@ -70,6 +72,7 @@ class BadInitialisation(Rule):
     raised: float = 1.5
     small: float = 0.08
     learned: float = 0.75
+    begun: float = 0.02
     steps: int = 30
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -103,7 +106,7 @@ class BadInitialisation(Rule):
         elif twice_too_large or (gain > self.large and start is not None and start > self.wild):
             what = f"weights begin {gain:.3g} / sqrt(fan-in) large"
             yield self._found(course, weights, gain, self.large, gained, what)
-        elif gain < self.small:
+        elif gain < self.small and not (before_training(record) and gained > self.begun):
             what = f"weights begin {gain:.3g} / sqrt(fan-in) small"
             yield self._found(course, weights, gain, self.small, gained, what)
 

@@ -10,6 +10,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Rule
 from trainwatch.symptoms.curves import passes, primary_stream
+from trainwatch.symptoms.subject import before_training
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class NotJudgeable(Rule):
 
     ## How it is measured
     By counting what was recorded. Passes over training data are no validation, and neither is one before the first
-    step.
+    step. Before training: whether there will be validation, where that is told.
 
     ## Remedies
     What to add so that the next run can be judged.
@@ -47,6 +48,9 @@ class NotJudgeable(Rule):
     min_passes: int = 3
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
+        if before_training(record):
+            yield from self._before_training(record)
+            return
         stream, steps = primary_stream(record), record.steps
         seen = int((passes(record, "val_loss", stream)[0] > 0).sum()) if stream else 0
         lacking: list[tuple[str, Evidence, Remedy]] = []
@@ -69,4 +73,16 @@ class NotJudgeable(Rule):
                 onset_step=0,
                 evidence=evidences,
                 remedies=remedies,
+            )
+
+    def _before_training(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Nothing was trained yet: what counts is whether anything will be seen."""
+        if record.facts.get("validated") is False:
+            yield self.diagnose(
+                "there is no validation: overfitting and neglected classes will not be seen",
+                margin=float("inf"),
+                where=("run",),
+                onset_step=0,
+                evidence=(Evidence("validation passes", 0, threshold=self.min_passes),),
+                remedies=(remedy("add-validation", seen="there is none", passes=self.min_passes),),
             )
