@@ -10,6 +10,7 @@ from trainwatch.config import Settings
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FOUND = {
     "audit_images": "TW106",
+    "audit_shuttle": "TW111",
     "deep_sigmoid_vanishing": "TW301",
     "digits_imbalance": "TW101",
     "digits_lightning": None,

@@ -181,6 +181,14 @@ def test_class_numbers_and_their_negative_are_the_target():
         assert "under another name" in d.summary
 
 
+def test_naming_the_most_frequent_class_is_no_skill():
+    draw = np.random.default_rng(0)
+    x, y = draw.standard_normal((600, 4)), (np.arange(600) % 100 == 0).astype(int)
+    record, report = asked([part("train", x, y)], features, alone)
+    assert record.latest("feature_alone", "train")[1][:, 0].max() < 0.1
+    assert report.diagnoses == ()
+
+
 def test_a_line_of_the_target_in_a_regression():
     (d,) = changed("diabetes", lambda x, y: np.copyto(x[:, 0], 3 - 2 * y))
     assert "under another name" in d.summary

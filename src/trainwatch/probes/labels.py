@@ -49,17 +49,17 @@ def _labelled(bench: Bench, kind: str) -> Table:
     return classes_of(table_of(bench, kind, MOST_ROWS), bench.batches(kind, 1)[0])
 
 
-def forest_votes(x: Array, y: Array, jobs: int | None = None) -> tuple[Array, Array]:
+def forest_votes(x: Array, y: Array) -> tuple[Array, Array]:
     """The classes, and the share of votes for each, shape (n, classes), among trees that a sample is new to.
 
     Args:
         x: Features, shape (n, features).
         y: Classes, shape (n,).
-        jobs: Threads that grow trees; -1 for one a core. The votes are the same.
     """
     from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
 
     wide = features_a_split(x)
-    forest = ExtraTreesClassifier(TREES, max_features=wide, bootstrap=True, oob_score=True, random_state=0, n_jobs=jobs)
+    # In one thread: those of scikit-learn race for the filters of warnings, and may leave the process without any.
+    forest = ExtraTreesClassifier(TREES, max_features=wide, bootstrap=True, oob_score=True, random_state=0)
     forest.fit(x, y)
     return forest.classes_, np.nan_to_num(forest.oob_decision_function_)

@@ -40,13 +40,12 @@ def measure(bench: Bench) -> None:
     bench.record.append("shift_features", "inputs", bench.step, listed_features(train.x, val.x, weights))
 
 
-def kind_votes(train: Array, val: Array, jobs: int | None = None) -> tuple[list[Array], Array]:
+def kind_votes(train: Array, val: Array) -> tuple[list[Array], Array]:
     """Share of votes for validation, of each sample of both kinds, and the weight of each feature.
 
     Args:
         train: Features, shape (n, features).
         val: The same of validation.
-        jobs: Threads that grow trees; -1 for one a core. The votes are the same.
     """
     from sklearn.ensemble import ExtraTreesClassifier  # not before it is needed: it takes a second to load
 
@@ -59,7 +58,6 @@ def kind_votes(train: Array, val: Array, jobs: int | None = None) -> tuple[list[
         bootstrap=True,
         oob_score=True,
         random_state=0,
-        n_jobs=jobs,
     )
     forest.fit(np.concatenate([train, val]), kind)
     votes = np.nan_to_num(forest.oob_decision_function_[:, 1], nan=0.5)

@@ -34,7 +34,7 @@ def measure(look: Look) -> None:
     y = np.concatenate([labels[rows] for rows, labels in chosen.values()])
     if len(chosen["train"][0]) < FEWEST or not 1 < len(np.unique(y)) <= MOST_CLASSES:
         raise Cannot(f"it takes {FEWEST} different training samples of 2 to {MOST_CLASSES} classes")
-    classes, votes = forest_votes(x, y, jobs=-1)
+    classes, votes = forest_votes(x, y)
     begin = 0
     for split, (rows, labels) in chosen.items():
         share, mine = votes[begin : begin + len(rows)], labels[rows]

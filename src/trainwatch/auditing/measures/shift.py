@@ -20,7 +20,7 @@ def measure(look: Look) -> None:
     if min(map(len, rows.values())) < FEWEST:
         raise Cannot(f"fewer than {FEWEST} different samples of training or of validation")
     train, val = (table(part, rows[kind]) for kind, part in parts.items())
-    votes, weights = kind_votes(train, val, jobs=-1)
+    votes, weights = kind_votes(train, val)
     far = neighbour_distances(train, val)
     for kind, some, distance in zip(parts, votes, far, strict=True):
         y = _target(parts[kind], look.task)[rows[kind]]
