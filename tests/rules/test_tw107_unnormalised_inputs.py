@@ -137,7 +137,7 @@ def test_on_data_alone_a_raw_table_is_a_remark():
     assert on_data(table("wine", 0)[0].numpy()) == []
 
 
-@pytest.mark.parametrize(("factor", "severity"), [(100.0, Severity.WARNING), (20.0, None)])
+@pytest.mark.parametrize(("factor", "severity"), [(40.0, Severity.WARNING), (20.0, None)])
 @pytest.mark.parametrize("unit", [1.0, 1e-2])
 def test_on_data_alone_a_feature_beside_others_of_one_scale_is_a_warning(factor, unit, severity):
     x = table("wine", 0)[0].numpy() * unit

@@ -132,6 +132,7 @@ def test_on_data_alone_the_scale_of_targets_is_a_remark_and_another_one_in_valid
     assert on_data(y) == on_data(y[100:], y[:100]) == on_data(y[100:], 2 * y[:100]) == []
     assert [d.severity for d in on_data(150 + 70 * y)] == [Severity.INFO]
     assert [d.severity for d in on_data(0.01 * y)] == [Severity.INFO]
+    assert [d.severity for d in on_data(100 * y[100:], 200 * y[:100])] == [Severity.INFO]
     assert [d.severity for d in on_data(y[100:], 5 * y[:100])] == [Severity.WARNING]
 
 
