@@ -17,8 +17,8 @@ import torch
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-from trainwatch.audit.measures import AUDITED, asked, measured
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures import AUDITED, asked, measured
+from trainwatch.auditing.samples import Samples
 from trainwatch.config import Settings
 from trainwatch.engine import judge
 from trainwatch.report import Report

@@ -6,10 +6,10 @@ import numpy as np
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-from trainwatch.audit.measures import AUDITED, measured
-from trainwatch.audit.measures.look import Look
-from trainwatch.audit.measures.tasks import task_of
-from trainwatch.audit.samples import Samples
+from trainwatch.auditing.measures import AUDITED, measured
+from trainwatch.auditing.measures.look import Look
+from trainwatch.auditing.measures.tasks import task_of
+from trainwatch.auditing.samples import Samples
 from trainwatch.config import Settings
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord

@@ -50,6 +50,11 @@ def test_experiments_for_use_alone_load_torch_when_called_for():
     assert loaded.isdisjoint({"lightning", "sklearn", "matplotlib"})
 
 
+def test_an_audit_can_be_called_whatever_was_imported_before():
+    loaded = loaded_after("import trainwatch.auditing.api, trainwatch\nassert callable(trainwatch.audit)")
+    assert loaded.isdisjoint({"lightning", "sklearn", "rich", "matplotlib"})
+
+
 def test_watching_needs_no_lightning():
     assert loaded_after("import trainwatch\ntrainwatch.watch").isdisjoint({"lightning", "pytorch_lightning", "sklearn"})
 

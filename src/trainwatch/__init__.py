@@ -11,8 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainwatch.audit.api import audit as audit
-    from trainwatch.audit.sources.reading import AuditError as AuditError
+    from trainwatch.auditing.api import audit as audit
+    from trainwatch.auditing.sources.reading import AuditError as AuditError
     from trainwatch.callbacks.escaping import escape as escape
     from trainwatch.callbacks.huggingface import HFTrainWatch as HFTrainWatch
     from trainwatch.callbacks.lightning import TrainWatch as TrainWatch
@@ -43,8 +43,8 @@ _HOMES = {
     "preflight": "callbacks.preflight",
     "escape": "callbacks.escaping",
     "prox": "probes.proximal",
-    "AuditError": "audit.sources.reading",
-    "audit": "audit.api",
+    "AuditError": "auditing.sources.reading",
+    "audit": "auditing.api",
     "Settings": "config",
     "SettingsError": "config",
     "Diagnosis": "diagnosis",

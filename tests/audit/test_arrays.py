@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_digits, load_wine
 
-from trainwatch.audit.sources import AuditError, Reading, read, read_parts
-from trainwatch.audit.sources import reading as limits
-from trainwatch.audit.sources.reading import spread
+from trainwatch.auditing.sources import AuditError, Reading, read, read_parts
+from trainwatch.auditing.sources import reading as limits
+from trainwatch.auditing.sources.reading import spread
 
 DIGITS, CLASSES = load_digits(return_X_y=True)
 

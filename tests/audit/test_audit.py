@@ -10,9 +10,9 @@ from sklearn.datasets import load_diabetes, load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
 import audit_stand_in
-from trainwatch.audit import api
-from trainwatch.audit.api import audit
-from trainwatch.audit.sources import AuditError
+from trainwatch.auditing import api
+from trainwatch.auditing.api import audit
+from trainwatch.auditing.sources import AuditError
 from trainwatch.config import SettingsError
 from trainwatch.report import Report
 

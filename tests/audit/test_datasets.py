@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
-from trainwatch.audit.sources import AuditError, Reading, read_parts
+from trainwatch.auditing.sources import AuditError, Reading, read_parts
 
 ROWS = TensorDataset(torch.arange(40.0)[:, None], torch.arange(40) % 4)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainwatch.audit.sources import AuditError, Reading, read_parts
+from trainwatch.auditing.sources import AuditError, Reading, read_parts
 
 RNG = np.random.default_rng(0)
 

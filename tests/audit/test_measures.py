@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audited import SETS, asked, audit, flipped, found, loaded, part, parts, split
-from trainwatch.audit.measures import AUDITED, alone, classes, duplicates, features, labels, measured
+from trainwatch.auditing.measures import AUDITED, alone, classes, duplicates, features, labels, measured
 from trainwatch.config import Settings
 from trainwatch.engine import judge
 
@@ -150,7 +150,7 @@ def test_raw_tables_are_a_remark():
 
 
 def test_large_sets_are_looked_at_in_part_and_say_so(monkeypatch):
-    monkeypatch.setattr("trainwatch.audit.measures.labels.MOST_ROWS", {"train": 300, "val": 100})
+    monkeypatch.setattr("trainwatch.auditing.measures.labels.MOST_ROWS", {"train": 300, "val": 100})
     x, y = loaded("digits")
     record, _ = asked([part("train", x, y)], features, duplicates, labels)
     assert record.facts["looked_at"] == {"train": {"labels": 300, "of": 1797}}

@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
 from audit_stand_in import measured
-from trainwatch.audit.pictures import OF_A_CLASS, SHOWN_CLASSES, SUSPECTS, pictures_of
-from trainwatch.audit.sources import Reading, read_parts
-from trainwatch.audit.spreads import SHOWN, features_figure
-from trainwatch.audit.thumbnails import SIDE, Thumbnails
+from trainwatch.auditing.pictures import OF_A_CLASS, SHOWN_CLASSES, SUSPECTS, pictures_of
+from trainwatch.auditing.sources import Reading, read_parts
+from trainwatch.auditing.spreads import SHOWN, features_figure
+from trainwatch.auditing.thumbnails import SIDE, Thumbnails
 from trainwatch.diagnosis import Diagnosis, Severity, to_plain
 from trainwatch.figures import figure_from_plain
 

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from trainwatch.audit.sources import AuditError, Reading, read_parts
+from trainwatch.auditing.sources import AuditError, Reading, read_parts
 
 PEOPLE = """age,town,joined,height,label
 31,Rome,2020-01-01,1.8,yes

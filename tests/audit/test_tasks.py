@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from audited import loaded, part
-from trainwatch.audit.measures.tasks import task_of
+from trainwatch.auditing.measures.tasks import task_of
 
 X = np.zeros((100, 2))
 TARGETS = {

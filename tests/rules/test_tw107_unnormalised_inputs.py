@@ -5,7 +5,7 @@ from scaled import table, train
 from torch import nn
 
 from audited import asked, part
-from trainwatch.audit.measures import features
+from trainwatch.auditing.measures import features
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked

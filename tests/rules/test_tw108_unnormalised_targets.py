@@ -6,7 +6,7 @@ from synthetic_gradients import parameter
 from torch import nn
 
 from audited import asked, part
-from trainwatch.audit.measures import features
+from trainwatch.auditing.measures import features
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked

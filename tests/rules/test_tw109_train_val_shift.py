@@ -5,7 +5,7 @@ import torch
 from audited import asked, part
 from audited import split as audited_split
 from trained import trained
-from trainwatch.audit.measures import shift
+from trainwatch.auditing.measures import shift
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked

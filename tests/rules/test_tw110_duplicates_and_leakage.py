@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from audited import asked, found, part, split
-from trainwatch.audit.measures import duplicates, near
+from trainwatch.auditing.measures import duplicates, near
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from audited import SETS, asked, found, loaded, part, split
-from trainwatch.audit.measures import alone, features
+from trainwatch.auditing.measures import alone, features
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked

@@ -13,21 +13,25 @@ from werkzeug import wrappers
 from werkzeug.test import Client
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
-from trainwatch.figures import Bars, Curve, Heatmap, Intervals, Plane, Profile
+from trainwatch.figures import Bars, Curve, Gallery, Heatmap, Histogram, Intervals, Plane, Profile
 from trainwatch.report import Report
 from trainwatch.tensorboard.plugin import DiagnosisTab
 
 NASTY = "<img src=x onerror=\"document.title='broken in'\"></script><b>"
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 LINES = {"train mse": ((0, 2.0), (50, 0.5)), "val": ((0, 2.1), (50, 0.9))}
 POINTS = {"precision": ((0.0, 1.0, 0.0), (1.0, 0.4, 0.1)), "best": ((0.5, 0.8, 0.0),)}
 CELLS = ((1e-3, float("nan")), (0.1, 0.2))
 SHARES = {"share": (0.9, 0.1), "validation recall": (1.0, float("nan"))}
+SPREAD = {"x": {"train": (0.25, 0.75), "val": (1.0, 0.0)}}
 FIGURES = {
     "loss": Curve("Loss", "loss", LINES, {25: "lowest"}, bands={"val": ((0, 2.0, 2.2), (50, 0.8, 1.0))}),
     "gradients": Heatmap("Gradient", ("0.weight", "2.weight"), (0, 50), CELLS, "RMS gradient"),
     "classes": Bars("Classes", ("cat", "dog"), SHARES),
     "spectrum": Intervals("Curvature", ("largest", "smallest"), (3.0, -0.5), (0.1, 0.2), "curvature of the loss"),
     "precision_recall": Profile("Precision and recall", "recall", "precision", POINTS, {}),
+    "spreads": Histogram("Spreads", {"x": (0.0, 1.0, 2.0)}, SPREAD, {"x": "1 NaN"}),
+    "samples": Gallery("Samples", {"cat": ((PNG, "row 3"), ("no picture", "row 4"))}),
     "loss_plane": Plane("Loss around", "x", "y", "loss", (-1.0, 0.0), (0.0, 1.0), ((3.0, 2.0), (2.0, 1.0))),
 }
 

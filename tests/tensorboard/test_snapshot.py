@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 from tabs import FIGURES, diagnosis, report
 
 from trainwatch.diagnosis import Severity
-from trainwatch.figures import Curve, Heatmap
+from trainwatch.figures import Curve, Figure, Heatmap
 from trainwatch.report import Report
 from trainwatch.reports import wording
 from trainwatch.reports.drawing import COLOURS
@@ -86,6 +87,14 @@ def test_too_large_figures_are_left_out_by_name():
     assert len(told.encode()) <= MOST_BYTES
     assert json.loads(told)["left_out"] == ["Huge"]
     assert [f["name"] for f in json.loads(told)["figures"]] == list(FIGURES)
+
+
+def test_the_tab_draws_every_kind_of_figure():
+    text = (plugin.STATIC / "figures.js").read_text()
+    table = text[text.index("DRAWN = {") :].partition("{")[2].partition("}")[0]
+    kinds = {figure.kind for figure in get_args(Figure)}
+    assert {part.partition(":")[0].strip() for part in table.split(",") if part.strip()} == kinds
+    assert {figure.kind for figure in FIGURES.values()} == kinds  # so that the tests in a browser see all of them
 
 
 def test_page_and_tab_have_the_same_colours():

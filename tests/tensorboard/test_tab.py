@@ -158,6 +158,12 @@ def test_every_kind_of_figure_is_drawn(page):
     texts = dict(drawn)
     assert "0.9" in texts["classes"]
     assert "3 ± 0.1" in texts["spectrum"]
+    assert "0 to 2; 1 NaN" in texts["spreads"]
+    assert page.script("return document.querySelectorAll('figure[data-name=spreads] path').length") == 2
+    pictures = (
+        "return [...document.querySelectorAll('figure[data-name=samples] img')].map((i) => [i.alt, i.naturalWidth])"
+    )
+    page.until(lambda: page.script(pictures) == [["cat: row 3", 1]])
     lines = page.script("return [...document.querySelectorAll('.lines')].map((n) => n.getAttribute('aria-label'))")
     assert "train mse from 2 to 0.5 at 50" in lines[0]
     assert "lowest; TW201 began at 25" in lines[0]

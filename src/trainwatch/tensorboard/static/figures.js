@@ -1,11 +1,16 @@
 // The charts of one run. Each kind of figure is drawn by a module of its own, once it comes near to what is seen.
 import {barsOf} from './charts/bars.js';
 import {el} from './dom.js';
+import {galleryOf} from './charts/gallery.js';
 import {heatmapOf, planeOf} from './charts/heatmap.js';
+import {histogramOf} from './charts/histogram.js';
 import {intervalsOf} from './charts/intervals.js';
 import {curveOf, profileOf} from './charts/lines.js';
 
-const DRAWN = {bars: barsOf, curve: curveOf, heatmap: heatmapOf, intervals: intervalsOf, plane: planeOf, profile: profileOf};
+const DRAWN = {
+  bars: barsOf, curve: curveOf, gallery: galleryOf, heatmap: heatmapOf, histogram: histogramOf, intervals: intervalsOf,
+  plane: planeOf, profile: profileOf,
+};
 
 export function figures({figures: all, colours, left_out: leftOut}, heading) {
   const section = el('section', {className: 'figures'});

@@ -1,5 +1,0 @@
-"""Questions about data, one file each: from `Samples` to a record that the rules judge."""
-
-from trainwatch.audit.measures.asked import AUDITED, measured
-
-__all__ = ["AUDITED", "measured"]
