@@ -58,7 +58,13 @@ def test_leaves_no_trace(given, capsys):
     before = kept(model, optimizer, own)
     loss = lambda o, t: F.cross_entropy(o, t) + 1e-3 * sum(p.abs().sum() for p in model.parameters())  # noqa: E731
     report = trainwatch.preflight(
-        model, loss, loader if given == "loader" else (X, Y), optimizer, validation=loader, settings={"strict": True}
+        model,
+        loss,
+        loader if given == "loader" else (X, Y),
+        optimizer,
+        validation=loader,
+        seconds=1e9,
+        settings={"strict": True},
     )
     assert "TW703" not in report.not_checked
     assert same(before, kept(model, optimizer, own))
@@ -99,6 +105,41 @@ def test_a_running_watch_hears_nothing_of_it():
         assert watch._monitor.capture.losses.pending == []
         assert watch._monitor.capture._loader is None
     assert interception._listeners == ()
+
+
+class WithoutClosure(torch.optim.SGD):
+    def step(self):
+        return super().step()
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 8, sparse=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.words(x).mean(1).relu())
+
+
+def test_optimisers_of_every_form():
+    model = net()
+    report = tried(model, CE(), (X, Y), WithoutClosure(model.parameters(), lr=0.1))
+    assert report.findings() == []
+    assert report.facts["run"]["steps"] == 40
+    report = tried(model, CE(), (X, Y), torch.optim.LBFGS(model.parameters()))
+    assert report.verdict == "not-judged"  # its copy lacks what it keeps beside its state
+    assert "a copy of the optimiser cannot take a step" in report.not_checked["TW703"]
+    assert tried(Words(), CE(), (torch.arange(48).reshape(16, 3) % 9, Y)).findings() == []
+
+
+def test_it_ends_though_the_capture_fails(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("trainwatch.capture.run_capture.RunCapture._commit_watched", broken)
+    model = net()
+    report = Preflight(Settings(quiet=True), clock=lambda: 0.0).judge(model, None, one_batch((X, Y), CE(), model))
+    assert "TW000" in [d.code for d in report.diagnoses]
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -36,6 +36,8 @@ CASES = {
     "another device": (net, CE(), (X.to("meta"), Y), "inputs meta", "same-device"),
     "inputs too narrow": (lambda: net(inputs=64), CE(), (X, Y), "'0' (in_features 64) is given (16, 12)",
                           "fitting-shapes"),
+    "in the model itself": (lambda: Forward(lambda s, x: s.net(x) @ torch.ones(3, 3), net=net()), CE(), (X, Y),
+                            "the model is given (16, 12)", "fitting-shapes"),
     "channels last": (lambda: nn.Conv2d(3, 4, 3), nn.MSELoss(), (torch.randn(4, 8, 8, 3), torch.randn(4)),
                       "(in_channels 3) is given (4, 8, 8, 3)", "fitting-shapes"),
     "column against row": (lambda: net(outputs=1), nn.BCEWithLogitsLoss(), (X, YES),

@@ -17,7 +17,7 @@ from trainwatch.capture.interception import unheard
 from trainwatch.checks import dependence
 from trainwatch.checks.batch import OneBatch, StepFailed
 from trainwatch.checks.failure import facts_of
-from trainwatch.checks.trial import RATE, device_of, take_steps
+from trainwatch.checks.trial import RATE, device_of, gradients_aside, take_steps
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
 from trainwatch.engine import fault_of, judge
@@ -84,7 +84,7 @@ class Preflight:
             return _untried("preflight is for a single process")
         call = batch if isinstance(batch, OneBatch) else call
         steps = self._containment.run(
-            "steps", self._in_peace, model, optimizer, batch, validation, call, first_is_batch
+            "trial", self._in_peace, model, optimizer, batch, validation, call, first_is_batch
         )
         if self._refused:
             return _untried(self._refused)
@@ -101,7 +101,7 @@ class Preflight:
         if device.type == "meta":
             self._refused = "the model lies on the meta device, where nothing is computed"
             return 0
-        with untouched(device, model):
+        with untouched(device, model), gradients_aside(model):
             return self._try(model, *given)
 
     def _try(
@@ -116,7 +116,9 @@ class Preflight:
         """Take the steps and measure the rest, and give back how many steps there were."""
         if optimizer is None:
             parameters = list(model.parameters())
-            optimizer = torch.optim.Adam([p for p in parameters if p.requires_grad] or parameters, lr=RATE)
+            sparse = any(getattr(module, "sparse", False) for module in model.modules())  # which Adam does not take
+            kind = torch.optim.Adagrad if sparse else torch.optim.Adam
+            optimizer = kind([p for p in parameters if p.requires_grad] or parameters, lr=RATE)
         more = lambda: self._clock() < self._until  # noqa: E731
         began = self._clock()
         try:
@@ -187,5 +189,7 @@ def show(report: Report) -> None:
     before = random.getstate()
     from trainwatch.reports import console
 
-    console.show(report)
-    random.setstate(before)
+    try:
+        console.show(report)
+    finally:
+        random.setstate(before)

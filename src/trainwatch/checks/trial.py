@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +18,7 @@ from trainwatch.checks.failure import guarded
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
 from trainwatch.probes.bench import Batch
-from trainwatch.probes.isolation import twin_with_optimizer, untouched
+from trainwatch.probes.isolation import CannotIsolate, twin_with_optimizer
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
@@ -36,7 +39,7 @@ def take_steps(
     """Let copies of model and optimiser take steps on a batch, and record what a run's capture records.
 
     Args:
-        live: The model; it is not touched.
+        live: The model; it is not touched, if random numbers and gradients are kept aside.
         optimizer: Its optimiser; it is not touched either.
         batch: The batch.
         record: Where everything goes.
@@ -50,29 +53,44 @@ def take_steps(
 
     Raises:
         StepFailed: A part of the step raised.
-        CannotIsolate: The model cannot be copied.
+        CannotIsolate: The model cannot be copied, or a copy of its optimiser cannot step.
     """
-    with untouched(device_of(live), live), _gradients_aside(live):
-        model, own = twin_with_optimizer(live, optimizer, settings.probe_memory)
-        detach_trainer(model, getattr(live, "_trainer", None))
-        if not model.training:
-            model.train()
-        criterion = batch.loss_fn if isinstance(batch, OneBatch) else None
-        capture = RunCapture(
-            {"default": model}, {"default": own}, record, containment,
-            flush_every=STEPS, held_bytes=0, on_step=lambda _: None, criterion=criterion,
-        )  # fmt: skip
-        try:
-            with heard_by(capture), guarded(model):
-                while capture.step < STEPS and (not capture.step or more()):
-                    with part(STEP):
-                        own.step(lambda: _backward(model, own, batch))  # type: ignore[arg-type, return-value]
-                if validation is not None:
-                    _validate(model, validation)
-        finally:
-            capture.detach()
-            capture.flush(last=True)
-        return capture.step
+    model, own = twin_with_optimizer(live, optimizer, settings.probe_memory)
+    detach_trainer(model, getattr(live, "_trainer", None))
+    if not model.training:
+        model.train()
+    criterion = batch.loss_fn if isinstance(batch, OneBatch) else None
+    capture = RunCapture(
+        {"default": model}, {"default": own}, record, containment,
+        flush_every=STEPS, held_bytes=0, on_step=lambda _: None, criterion=criterion,
+    )  # fmt: skip
+    taken = 0
+    try:
+        with heard_by(capture), guarded(model):
+            while taken < STEPS and (not taken or more()):
+                _step(model, own, batch)
+                taken += 1
+            if validation is not None:
+                _validate(model, validation)
+    finally:
+        capture.detach()
+        capture.flush(last=True)
+    return taken
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    """Take a step as a trainer does, with a closure; a few optimisers know none."""
+    closure: Any = functools.partial(_backward, model, optimizer, batch)
+    try:
+        if "closure" in inspect.signature(type(optimizer).step).parameters:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+    except (CannotIsolate, StepFailed):
+        raise
+    except Exception as error:  # a copy may lack what the original keeps beside its state, as that of LBFGS does
+        raise CannotIsolate(f"a copy of the optimiser cannot take a step: {type(error).__name__}: {error}") from error
 
 
 def _validate(model: nn.Module, batch: Batch) -> None:
@@ -86,14 +104,15 @@ def _validate(model: nn.Module, batch: Batch) -> None:
 
 def _backward(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> torch.Tensor:
     optimizer.zero_grad()
-    loss = batch.loss(model)
+    with part(STEP):
+        loss = batch.loss(model)
     with part(BACKWARD):
         loss.backward()
     return loss
 
 
 @contextmanager
-def _gradients_aside(model: nn.Module) -> Iterator[None]:
+def gradients_aside(model: nn.Module) -> Iterator[None]:
     """Within, the model has no gradients: a loss that reaches the model itself, not its copy, adds nothing to them."""
     kept = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in kept:
