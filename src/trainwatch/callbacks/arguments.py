@@ -41,6 +41,12 @@ def as_named(value: Any, kind: type[T], what: str) -> dict[str, T]:
     return found
 
 
+def behind_ddp(model: torch.nn.Module) -> torch.nn.Module:
+    """The model inside `DistributedDataParallel`: it is what the wrapper calls, and what validation often calls."""
+    wrapped = isinstance(model, torch.nn.parallel.DistributedDataParallel)
+    return model.module if wrapped else model
+
+
 def unwrapped(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
     """The optimisers inside wrappers, such as those that Accelerate makes: they take the steps."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from, unwrapped
+from trainwatch.callbacks.arguments import as_named, behind_ddp, check_arguments, settings_from, unwrapped
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.tasks import Task
 from trainwatch.config import Settings
@@ -190,7 +190,7 @@ def begin(
     **options: Any,
 ) -> Watch:
     """Start a watch, also for trainers; `options` are those of `Monitor`, the errors those of `watch`."""
-    models = as_named(model, nn.Module, "model")
+    models = {name: behind_ddp(one) for name, one in as_named(model, nn.Module, "model").items()}
     optimizers = unwrapped(as_named(optimizer, torch.optim.Optimizer, "optimizer"))
     check_arguments(models, optimizers, criterion, options["on_finding"], options["stop_on"], options["task"])
     for one in models.values():

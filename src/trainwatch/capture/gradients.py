@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.device_time import DeviceTime
-from trainwatch.capture.shards import is_shard, local
+from trainwatch.capture.shards import is_shard, is_unreduced, local
 
 ABSENT = -1.0  # in the ring: the parameter had no gradient (NaN would read as a gradient that is not finite)
 OTHER_NORMS = (0, 1, math.inf)
@@ -26,12 +26,17 @@ class GradientRing:
     """Norms of a list of parameters, step by step, kept on their devices between flushes.
 
     `measure` at the end of each backward pass overwrites the row of the coming step, so that the last backward before
-    the step counts; `commit` at the optimiser's step keeps it.
+    the step counts; `commit` at the optimiser's step keeps it. Of sharded parameters it measures the parts that this
+    process holds.
+
+    Attributes:
+        unreduced: A gradient was met of which this process holds a summand, not a part.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor], rows: int) -> None:
         self.parameters = list(parameters)
         self.rows = rows
+        self.unreduced = False
         self._shards = any(map(is_shard, self.parameters))
         self._steps: list[int] = []
         self._measured = False
@@ -49,6 +54,8 @@ class GradientRing:
             scale: Scalar on the device by which the loss was multiplied (AMP), to be divided out.
         """
         row = len(self._steps)
+        if self._shards and not row:
+            self.unreduced |= any(is_unreduced(p.grad) for p in self.parameters if p.grad is not None)
         if row < self.rows:
             for part in self._parts:
                 part.measure(row, scale)
@@ -148,7 +155,8 @@ class _DevicePart:
         kinds = {p.dtype for p in self.parameters}
         # A half-precision norm overflows at 65504; one kind for all, since they are stacked.
         self._dtype = None if kinds == {torch.float32} else torch.float64 if torch.float64 in kinds else torch.float32
-        self._shards = any(map(is_shard, self.parameters))
+        self._parts = any(is_shard(p) or not p.numel() for p in self.parameters)  # some of which may be empty
+        self._nothing = torch.zeros(1, device=device)  # for them: no largest entry of an empty tensor is known
         self._complete = not any(k.is_complex for k in kinds)  # and so far every parameter had a dense gradient
         self._renew()
 
@@ -171,8 +179,8 @@ class _DevicePart:
 
     def _norms(self, order: float, scale: torch.Tensor | None, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
         gradients = [p.grad for p in self.parameters]
-        if self._shards:
-            gradients = [None if g is None else local(g) for g in gradients]
+        if self._parts:
+            gradients = [None if g is None else local(g) if local(g).numel() else self._nothing for g in gradients]
         dtype = dtype or self._dtype
         norms: Sequence[torch.Tensor] = ()
         if self._complete:

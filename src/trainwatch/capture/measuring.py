@@ -43,6 +43,7 @@ class Measuring:
         epochs: Times that the training loader was started.
         samples: Training samples seen; an unwatched step counts as many as the watched one before it.
         pace: Which steps are watched.
+        delivered: Everything measured before this step has come into the record.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Measuring:
     ) -> None:
         self.models, self.optimizers = dict(models), dict(optimizers)
         self.record, self.containment = record, containment
-        self.step = self.epochs = self.samples = 0
+        self.step = self.epochs = self.samples = self.delivered = 0
         self.pace = Pace(flush_every)
         self.reads = DeferredReads()
         self.losses = StepLosses()
@@ -125,6 +126,7 @@ class Measuring:
         self._flush_ranges()
         self._flush_penalties()
         self._flush_motion(last)
+        self.reads.read([], functools.partial(self._delivered, self.step))
         self._deliver(last)
         if last:
             self._finish_passes()
@@ -132,6 +134,9 @@ class Measuring:
         self._flush_wiring(last)
         self._deliver(last)  # what the wiring asked for
         self._print_next = True
+
+    def _delivered(self, step: int, _: list[Array]) -> None:
+        self.delivered = step
 
     @contained("validation")
     def _end_validation(self) -> None:
@@ -150,6 +155,8 @@ class Measuring:
                 functools.partial(self.record.append, quantity, key, provenance=provenance)
                 for quantity in ("grad_norm", "other_grad_norms")
             )
+            if ring.unreduced:
+                raise ValueError("a gradient is a sum whose terms lie in several processes")
             ring.flush(self.reads, put, others, self._spent_on_device)
 
     def _spent_on_device(self, seconds: float) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 
@@ -14,3 +17,17 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 def is_shard(tensor: torch.Tensor) -> bool:
     """Whether other processes hold further parts of a tensor, or copies of this one, and torch knows of it."""
     return local(tensor) is not tensor
+
+
+def is_unreduced(tensor: torch.Tensor) -> bool:
+    """Whether each process holds a summand of a tensor: no norm of it is known without adding them up."""
+    return any(p.is_partial() for p in getattr(tensor, "placements", ()))
+
+
+def share_facts(tensor: torch.Tensor) -> dict[str, int]:
+    """Of a sharded tensor: ``held``, its entries in this process, and ``copies``, how many processes hold the same."""
+    if not is_shard(tensor):
+        return {}
+    sharded: Any = tensor
+    sizes = [sharded.device_mesh.size(i) for i, p in enumerate(sharded.placements) if p.is_shard()]
+    return {"held": local(tensor).numel(), "copies": torch.distributed.get_world_size() // math.prod(sizes)}
