@@ -28,7 +28,8 @@ def net(kind, precision, world):
         return DistributedDataParallel(model)
     if kind in ("fsdp", "hsdp"):
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()
-        mesh = init_device_mesh("cpu", (2, world // 2) if kind == "hsdp" else (world,))
+        shape, names = ((2, world // 2), ("replicate", "shard")) if kind == "hsdp" else ((world,), ("shard",))
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=names)
         for layer in (model[0], model[2], model):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
     return model
