@@ -46,7 +46,8 @@ def train(kind="single", precision="fp32", accumulation=1, clip=False, rank=0, w
 
     Args:
         kind: ``single``, ``ddp``, ``fsdp`` or ``hsdp``.
-        options: ``spoil``, the rank whose batch of step 4 holds a NaN; ``classes``, how each process draws its samples;
+        options: ``watch`` and ``settings`` of it; ``spoil``, the rank whose batch of step 4 holds a NaN; ``classes``,
+            how each process draws its samples;
             ``validate``, ``shared`` among them, ``all`` in each, or ``first`` in the first alone; ``watched``, ranks.
 
     Returns:
@@ -55,7 +56,13 @@ def train(kind="single", precision="fp32", accumulation=1, clip=False, rank=0, w
     model = net(kind, precision, world)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     watched = rank in options.get("watched", range(world))
-    watch = trainwatch.watch(model, optimizer, settings=QUIET, **options.get("watch", {})) if watched else None
+    watch = (
+        trainwatch.watch(
+            model, optimizer, settings={**QUIET, **options.get("settings", {})}, **options.get("watch", {})
+        )
+        if watched
+        else None
+    )
     lower = precision == "bf16" and kind != "fsdp" and kind != "hsdp"
     kept = []
     for step in range(options.get("steps", STEPS)):
@@ -82,7 +89,10 @@ def train(kind="single", precision="fp32", accumulation=1, clip=False, rank=0, w
             )
             norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
             assert abs(norm / np.linalg.norm(kept[-1]) - 1) < 1e-4
-        optimizer.step()
+        try:
+            optimizer.step()
+        except trainwatch.StopTraining:
+            break
         if step in (3, 6):
             validate(model, options.get("validate", "shared"), rank, world)
     if watched:

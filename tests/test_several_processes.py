@@ -36,6 +36,15 @@ def two(tmp_path_factory):
         "in one": {"kind": "ddp", "validate": "first"},
         "spoiled": {"kind": "ddp", "spoil": 1},
         "skewed": {"kind": "ddp", "classes": own_class, "steps": 24},
+        "unwatched": {"kind": "ddp", "watched": ()},
+        "unwatched shards": {"kind": "fsdp", "watched": ()},
+        "stopped": {
+            "kind": "ddp",
+            "spoil": 1,
+            "steps": 24,
+            "watch": {"stop_on": ("TW303",)},
+            "settings": {"overhead": 0.99},
+        },
         "one watches": {"kind": "ddp", "watched": (0,)},
         "one watches shards": {"kind": "fsdp", "watched": (0,)},
         "the other watches": {"kind": "ddp", "watched": (1,)},
@@ -159,7 +168,14 @@ def test_experiments_are_left_alone_and_that_is_said(two, name):
     assert "several processes" in off["activity"]
 
 
-def test_a_watch_leaves_weights_and_processes_as_they_were(two):
-    """The gradients of all steps, which follow from the weights, are those of a run of which one process is watched."""
-    np.testing.assert_array_equal(two["whole"][0]["kept"], two["one watches"][0]["kept"])
-    np.testing.assert_array_equal(two["sharded"][1]["kept"], two["one watches shards"][1]["kept"])
+def test_a_watch_changes_no_gradient_and_so_no_weight(two):
+    for watched, unwatched in (("whole", "unwatched"), ("sharded", "unwatched shards")):
+        for rank in range(2):
+            np.testing.assert_array_equal(two[watched][rank]["kept"], two[unwatched][rank]["kept"])
+
+
+def test_all_processes_stop_after_the_same_step(two):
+    """One that stopped earlier would leave the other waiting for it."""
+    steps = [len(case["kept"]) for case in two["stopped"]]
+    assert steps[0] == steps[1]
+    assert 5 < steps[0] < 24

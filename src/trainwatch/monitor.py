@@ -206,9 +206,9 @@ class Monitor:
         self.flush()
 
     @contained("processes")
-    def _exchange(self, **last: Any) -> None:
+    def _exchange(self, *, last: bool = False, wait: float = 0.0) -> None:
         assert self._processes is not None
-        self._processes.exchange(self.capture, **last)
+        self._processes.exchange(self.capture, last=last, wait=wait)
 
     @contained("record")
     def _note_epoch(self, metrics: dict[str, float]) -> None:

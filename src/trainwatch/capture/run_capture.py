@@ -604,12 +604,13 @@ class RunCapture(Measuring):
         parameters = [p for key in keys for p in self._rings[key].parameters]
         totals = [total for key in keys if (total := self._total(key)) is not None]
         if len(totals) < len(keys):
-            norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-            whole: torch.Tensor = norm.full_tensor() if is_shard(norm) else norm  # type: ignore[attr-defined]
-            return whole
-        norm = torch.linalg.vector_norm(torch.stack([t.to(totals[0].device) for t in totals]))
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        self.on_clip("norm", float(max_norm))
+            norm: Any = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            norm = norm.full_tensor() if is_shard(norm) else norm
+        else:
+            norm = torch.linalg.vector_norm(torch.stack([t.to(totals[0].device) for t in totals]))
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+            self.on_clip("norm", float(max_norm))
+        assert isinstance(norm, torch.Tensor)
         return norm
 
     @contained("gradients")

@@ -65,7 +65,7 @@ def error(rows: Sequence[Array], samples: Array) -> Array:
 def scores(rows: Sequence[Array], samples: Array) -> Array:
     """Scores of all samples, or of so many at even distances."""
     whole = np.concatenate(rows)
-    return whole[np.linspace(0, len(whole) - 1, min(len(whole), SCORES)).astype(int)]
+    return np.asarray(whole[np.linspace(0, len(whole) - 1, min(len(whole), SCORES)).astype(int)])
 
 
 def columns(rows: Sequence[Array], sizes: Sequence[Array]) -> Array:
@@ -79,7 +79,7 @@ def columns(rows: Sequence[Array], sizes: Sequence[Array]) -> Array:
     there = ~np.isnan(values)
     sums = _grouped(np.where(there, values * weights, 0.0))
     with np.errstate(invalid="ignore"):
-        return sums / _grouped(np.where(there, weights, 0.0))
+        return np.asarray(sums / _grouped(np.where(there, weights, 0.0)))
 
 
 def group_sizes(sizes: Sequence[Array]) -> Array:

@@ -21,6 +21,7 @@ IN_STEP = 1e-2  # relative difference of norms of the same gradient in two proce
 
 Rows = list[tuple[int, Array]]
 Key = tuple[str, str]  # quantity, key
+Passes = dict[int, set[tuple[str, int]]]  # of each process: streams and steps
 
 
 class Outbox:
@@ -193,7 +194,7 @@ class JointRecord(RunRecord):
             now = [row for row in rows if row[0] < ready]
             self._held[quantity, key] = rows[len(now) :]
             if quantity in COUNTS:
-                self._add_counts(quantity, key, now)
+                self._add_counts(quantity, key, now, last=upto >= ALL)
                 continue
             for step, row in now:
                 joined = self._joined(quantity, key, step, row, same)
@@ -205,9 +206,9 @@ class JointRecord(RunRecord):
                     del by_step[step]
         self._note_processes()
 
-    def _same_passes(self, ready: int) -> dict[int, set[tuple[str, int]]]:
+    def _same_passes(self, ready: int) -> Passes:
         """Rank -> (stream, step) of the passes that this process made over the samples of the first one."""
-        found: dict[int, set[tuple[str, int]]] = {rank: set() for rank in self._others}
+        found: Passes = {rank: set() for rank in self._others}
         for (quantity, stream), rows in self._held.items():
             if quantity != "val_sample_loss":
                 continue
@@ -218,7 +219,9 @@ class JointRecord(RunRecord):
                         found[rank].add((stream, step))
         return found
 
-    def _joined(self, quantity: str, key: str, step: int, row: Array, same: set[tuple[int, str, int]]) -> Array | None:
+    def _joined(
+        self, quantity: str, key: str, step: int, row: Array, same: dict[int, set[tuple[str, int]]]
+    ) -> Array | None:
         stream = key.partition(":")[0]
         given = {
             rank: rows.pop(0)
@@ -246,7 +249,7 @@ class JointRecord(RunRecord):
             return row
         return PASS[quantity]([row, *given.values()], np.array([s.sum() for s in known]))
 
-    def _add_counts(self, quantity: str, key: str, mine: Rows) -> None:
+    def _add_counts(self, quantity: str, key: str, mine: Rows, *, last: bool) -> None:
         theirs = [
             (step, row)
             for other in self._others.values()
@@ -254,8 +257,10 @@ class JointRecord(RunRecord):
             for row in rows
         ]
         rows = [row for _, row in [*mine, *theirs]]
-        if mine and all(row.shape == rows[0].shape for row in rows):
-            self._put(quantity, key, mine[-1][0], np.sum(rows, 0))
+        if (mine or (last and theirs)) and all(row.shape == rows[0].shape for row in rows):
+            known = self.series(quantity, key)
+            step = max([step for step, _ in mine or theirs], default=0)
+            self._put(quantity, key, max(step, -1 if known is None else known.last_step), np.sum(rows, 0))
         elif theirs:  # until there is a row of one's own to put them with
             self._held[quantity, key] = [(step, row) for step, row in sorted(theirs, key=lambda item: item[0])]
 
