@@ -100,6 +100,9 @@ def test_four_processes(four, single, kind):
     np.testing.assert_allclose(others[:, :, 1:], expected[: len(others), :, 1:], rtol=1e-4)
     np.testing.assert_allclose(others[0, :, 0], expected[0, :, 0], atol=2)  # an entry may cancel to zero by rounding
     assert first["facts"]["processes"]["joined"] == [1, 2, 3]
+    for key in ("norm", "mean", "std"):
+        values = [[p[key] for p in c["facts"]["parameters"]] for c in (first, alone)]
+        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["whole", "sharded"])

@@ -186,6 +186,20 @@ def test_a_limit_on_scaled_gradients_is_no_limit_on_the_gradients():
     assert watch.record.facts["regularisation"]["clipping"] == {"max_scaled_norm": 1.0}
 
 
+def test_the_watch_clips_scaled_gradients_as_torch_does():
+    model = net()
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    watch = trainwatch.watch(model, optimizer, settings=QUIET)
+    for _ in range(3):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(X), Y)).backward()
+        expected = float(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
+        assert float(watch.clip_grad_norm_(1.0)) == pytest.approx(expected, rel=1e-6)
+        scaler.step(optimizer)
+        scaler.update()
+    watch.finish()
+
+
 def test_clipping_by_value_is_seen_where_it_was_imported_by_name():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -207,3 +221,21 @@ def test_on_a_gpu(precision, optimizer):
     for accumulation, clip in itertools.product((1, 4), CLIPS):
         watch, kept, _ = train(precision, accumulation, clip, optimizer, device="cuda")
         np.testing.assert_allclose(watch.record.series("grad_norm", "default").values, kept, rtol=1e-5)
+
+
+def test_of_flat_parameters_no_norm_is_told():
+    """FSDP1 would give the norms of this process's part: too small by the root of the number of parts."""
+
+    class FullyShardedDataParallel(nn.Sequential):
+        pass
+
+    model = FullyShardedDataParallel(net())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = trainwatch.watch(model, optimizer, settings=QUIET)
+    for _ in range(2 * QUIET["flush_every"]):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+    watch.finish()
+    assert not watch.record.has("grad_norm")
+    assert "fully_shard" in watch.report.not_checked["TW301"]

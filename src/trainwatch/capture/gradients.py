@@ -30,13 +30,13 @@ class GradientRing:
     process holds.
 
     Attributes:
-        unreduced: A gradient was met of which this process holds a summand, not a part.
+        reason: Why the norms are not those of gradients, where that is so.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor], rows: int) -> None:
         self.parameters = list(parameters)
         self.rows = rows
-        self.unreduced = False
+        self.reason = ""
         self._shards = any(map(is_shard, self.parameters))
         self._steps: list[int] = []
         self._measured = False
@@ -54,8 +54,8 @@ class GradientRing:
             scale: Scalar on the device by which the loss was multiplied (AMP), to be divided out.
         """
         row = len(self._steps)
-        if self._shards and not row:
-            self.unreduced |= any(is_unreduced(p.grad) for p in self.parameters if p.grad is not None)
+        if self._shards and not row and any(is_unreduced(p.grad) for p in self.parameters if p.grad is not None):
+            self.reason = "a gradient is a sum whose terms lie in several processes"
         if row < self.rows:
             for part in self._parts:
                 part.measure(row, scale)

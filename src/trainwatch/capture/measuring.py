@@ -26,6 +26,7 @@ from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.scaling import Scaling
+from trainwatch.capture.shards import flattened
 from trainwatch.capture.starts import StartWeights
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.capture.wiring_watch import WiringWatch
@@ -81,6 +82,7 @@ class Measuring:
         self._motions: dict[str, Motion] = {}
         self._commits = dict.fromkeys(self.optimizers, 0)
         self._print_next = True
+        self._flat = flattened(self.models)
         parameters = list(wiring.parameters_of(self.models).values())
         index = {id(p): i for i, p in enumerate(parameters)}
         self._note_wiring(index)
@@ -151,12 +153,17 @@ class Measuring:
     def _flush_gradients(self) -> None:
         provenance = {"before_clipping": True, "unscaled": True, "scope": "process"}
         for key, ring in self._rings.items():
+            if reason := self._flat or ring.reason:
+                ring.flush(self.reads, lambda *_: None, lambda *_: None, self._spent_on_device)
+                off = self.record.facts.get("switched_off", {})
+                if "grad_norm" not in off:
+                    told = dict.fromkeys(("grad_norm", "other_grad_norms"), reason)
+                    self.record.set_fact("switched_off", {**off, **told})
+                continue
             put, others = (
                 functools.partial(self.record.append, quantity, key, provenance=provenance)
                 for quantity in ("grad_norm", "other_grad_norms")
             )
-            if ring.unreduced:
-                raise ValueError("a gradient is a sum whose terms lie in several processes")
             ring.flush(self.reads, put, others, self._spent_on_device)
 
     def _spent_on_device(self, seconds: float) -> None:

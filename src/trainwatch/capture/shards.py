@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
@@ -22,6 +24,14 @@ def is_shard(tensor: torch.Tensor) -> bool:
 def is_unreduced(tensor: torch.Tensor) -> bool:
     """Whether each process holds a summand of a tensor: no norm of it is known without adding them up."""
     return any(p.is_partial() for p in getattr(tensor, "placements", ()))
+
+
+def flattened(models: Mapping[str, nn.Module]) -> str:
+    """Why gradients cannot be told apart: FSDP1 keeps a part of all parameters of a module in one flat tensor."""
+    names = {type(module).__name__ for model in models.values() for module in model.modules()}
+    if "FullyShardedDataParallel" not in names:
+        return ""
+    return "FullyShardedDataParallel cuts parameters across one another: use torch.distributed.fsdp.fully_shard"
 
 
 def share_facts(tensor: torch.Tensor) -> dict[str, int]:
