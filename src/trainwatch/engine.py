@@ -177,8 +177,8 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], of_a_run: bool)
 
 
 def _shown(record: RunRecord) -> dict[str, Any]:
-    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage", *AUDIT)
-    return {topic: record.facts[topic] for topic in shown if topic in record.facts}
+    shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage", "processes")
+    return {topic: record.facts[topic] for topic in (*shown, *AUDIT) if topic in record.facts}
 
 
 def _measured(record: RunRecord) -> dict[str, Any]:

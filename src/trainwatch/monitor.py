@@ -13,6 +13,7 @@ from torch import nn
 
 from trainwatch.capture.interception import unheard
 from trainwatch.capture.nonfinite import Suspect
+from trainwatch.capture.ranks import Ranks
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.config import Settings
 from trainwatch.containment import Containment, contained
@@ -24,7 +25,9 @@ from trainwatch.outlets import Outlets
 from trainwatch.probes import nonfinite
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.rounds import QUANTITIES, Probes
+from trainwatch.processes import LAST_WAIT, PROBES_OFF, Processes
 from trainwatch.record import RunRecord, SegmentWriter
+from trainwatch.record.joint import JointRecord
 from trainwatch.report import Report
 
 T = TypeVar("T")
@@ -97,11 +100,17 @@ class Monitor:
         primary_validation: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        ranks = Ranks.here()
+        if ranks is not None and ranks.rank:  # the first process alone judges, writes and prints
+            settings, directory, writer = replace(settings, quiet=True), None, None
+            on_finding, stop_on = None, ()
         self.settings, self.directory = settings, directory
         self.report: Report | None = None
         self.latest: Report | None = None
         self.stop_by_raising = stop_by_raising
-        self.record = RunRecord(SegmentWriter(directory) if directory is not None else None)
+        journal = SegmentWriter(directory) if directory is not None else None
+        self._processes = Processes(ranks, journal) if ranks is not None else None
+        self.record = RunRecord(journal) if self._processes is None else self._processes.record
         self.containment = Containment(clock, self._fault, settings.strict)
         self._clock, self._began, self._last_flush = clock, clock(), clock()
         self._framework = framework
@@ -131,6 +140,8 @@ class Monitor:
         )
         self._probes = Probes(settings.probes, self.containment)
         self._rules = settings.active_rules()
+        if self._processes is not None:
+            self.containment.run("processes", self._processes.begin, self.capture)
         self.containment.run("tensorboard", self._outlets.open)
         self._write()
         self._once = self._spent()  # seconds spent at the start and, later, at the end
@@ -139,7 +150,14 @@ class Monitor:
     @property
     def should_stop(self) -> bool:
         """A finding named in ``stop_on`` was reported."""
-        return self._live.stop
+        if self._processes is None:
+            return self._live.stop
+        return bool(self._stops())
+
+    @contained("processes")
+    def _stops(self) -> bool:
+        assert self._processes is not None
+        return self._processes.stops(self.capture.step, self._live.stop, self.settings.flush_every)
 
     # ------------------------------------------------------------------ while the training runs
 
@@ -168,6 +186,10 @@ class Monitor:
         self._last_flush, self._news = self._clock(), False
         self._flushed_passes = self.capture.book.finished
         self.containment.run("flush", self.capture.flush)
+        if self._processes is not None:
+            self._exchange()
+            if not self._processes.first:
+                return
         self._show_curves()
         looked = self._look()
         if looked or self.settings.probes != "auto":  # what rules ask for is computed already where they just looked
@@ -175,7 +197,7 @@ class Monitor:
         self._write()
         elapsed = self._clock() - self._began
         allowed = self._budget(elapsed) * WATCH_SHARE
-        if self.capture.step:
+        if self.capture.step and self._processes is None:  # several watch the same steps, or none could be joined
             debt = self._spent(probes=False) - self._once - allowed
             self.capture.rest(elapsed, debt, allowed / self.capture.step)
 
@@ -184,6 +206,11 @@ class Monitor:
         self.capture.end_pass()
         self._note_epoch(dict(metrics))
         self.flush()
+
+    @contained("processes")
+    def _exchange(self, *, last: bool = False, wait: float = 0.0) -> None:
+        assert self._processes is not None
+        self._processes.exchange(self.capture, last=last, wait=wait)
 
     @contained("record")
     def _note_epoch(self, metrics: dict[str, float]) -> None:
@@ -224,7 +251,10 @@ class Monitor:
         """The round at the end: what the verdict still asks for."""
         elapsed = self._watched_seconds
         self._experiment(elapsed, max(self.settings.overhead * elapsed, LAST_ROUND), last=True)
-        missing = {q: reason for q, reason in self._probes.unmeasured.items() if not self.record.has(q)}
+        reasons = self._probes.unmeasured
+        if self._processes is not None:
+            reasons = {q: PROBES_OFF for some in QUANTITIES.values() for q in some}
+        missing = {q: reason for q, reason in reasons.items() if not self.record.has(q)}
         if missing:
             self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **missing})
 
@@ -233,7 +263,7 @@ class Monitor:
         return max(self.settings.overhead * elapsed, FLOOR_PER_STEP * self.capture.step)
 
     def _experiment(self, elapsed: float, left: float, *, last: bool = False) -> None:
-        if len(self.capture.models) != 1:
+        if len(self.capture.models) != 1 or self._processes is not None:
             return
         requests = [request for rule in self._rules for request in rule.asks(self.record)]
         self._probes.governor.step_seconds = elapsed / max(1, self.capture.step)
@@ -301,6 +331,12 @@ class Monitor:
         self._watched_seconds, self._while_training = self._clock() - self._began, self._spent() - self._once
         self.containment.run("hooks", self.capture.detach)
         self.containment.run("flush", self.capture.flush, last=True)
+        if self._processes is not None:
+            self._exchange(last=True, wait=LAST_WAIT if error is None else 0.0)
+            self._note_run(finished=error is None, error=error)
+            if not self._processes.first:
+                self.report = self._processes.other_report()
+                return self.report
         if error is None:
             self._probe_last()
         self._show_curves()
@@ -346,12 +382,16 @@ class Monitor:
             "framework": self._framework,
             "steps": self.capture.step if started else 0,
             "epochs": self.containment.run("epochs", self.capture.epochs_seen) or 0 if started else 0,
-            "samples": self.capture.samples if started else 0,
+            "samples": self._samples() if started else 0,
             "train_samples": self.capture.book.train_samples if started else None,
             "finished": finished,
             "ended_by": "" if error is None else f"{type(error).__name__}: {error}".rstrip(": "),
         }
         self.containment.run("record", self.record.set_fact, "run", facts)
+
+    def _samples(self) -> int:
+        """Training samples seen, in all processes."""
+        return self.capture.samples + (self.record.samples_elsewhere if isinstance(self.record, JointRecord) else 0)
 
     def _spent(self, *, probes: bool = True) -> float:
         """Seconds so far, with or without those of probes."""

@@ -41,6 +41,13 @@ def as_named(value: Any, kind: type[T], what: str) -> dict[str, T]:
     return found
 
 
+def behind_ddp(model: nn.Module) -> nn.Module:
+    """The model inside `DistributedDataParallel`: it is what the wrapper calls, and what validation often calls."""
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
 def unwrapped(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
     """The optimisers inside wrappers, such as those that Accelerate makes: they take the steps."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from, unwrapped
+from trainwatch.callbacks.arguments import as_named, behind_ddp, check_arguments, settings_from, unwrapped
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.tasks import Task
 from trainwatch.config import Settings
@@ -65,6 +65,27 @@ class Watch:
 
     train_step = observe_train
     val_step = observe_val
+
+    def clip_grad_norm_(self, max_norm: float, *, optimizer: str | None = None) -> torch.Tensor:
+        """Clip the gradients as `torch.nn.utils.clip_grad_norm_` does, without computing their norms a second time.
+
+        The norms measured at the end of the backward pass are used where they are still those of the gradients;
+        otherwise (an unwatched step, gradients that were scaled, changed or are sharded) torch computes them.
+
+        Args:
+            max_norm: L2 norm that all gradients together may have.
+            optimizer: Name of the optimiser whose parameters are meant; None clips those of all optimisers together.
+
+        Returns:
+            L2 norm of the gradients before clipping, a scalar on their device.
+
+        Raises:
+            ValueError: No optimiser has this name.
+        """
+        known = list(self._monitor.capture.optimizers)
+        if optimizer is not None and optimizer not in known:
+            raise ValueError(f"optimizer must be one of {', '.join(map(repr, known))}, got {optimizer!r}")
+        return self._monitor.capture.clip_norm(max_norm, known if optimizer is None else [optimizer])
 
     @contextmanager
     def validation(self, name: str = "val") -> Iterator[None]:
@@ -169,7 +190,7 @@ def begin(
     **options: Any,
 ) -> Watch:
     """Start a watch, also for trainers; `options` are those of `Monitor`, the errors those of `watch`."""
-    models = as_named(model, nn.Module, "model")
+    models = {name: behind_ddp(one) for name, one in as_named(model, nn.Module, "model").items()}
     optimizers = unwrapped(as_named(optimizer, torch.optim.Optimizer, "optimizer"))
     check_arguments(models, optimizers, criterion, options["on_finding"], options["stop_on"], options["task"])
     for one in models.values():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture import wiring
+from trainwatch.capture.shards import is_shard
 
 SIDE = 1000  # rows and columns of one that are looked at
 JUDGED = 32  # parameters whose randomness is judged, so that the start does not take long
@@ -25,7 +26,7 @@ NORMAL_SURE = 4.0  # standard errors that the deviation of a fresh embedding may
 def can_be_judged(module: nn.Module | None, parameter: torch.Tensor) -> bool:
     """Whether `is_fresh` can tell: a weight of a layer, neither tiny nor huge."""
     layer = isinstance(module, wiring.MATRIX_OWNERS) and parameter.ndim > 1 and parameter.is_floating_point()
-    return layer and SMALLEST <= parameter.numel() <= LARGEST
+    return layer and not is_shard(parameter) and SMALLEST <= parameter.numel() <= LARGEST
 
 
 def is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
@@ -67,6 +68,8 @@ def practised(module: nn.Module) -> bool:
     gain, seen = getattr(module, "weight", None), getattr(module, "num_batches_tracked", None)
     if isinstance(seen, torch.Tensor) and not seen.is_meta and int(seen) >= PRACTISED:
         return True
+    if isinstance(gain, torch.Tensor) and is_shard(gain):
+        return False
     if "Norm" not in type(module).__name__ or not isinstance(gain, torch.Tensor) or gain.is_meta or gain.ndim != 1:
         return False
     return len(gain) > 1 and bool((gain != gain[0]).any())
@@ -75,7 +78,12 @@ def practised(module: nn.Module) -> bool:
 def trained_shows(module: nn.Module, parameter: torch.Tensor) -> bool:
     """Whether `carries_training` can tell: a weight of a layer with enough rows and columns."""
     layer = isinstance(module, wiring.MATRIX_OWNERS) and parameter.ndim > 1 and parameter.is_floating_point()
-    return layer and parameter.numel() > 0 and min(len(parameter), parameter.numel() // len(parameter)) >= SIDES
+    return (
+        layer
+        and not is_shard(parameter)
+        and parameter.numel() > 0
+        and min(len(parameter), parameter.numel() // len(parameter)) >= SIDES
+    )
 
 
 def carries_training(parameter: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.shards import local
 
 MOST = 1024  # entries of a parameter that are followed
 
@@ -67,7 +68,7 @@ class Frozen:
 
 
 def _entries(parameter: torch.Tensor) -> torch.Tensor:
-    flat = parameter.detach().flatten()
+    flat = local(parameter.detach()).flatten()
     return flat[:: -(-len(flat) // MOST) or 1].clone()
 
 

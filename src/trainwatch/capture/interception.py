@@ -7,6 +7,7 @@ it returns; they are put in place with the first listener and taken away with th
 Methods are replaced on their class. A loss function keeps its identity and has its *code object* exchanged: so one
 that was imported by name, stored in a `functools.partial` or pickled inside a model is seen too, and
 `torch.compile`, which puts these functions into its graphs as a whole, neither breaks the graph nor sees the wrapper.
+So have the functions that clip gradients, which most loops import by name.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ LOSSES = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
 ]
+
+
+CLIPPERS = {"clip_grad_norm_": "norm", "clip_grad_value_": "value"}
 
 
 def _copy(function: types.FunctionType) -> types.FunctionType:
@@ -137,6 +141,8 @@ class Listener(Protocol):
 
     def on_scale(self, scaler: Any, unscaled: Any, scaled: Any) -> None: ...
 
+    def on_unscale(self) -> None: ...
+
     def on_scaler_update(self, scaler: Any) -> None: ...
 
     def on_clip(self, kind: str, limit: float) -> None: ...
@@ -197,9 +203,10 @@ def _install() -> None:
     _wrap(torch.Tensor, "backward", _backward_wrapper)
     _wrap(torch.autograd, "backward", _backward_wrapper)
     _wrap(torch.amp.GradScaler, "scale", _scale_wrapper)
+    _wrap(torch.amp.GradScaler, "unscale_", _unscale_wrapper)
     _wrap(torch.amp.GradScaler, "update", _update_wrapper)
-    _wrap(torch.nn.utils, "clip_grad_norm_", _clip_wrapper)
-    _wrap(torch.nn.utils, "clip_grad_value_", _clip_wrapper)
+    for name in CLIPPERS:
+        _exchange_clipper(name)
     _wrap(torch.utils.data.DataLoader, "__iter__", _iterate_wrapper)
 
 
@@ -283,6 +290,16 @@ def _scale_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
     return scale
 
 
+def _unscale_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def unscale(self: Any, optimizer: Any) -> Any:
+        result = original(self, optimizer)
+        for listener in _listeners:
+            listener.on_unscale()
+        return result
+
+    return unscale
+
+
 def _update_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def update(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
@@ -293,20 +310,43 @@ def _update_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:
     return update
 
 
-def _clip_wrapper(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    kind = "norm" if "norm" in name else "value"
+def _clip_trampoline(func: Any) -> Any:
+    """Torch's clippers are wrappers that close over `func`; code that replaces theirs must do so as well."""
 
-    def clip(parameters: Any, limit: Any = None, *args: Any, **kwargs: Any) -> Any:
-        # The second argument is called max_norm or clip_value: hand on exactly what came.
-        positional = () if limit is None else (limit,)
-        result = original(parameters, *positional, *args, **kwargs)
-        value = limit if limit is not None else kwargs.get("max_norm", kwargs.get("clip_value"))
-        if isinstance(value, (int, float)):
-            for listener in _listeners:
-                listener.on_clip(kind, float(value))
-        return result
+    def clip(*args: Any, **kwargs: Any) -> Any:
+        return _report(func, args, kwargs)  # type: ignore[name-defined]  # noqa: F821  # a global of that module
 
     return clip
+
+
+def _exchange_clipper(name: str) -> None:
+    function = getattr(torch.nn.utils, name)
+    slot, code = f"_trainwatch_{name}", function.__code__
+    if code.co_freevars != ("func",):  # a torch that writes them otherwise: only a call through the module is seen
+        _wrap(torch.nn.utils, name, lambda name, original: functools.partial(_call_clipper, name, original))
+        return
+
+    def call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with torch.no_grad():
+            return _call_clipper(name, func, *args, **kwargs)
+
+    function.__globals__[slot] = call
+    function.__code__ = _clip_trampoline(None).__code__.replace(co_names=(slot,), co_name=name)
+
+    def undo() -> None:
+        function.__code__ = code
+        del function.__globals__[slot]
+
+    _undo.append(undo)
+
+
+def _call_clipper(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = original(*args, **kwargs)
+    limit = args[1] if len(args) > 1 else kwargs.get("max_norm", kwargs.get("clip_value"))
+    if isinstance(limit, (int, float)) and not _depth and not torch.compiler.is_compiling():
+        for listener in _listeners:
+            listener.on_clip(CLIPPERS[name], float(limit))
+    return result
 
 
 def _iterate_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any]:

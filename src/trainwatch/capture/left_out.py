@@ -10,6 +10,7 @@ from torch import nn
 
 from trainwatch.capture import wiring
 from trainwatch.capture.freshness import JUDGED, can_be_judged, is_fresh, practised
+from trainwatch.capture.shards import local
 
 MOST = 256  # parameters that are looked at closely
 PRINT = 16  # entries of a parameter by which a change is noticed
@@ -83,7 +84,7 @@ class LeftOut:
 
 def print_of(parameter: torch.Tensor) -> torch.Tensor:
     """A few entries of a parameter, by which a change is noticed."""
-    return parameter.detach().flatten()[:PRINT].clone()
+    return local(parameter.detach()).flatten()[:PRINT].clone()
 
 
 def _in_containers(owners: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:

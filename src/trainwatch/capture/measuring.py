@@ -26,6 +26,7 @@ from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.scaling import Scaling
+from trainwatch.capture.shards import flattened
 from trainwatch.capture.starts import StartWeights
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.capture.wiring_watch import WiringWatch
@@ -43,6 +44,7 @@ class Measuring:
         epochs: Times that the training loader was started.
         samples: Training samples seen; an unwatched step counts as many as the watched one before it.
         pace: Which steps are watched.
+        delivered: Everything measured before this step has come into the record.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Measuring:
     ) -> None:
         self.models, self.optimizers = dict(models), dict(optimizers)
         self.record, self.containment = record, containment
-        self.step = self.epochs = self.samples = 0
+        self.step = self.epochs = self.samples = self.delivered = 0
         self.pace = Pace(flush_every)
         self.reads = DeferredReads()
         self.losses = StepLosses()
@@ -80,6 +82,7 @@ class Measuring:
         self._motions: dict[str, Motion] = {}
         self._commits = dict.fromkeys(self.optimizers, 0)
         self._print_next = True
+        self._flat = flattened(self.models)
         parameters = list(wiring.parameters_of(self.models).values())
         index = {id(p): i for i, p in enumerate(parameters)}
         self._note_wiring(index)
@@ -125,6 +128,7 @@ class Measuring:
         self._flush_ranges()
         self._flush_penalties()
         self._flush_motion(last)
+        self.reads.read([], functools.partial(self._delivered, self.step))
         self._deliver(last)
         if last:
             self._finish_passes()
@@ -132,6 +136,9 @@ class Measuring:
         self._flush_wiring(last)
         self._deliver(last)  # what the wiring asked for
         self._print_next = True
+
+    def _delivered(self, step: int, _: list[Array]) -> None:
+        self.delivered = step
 
     @contained("validation")
     def _end_validation(self) -> None:
@@ -146,6 +153,13 @@ class Measuring:
     def _flush_gradients(self) -> None:
         provenance = {"before_clipping": True, "unscaled": True, "scope": "process"}
         for key, ring in self._rings.items():
+            if reason := self._flat or ring.reason:
+                ring.flush(self.reads, lambda *_: None, lambda *_: None, self._spent_on_device)
+                off = self.record.facts.get("switched_off", {})
+                if "grad_norm" not in off:
+                    told = dict.fromkeys(("grad_norm", "other_grad_norms"), reason)
+                    self.record.set_fact("switched_off", {**off, **told})
+                continue
             put, others = (
                 functools.partial(self.record.append, quantity, key, provenance=provenance)
                 for quantity in ("grad_norm", "other_grad_norms")

@@ -217,8 +217,7 @@ class PassBook:
         matrix = {"val_sample_loss": parts.get("losses", _few(losses)), "val_sample_correct": parts.get("correct")}
         sizes = _sizes(samples) if "losses" in parts else _few(counts)
         for quantity, row in matrix.items():
-            known = self.record.series(quantity, key)
-            if row is not None and (known is None or known.shape == row.shape):
+            if row is not None and self.record.fits(quantity, key, row):
                 put(quantity, key, step, _finite(row) if quantity == "val_sample_loss" else row)
         if self.record.series("val_group_size", key) is None:
             put("val_group_size", key, step, sizes)
@@ -251,8 +250,7 @@ class PassBook:
 
     def _put_alike(self, quantity: str, key: str, step: int, row: NDArray[Any] | None) -> None:
         """Write a row, unless its shape differs from those before it."""
-        known = self.record.series(quantity, key)
-        if row is not None and (known is None or known.shape == row.shape):
+        if row is not None and self.record.fits(quantity, key, row):
             self.record.append(quantity, key, step, row)
 
     def _stream(self, done: Pass, samples: int, batches: int, ordered: int, unordered: int) -> Stream | None:

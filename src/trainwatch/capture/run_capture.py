@@ -22,6 +22,7 @@ from trainwatch.capture.motion import Motion
 from trainwatch.capture.nonfinite import Suspect, finite
 from trainwatch.capture.passes import TRAIN_EVAL
 from trainwatch.capture.samples import bare, samples_in
+from trainwatch.capture.shards import is_shard
 from trainwatch.capture.tasks import LABELS, read_by_shape
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
@@ -165,7 +166,9 @@ class RunCapture(Measuring):
 
     @contained("wiring")
     def on_clip(self, kind: str, limit: float) -> None:
-        self.facts.add_regularisation(clipping={f"max_{kind}": limit})
+        # Where the gradients still carry AMP's scale, a limit on them says nothing of the gradients themselves.
+        scaled = "scaled_" if self.scaling.on_gradients else ""
+        self.facts.add_regularisation(clipping={f"max_{scaled}{kind}": limit})
 
     @contained("validation")
     def on_iterate(self, loader: Any) -> None:
@@ -492,6 +495,9 @@ class RunCapture(Measuring):
             self.validation.abandon()
         self.validation.training_resumes()
 
+    def on_unscale(self) -> None:
+        self.scaling.taken_off()
+
     @contained("losses")
     def on_scaler_update(self, scaler: Any) -> None:
         """If gradients were ready and no step was taken, the scaler skipped it: nothing is wrong with that."""
@@ -512,11 +518,14 @@ class RunCapture(Measuring):
         self.nonfinite.skipped(self.scaling.in_a_row, scaler, self.step)
 
     def _stepped(self, key: str) -> None:
-        if self.stage != OFF:
-            self._on_step(bool(self._commit(key)))
+        overflow = getattr(
+            self.optimizers[key], "found_inf", None
+        )  # of a fused optimiser under a scaler: see `Scaling`
+        if self.stage != OFF and not self.scaling.kept_from_stepping(overflow):
+            self._on_step(bool(self._commit(key, overflow)))
 
     @contained("steps")
-    def _commit(self, key: str) -> bool:
+    def _commit(self, key: str, overflow: torch.Tensor | None) -> bool:
         """Give losses and gradients to the step that was just taken; True where a buffer is full."""
         step = self._commits[key]
         self._commits[key] += 1
@@ -529,7 +538,7 @@ class RunCapture(Measuring):
             self.samples += self._batch_samples
         elif first:
             self._batch_samples = 0
-        full = False if self.pace.resting else self._commit_watched(key, step)
+        full = False if self.pace.resting else self._commit_watched(key, step, overflow)
         if self.rates.changed(key):
             self._note_rates(key, step)
         if first:
@@ -537,13 +546,13 @@ class RunCapture(Measuring):
             self.pace.stepped()
         return full
 
-    def _commit_watched(self, key: str, step: int) -> bool:
+    def _commit_watched(self, key: str, step: int, overflow: torch.Tensor | None) -> bool:
         if self.nonfinite.keeps:
             self.nonfinite.drop()
         self._watch_step(key, step)
         self._commit_losses(key, step)
         self._commit_penalties(step)
-        full = self._commit_gradients(key, step)
+        full = self._commit_gradients(key, step, overflow)
         if Motion.due(step + 1):
             self._look_at_weights(key, step + 1)
         if self._print_next and self._inputs is not None:
@@ -569,8 +578,8 @@ class RunCapture(Measuring):
         self.penalties.commit(step, self.scaling.scale)
 
     @contained("gradients")
-    def _commit_gradients(self, key: str, step: int) -> bool:
-        return self._rings[key].commit(step)
+    def _commit_gradients(self, key: str, step: int, overflow: torch.Tensor | None) -> bool:
+        return self._rings[key].commit(step, overflow)
 
     @contained("motion")
     def _look_at_weights(self, key: str, updates: int) -> None:
@@ -594,6 +603,25 @@ class RunCapture(Measuring):
     @contained("rates")
     def _note_rates(self, key: str, step: int) -> None:
         self.rates.note(key, step)
+
+    def clip_norm(self, max_norm: float, keys: Sequence[str]) -> torch.Tensor:
+        """Clip the gradients of some optimisers together; see `Watch.clip_grad_norm_`."""
+        parameters = [p for key in keys for p in self._rings[key].parameters]
+        totals = [total for key in keys if (total := self._total(key)) is not None]
+        if len(totals) < len(keys):
+            norm: Any = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            norm = norm.full_tensor() if is_shard(norm) else norm
+        else:
+            norm = torch.linalg.vector_norm(torch.stack([t.to(totals[0].device) for t in totals]))
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+            self.on_clip("norm", float(max_norm))
+        assert isinstance(norm, torch.Tensor)
+        return norm
+
+    @contained("gradients")
+    def _total(self, key: str) -> torch.Tensor | None:
+        scaled = self.scaling.scale is not None  # the norms are without it, and the gradients may be with it
+        return None if scaled or self.pace.resting else self._rings[key].total()
 
     # ------------------------------------------------------------------ passes and flushes
 

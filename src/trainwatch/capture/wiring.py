@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from trainwatch.capture.shards import local, share_facts
+
 NORMS = tuple(
     t
     for t in (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, getattr(nn, "RMSNorm", None))
@@ -109,13 +111,14 @@ def parameter_facts(models: Models) -> list[dict[str, Any]]:
                 "numel": parameter.numel(),
                 "kind": _kind(module, leaf, parameter),
                 "module": owner,
-                "module_type": type(module).__name__,
+                "module_type": type_name(module),
                 "trainable": parameter.requires_grad,
                 "order": len(facts),
                 "norm": norm,
                 "mean": mean,
                 "std": deviation,
                 "tied": tied.get(id(parameter), []),
+                **share_facts(parameter),
             }
         )
     return facts
@@ -144,7 +147,8 @@ def _measured(parameters: list[nn.Parameter]) -> tuple[list[float], list[float],
 
 def _widened(parameters: list[nn.Parameter]) -> Iterator[torch.Tensor]:
     halves = (torch.float16, torch.bfloat16)
-    return (p.detach().float() if p.dtype in halves else p.detach() for p in parameters)
+    parts = (local(p.detach()) for p in parameters)
+    return (p.float() if p.dtype in halves else p for p in parts)
 
 
 def module_facts(models: Models, uses: Mapping[int, int]) -> list[dict[str, Any]]:
@@ -157,7 +161,18 @@ def module_facts(models: Models, uses: Mapping[int, int]) -> list[dict[str, Any]
     modules = named_modules(models)
     names = [n for n, m in modules.items() if n and next(m.children(), None) is None]
     ranked = sorted(names, key=execution_rank(models, uses).__getitem__)
-    return [{"name": n, "type": type(modules[n]).__name__, "order": i} for i, n in enumerate(ranked)]
+    return [{"name": n, "type": type_name(modules[n]), "order": i} for i, n in enumerate(ranked)]
+
+
+def type_name(module: nn.Module) -> str:
+    """Name of a module's class; `fully_shard` puts one of its own over it."""
+    bases = [base for base in type(module).__mro__ if "fsdp" not in base.__module__]
+    return bases[0].__name__ if isinstance(module, nn.Module) and is_sharding(module) else type(module).__name__
+
+
+def is_sharding(module: nn.Module) -> bool:
+    """Whether `fully_shard` was applied to a module."""
+    return any(base.__name__ == "FSDPModule" for base in type(module).__mro__)
 
 
 def execution_rank(models: Models, uses: Mapping[int, int]) -> dict[str, tuple[int, int]]:

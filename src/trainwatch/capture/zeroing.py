@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.shards import local
 
 State = tuple[int, int] | None
 
@@ -45,7 +46,7 @@ class Zeroing:
         gradient = self._followed.grad
         self._zeroed = gradient is None or _state(gradient) != self._left
         if not self._zeroed and not self._delivered and gradient is not None and _is_power_of_two(self.kept + 1):
-            reads.read([gradient.detach().abs().max()], self._take_look)
+            reads.read([local(gradient.detach()).abs().sum()], self._take_look)
 
     def _take_look(self, values: list[NDArray[Any]]) -> None:
         self.looked += 1

@@ -2,8 +2,8 @@
 
 from trainwatch.record.frames import RecordError
 from trainwatch.record.reader import find_record, read_record
-from trainwatch.record.run_record import RunRecord
+from trainwatch.record.run_record import Journal, RunRecord
 from trainwatch.record.segments import SegmentWriter
 from trainwatch.record.series import Series
 
-__all__ = ["RecordError", "RunRecord", "SegmentWriter", "Series", "find_record", "read_record"]
+__all__ = ["Journal", "RecordError", "RunRecord", "SegmentWriter", "Series", "find_record", "read_record"]

@@ -20,7 +20,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -89,26 +89,39 @@ def frames(path: Path) -> Iterator[Frame]:
             )
         if 0 < len(start) < len(HEADER):
             raise Damage("the file breaks off within its header")
-        at = len(start)
-        while at < size:
-            prefix = file.read(PREFIX)
-            if len(prefix) < PREFIX:
-                raise Damage(f"a frame breaks off at byte {at}")
-            n_json, n_arrays = _LENGTHS.unpack_from(prefix)
-            # Checked before anything is read, so that false lengths cannot ask for memory.
-            if n_json > MOST_JSON or n_arrays > MOST_ARRAYS:
-                raise Damage(f"the frame at byte {at} states a length that none has")
-            if at + PREFIX + n_json + n_arrays > size:
-                raise Damage(f"the frame at byte {at} is longer than the rest of the file")
-            body = file.read(n_json + n_arrays)
-            if zlib.crc32(body, zlib.crc32(prefix[: _LENGTHS.size])) != _CRC.unpack_from(prefix, _LENGTHS.size)[0]:
-                raise Damage(f"the frame at byte {at} does not match its checksum")
-            try:
-                frame = _decode(body, n_json)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise Damage(f"the frame at byte {at} cannot be understood: {str(error)[:200]}") from None
-            yield frame
-            at += PREFIX + n_json + n_arrays
+        yield from frames_in(file, len(start), size)
+
+
+def frames_in(file: BinaryIO, at: int, size: int) -> Iterator[Frame]:
+    """The frames from a place to the end.
+
+    Args:
+        file: Open at that place.
+        at: The place.
+        size: Bytes of the whole.
+
+    Raises:
+        Damage: As `frames` does.
+    """
+    while at < size:
+        prefix = file.read(PREFIX)
+        if len(prefix) < PREFIX:
+            raise Damage(f"a frame breaks off at byte {at}")
+        n_json, n_arrays = _LENGTHS.unpack_from(prefix)
+        # Checked before anything is read, so that false lengths cannot ask for memory.
+        if n_json > MOST_JSON or n_arrays > MOST_ARRAYS:
+            raise Damage(f"the frame at byte {at} states a length that none has")
+        if at + PREFIX + n_json + n_arrays > size:
+            raise Damage(f"the frame at byte {at} is longer than the rest of the file")
+        body = file.read(n_json + n_arrays)
+        if zlib.crc32(body, zlib.crc32(prefix[: _LENGTHS.size])) != _CRC.unpack_from(prefix, _LENGTHS.size)[0]:
+            raise Damage(f"the frame at byte {at} does not match its checksum")
+        try:
+            frame = _decode(body, n_json)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Damage(f"the frame at byte {at} cannot be understood: {str(error)[:200]}") from None
+        yield frame
+        at += PREFIX + n_json + n_arrays
 
 
 def _decode(body: bytes, n_json: int) -> Frame:

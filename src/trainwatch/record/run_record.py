@@ -104,6 +104,11 @@ class RunRecord:
         """One series, or None where nothing was recorded."""
         return self._series.get(quantity, {}).get(key)
 
+    def fits(self, quantity: str, key: str, row: Array) -> bool:
+        """Whether a row has the shape of those before it, if there are any."""
+        known = self.series(quantity, key)
+        return known is None or known.shape == row.shape
+
     def latest(self, quantity: str, key: str) -> tuple[int, Array] | None:
         """Step and row recorded last, the row in double precision; None where nothing was recorded."""
         series = self.series(quantity, key)

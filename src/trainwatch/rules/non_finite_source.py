@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainwatch.diagnosis import Evidence, Remedy
+from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.remedies.nonfinite import ANY, OTHER, SOURCES
 from trainwatch.symptoms.nonfinite_source import Operand, Source
@@ -150,3 +151,12 @@ def _listed(source: Source) -> str:
 
 def _number(value: float | None) -> str:
     return "nothing finite" if value is None else f"{value + 0.0:.3g}"
+
+
+def in_process(record: RunRecord, step: int) -> str:
+    """Which of several processes met a loss that is not finite at a step or before."""
+    processes = record.facts.get("processes", {})
+    ranks = [str(found["rank"]) for found in processes.get("nonfinite", ()) if found["step"] <= step]
+    if not ranks:
+        return ""
+    return f"; the loss that is not finite is that of process {' and '.join(ranks)} of {processes['world']}"

@@ -14,6 +14,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.symptoms.batches import BatchClasses, batch_classes
 from trainwatch.symptoms.classes import TrainClasses, train_classes
+from trainwatch.symptoms.processes import class_skew
 
 SHOWN = 5
 ONE = 1.5  # classes in a batch up to which data are sorted, or come class by class
@@ -86,7 +87,7 @@ class ClassesMissingFromBatches(Rule):
             severity=Severity.INFO if loader and loader.get("batch_size") is None else self.severity,
             where=tuple(known.names[i] for i in worst),
             onset_step=0,
-            evidence=tuple(self._evidence(known, seen, worst)),
+            evidence=(*self._evidence(known, seen, worst), *_of_processes(record)),
             remedies=tuple(_remedies(known, seen, loader)),
         )
 
@@ -97,6 +98,15 @@ class ClassesMissingFromBatches(Rule):
         for i in worst[:SHOWN]:
             note = f"by chance {seen.expected[i]:.3f}"
             yield Evidence("share of batches without the class", float(seen.absent[i]), where=known.names[i], note=note)
+
+
+def _of_processes(record: RunRecord) -> Iterator[Evidence]:
+    skew = record.memo(class_skew)
+    if skew is not None:
+        note = "distance of its shares of the classes from those of all processes: 0 where equal, 1 where all others"
+        yield Evidence(
+            "classes that one process sees more than its share", skew[1], where=f"process {skew[0]}", note=note
+        )
 
 
 def _remedies(known: TrainClasses, seen: BatchClasses, loader: dict[str, Any]) -> Iterator[Remedy]:

@@ -80,7 +80,7 @@ class NonFinite(Rule):
         named = known and (known.module or known.module_type)
         yield self.diagnose(
             f"At step {known.step if known else first.step} {some} is not finite{_course(quantity, first)}"
-            + (at_source.story(known) if known else ""),
+            + (at_source.story(known) if known else at_source.in_process(record, first.step)),
             margin=inf,
             severity=Severity.ERROR if first.trailing else Severity.WARNING if quantity != SKIPPED else Severity.INFO,
             where=(named,) if named else tuple(filter(None, where)),
