@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -131,7 +132,11 @@ class Report:
 
     def print(self) -> None:
         """Print the report to the terminal, in colour where there is one."""
-        importlib.import_module("trainwatch.reports.console").show(self)
+        before = random.getstate()  # importing Rich draws numbers, which trainings to come must not miss
+        try:
+            importlib.import_module("trainwatch.reports.console").show(self)
+        finally:
+            random.setstate(before)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write ``report.json``, ``report.md`` and ``report.html`` into a directory, made if missing.

@@ -1,4 +1,5 @@
 import io
+import random
 
 import pytest
 from rich.console import Console
@@ -54,3 +55,9 @@ def test_terminal_that_cannot_encode_a_name_gets_question_marks(others):
 def test_default_console_is_standard_output(small, capsys):
     small.print()
     assert "TW302 exploding-gradients" in capsys.readouterr().out
+
+
+def test_printing_draws_no_random_numbers_that_a_training_would_miss(large):
+    before = random.getstate()
+    large.print()
+    assert random.getstate() == before

@@ -16,7 +16,7 @@ from trainwatch.capture.batches import held_step
 from trainwatch.capture.run_capture import OFF, TRAIN, VALIDATE
 from trainwatch.capture.tasks import Task
 from trainwatch.checks.batch import OneBatch
-from trainwatch.checks.preflight import Preflight, show
+from trainwatch.checks.preflight import Preflight
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.monitor import Monitor
@@ -162,7 +162,7 @@ class TrainWatch(Callback):
             framework="lightning",
         )
         if trainer.is_global_zero and not self._settings.quiet:
-            show(report)
+            report.print()
         return report
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from
 from trainwatch.capture.interception import heard_by
 from trainwatch.checks.batch import OneBatch, one_batch
-from trainwatch.checks.preflight import SECONDS, Preflight, show
+from trainwatch.checks.preflight import SECONDS, Preflight
 from trainwatch.config import Settings
 from trainwatch.probes.isolation import Source, state_of, untouched
 from trainwatch.report import Report
@@ -67,7 +67,7 @@ def preflight(
         first_is_batch=loaded,
     )
     if not chosen.quiet:
-        show(report)
+        report.print()
     return report
 
 

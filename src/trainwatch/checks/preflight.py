@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -182,14 +181,3 @@ def _of_no_run(report: Report) -> Report:
     """The report without what only a run has: curves, what regularises it."""
     facts = {topic: known for topic, known in report.facts.items() if topic in FACTS}
     return replace(report, facts=facts, figures={})
-
-
-def show(report: Report) -> None:
-    """Print a report. The library that prints draws random numbers, which a training to come must not miss."""
-    before = random.getstate()
-    from trainwatch.reports import console
-
-    try:
-        console.show(report)
-    finally:
-        random.setstate(before)
