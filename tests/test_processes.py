@@ -72,6 +72,20 @@ def test_one_that_does_not_come_to_the_end_is_told():
     assert first.record.series("train_loss", "s").values.tolist() == [1.0]
 
 
+def test_without_a_store_what_this_process_measured_is_recorded():
+    first, other = several(2)
+    other.exchange(capture(1))
+    first.exchange(capture(1))
+
+    def gone(*_):
+        raise torch.distributed.DistNetworkError("Connection reset by peer")
+
+    first.ranks._store = SimpleNamespace(check=gone, get=gone)
+    first.record.append("train_loss", "s", 3, 1.0)
+    first.exchange(capture(4), last=True, wait=60.0)
+    assert first.record.series("train_loss", "s").values.tolist() == [1.0]
+
+
 def test_last_words_are_heard():
     first, other = several(2)
     other.record.append("train_loss", "s", 3, 3.0)

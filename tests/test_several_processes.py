@@ -159,6 +159,7 @@ def test_where_the_first_process_alone_is_watched_nobody_waits(two):
     np.testing.assert_allclose(series(first, "grad_norm")[1], first["kept"], rtol=1e-5)
     assert series(first, "grad_norm")[2]["scope"] == "process"
     assert first["facts"]["processes"]["apart"] == {"1": "it is not watched"}
+    assert "process 1 of 2 was left out: it is not watched" in first["report"]["overhead"]["skipped"]
     sharded = two["one watches shards"][0]
     assert ("grad_norm", "default") not in sharded["series"]
     assert "sharded" in sharded["report"]["not_checked"]["TW301"]

@@ -210,7 +210,8 @@ class Monitor:
     @contained("processes")
     def _exchange(self, *, last: bool = False, wait: float = 0.0) -> None:
         assert self._processes is not None
-        self._processes.exchange(self.capture, last=last, wait=wait)
+        if self._processes.first or torch.distributed.is_initialized():  # else nobody may be there to tell it to
+            self._processes.exchange(self.capture, last=last, wait=wait)
 
     @contained("record")
     def _note_epoch(self, metrics: dict[str, float]) -> None:
@@ -410,6 +411,13 @@ class Monitor:
             skipped.append(f"{self.capture.pace.unwatched} of {self.capture.step} steps were not watched")
         if self.capture.classes.uncounted:
             skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
+        processes = self.record.facts.get("processes", {})
+        for rank, why in processes.get("apart", {}).items():
+            skipped.append(f"process {rank} of {processes['world']} was left out: {why}")
+        if processes.get("gradients_differ"):
+            skipped.append(
+                "processes have gradients of their own after the backward pass: norms are those of process 0"
+            )
         return {
             "seconds": {part: round(s, 6) for part, s in sorted(self.containment.seconds.items())},
             "run_seconds": round(run, 6),

@@ -59,11 +59,11 @@ class Processes:
         if not self._met:  # nobody has come past the first steps without having said whether it is watched
             self._met = True
             self._meet(joint)
-        if last and wait:
-            with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # the store may be gone, with the process that held it
+            if last:
                 self.ranks.wait_for_ends(joint.awaited, wait)
-        for rank in joint.awaited:
-            self._hear(joint, rank)
+            for rank in joint.awaited:
+                self._hear(joint, rank)
         if last:
             for rank in joint.awaited:
                 joint.part(rank, "it had not told everything when the run ended")

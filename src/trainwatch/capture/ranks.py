@@ -8,14 +8,15 @@ another, whatever that one does.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import torch
 
 from trainwatch.capture import wiring
 
+POLL = 0.01  # seconds between two looks for last words
 UNREAD = 8  # messages of a process that may lie in the store; beyond, nobody reads them
 _runs = 0  # watches of this process under several processes: the n-th of each belong together
 
@@ -77,13 +78,10 @@ class Ranks:
         self._store.set(self._key("end", self.rank), "")
 
     def wait_for_ends(self, ranks: Sequence[int], seconds: float) -> None:
-        """Wait until processes have said that no message of theirs will follow.
-
-        Raises:
-            RuntimeError: They have not in time.
-        """
-        if ranks:
-            self._store.wait([self._key("end", rank) for rank in ranks], timedelta(seconds=seconds))
+        """Wait until processes have said that no message of theirs will follow, but no longer than so many seconds."""
+        keys, until = [self._key("end", rank) for rank in ranks], time.monotonic() + seconds
+        while keys and not self._store.check(keys) and time.monotonic() < until:
+            time.sleep(POLL)
 
     def ask_to_stop(self, step: int) -> None:
         """Let all processes stop after a step."""
