@@ -54,7 +54,7 @@ def test_unknown_names_are_refused_with_the_nearest_match():
         "did you mean 'min_rise'": {"settings": {"rules": {"overfitting": {"min_ris": 0.1}}}},
         "must be of type float": {"settings": {"rules": {"overfitting": {"min_rise": "much"}}}},
         "must be finite, got nan": {"settings": {"rules": {"overfitting": {"min_rise": float("nan")}}}},
-        "did you mean 'TW701'": {"settings": {"ignore": {"TW7O1": "why not"}}},
+        "did you mean 'TW301'": {"settings": {"ignore": {"TW3O1": "why not"}}},
         "no rule's code starts with": {"settings": {"select": ("TX",)}},
         "between 0 and 1": {"settings": {"overhead": 2}},
         "at least 1": {"settings": {"flush_every": 0}},
