@@ -129,12 +129,12 @@ class GradientRing:
         times = [part.time for part in self._parts]
 
         def arrived(blocks: list[NDArray[Any]]) -> None:
-            norms = np.empty((n, width), np.float32)
+            norms = np.empty((n, width))
             for where, block in zip(columns, blocks, strict=False):
                 norms[:, where] = block
             deliver(steps, _told(norms))
             if looks:
-                other = np.empty((width, len(OTHER_NORMS)), np.float32)
+                other = np.empty((width, len(OTHER_NORMS)))
                 for where, look in zip(columns, blocks[len(columns) :], strict=True):
                     other[where] = look.T
                 others(steps[:1], _told(other)[None])
@@ -224,7 +224,7 @@ class _DevicePart:
 
 def _told(norms: NDArray[Any]) -> NDArray[Any]:
     """Norms as a record has them: infinite where they are not finite, NaN where there was no gradient."""
-    return np.where(norms == ABSENT, np.nan, np.where(np.isfinite(norms), norms, np.inf)).astype(np.float32)
+    return np.where(norms == ABSENT, np.nan, np.where(np.isfinite(norms), norms, np.inf))
 
 
 def _real(gradient: torch.Tensor) -> torch.Tensor:
