@@ -139,6 +139,14 @@ def test_tokens_are_no_features():
     assert only(tokens).layout == "rows"
 
 
+def test_ids_of_tokens_are_no_features_and_keep_their_labels():
+    ids = np.arange(8).reshape(4, 2)
+    for source in ({"input_ids": ids, "labels": [0, 1, 0, 1]}, [{"input_ids": row, "label": 1} for row in ids]):
+        part = only(source)
+        assert (part.layout, part.categorical, len(part.targets)) == ("other", (True,), 4)
+    assert only({"x": ids, "labels": [0, 1, 0, 1]}).layout == "rows"
+
+
 # ---------------------------------------------------------------- limits
 
 

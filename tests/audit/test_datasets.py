@@ -252,6 +252,11 @@ def test_targets_that_are_no_numbers_leave_an_audit_without():
     assert "ragged" in part.inventory["notes"][0]
 
 
+def test_a_data_set_that_returns_nothing_is_named():
+    with pytest.raises(AuditError, match="list gives None where a sample should be"):
+        only([None, None])
+
+
 def test_texts_are_refused_with_the_remedy():
     with pytest.raises(AuditError, match=r"texts such as 'good'.*encode"):
         only([("good", 1), ("bad", 0)])

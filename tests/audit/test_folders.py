@@ -93,6 +93,14 @@ def test_sizes_and_modes_become_one(animals):
     assert part.inventory["modes"] == {"L": 8, "RGB": 1}
 
 
+def test_a_lone_class_of_training_is_one_in_validation(tmp_path):
+    for path in ("train/a", "train/b", "val/b", "other/c"):
+        save(tmp_path / path / "0.png")
+    _, val = read_parts(tmp_path, None, Reading())
+    assert val.targets.tolist() == [1]
+    assert only(tmp_path / "other").targets is None
+
+
 def test_images_of_validation_become_like_those_of_training(tmp_path):
     for part, size in (("train", (8, 8)), ("val", (16, 12))):
         for kind in "ab":

@@ -1,5 +1,6 @@
 """Tables: types of columns, the target, rows and cells that do not fit."""
 
+import datetime
 import gzip
 import sys
 import types
@@ -104,6 +105,16 @@ def test_columns_of_one_name_are_told_apart(tmp_path):
     assert part.inputs.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+def test_a_comma_is_a_decimal_point_where_semicolons_part_the_cells(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b;label\n1,5;x;0\n-2,25e1;1,y;1\n3;x;0\n")
+    part = only(tmp_path / "t.csv")
+    assert part.inputs[:, 0].tolist() == [1.5, -22.5, 3]
+    assert part.categorical == (False, True)
+    assert any("decimal points" in note for note in part.inventory["notes"])
+    (tmp_path / "u.csv").write_text('a,b\n"1,500",2\n')  # thousands
+    assert only(tmp_path / "u.csv").categorical == (True, False)
+
+
 def test_a_table_without_a_header(tmp_path):
     np.savetxt(tmp_path / "t.csv", np.arange(12).reshape(4, 3), delimiter=",")
     part = only(tmp_path / "t.csv", target="column 2")
@@ -131,6 +142,12 @@ def test_what_cannot_be_parsed_further_keeps_the_rows_before(tmp_path):
     part = only(tmp_path / "t.csv")
     assert part.inputs.tolist() == [[1, 2]] * 5
     assert (part.problems[0].place, "nor what follows: field larger" in part.problems[0].what) == ("row 5", True)
+
+
+def test_a_table_whose_first_row_cannot_be_parsed_says_so(tmp_path):
+    (tmp_path / "t.csv").write_text(f"a,b\n{'x' * 200_000},2\n")
+    with pytest.raises(AuditError, match=r"no rows that can be used: row 0 cannot be read.*field larger"):
+        only(tmp_path / "t.csv")
 
 
 def test_a_large_table_gives_an_even_subset(tmp_path):
@@ -198,6 +215,23 @@ def test_a_data_frame_is_read_like_its_csv(people):
     assert (part.feature_names, part.categorical) == (table.feature_names, table.categorical)
     apart = only((frame.drop(columns="label"), frame["label"]))
     assert apart.targets.tolist() == table.targets.tolist()
+
+
+def test_columns_of_one_name_in_a_data_frame_are_told_apart():
+    pandas = pytest.importorskip("pandas")
+    part = only(pandas.DataFrame([[1, 2, 0], [3, 4, 1]], columns=["a", "a", "label"]))
+    assert part.feature_names == ("a", "column 1")
+    assert part.inputs.tolist() == [[1, 2], [3, 4]]
+
+
+def test_dates_with_a_zone_or_as_objects_and_durations_become_days():
+    pandas = pytest.importorskip("pandas")
+    times = pandas.to_datetime(["1970-01-02 01:00", None]).tz_localize("Europe/Rome")
+    dates, spans = [datetime.date(1970, 1, 3), None], pandas.to_timedelta(["36h", None])
+    part = only(pandas.DataFrame({"time": times, "date": dates, "span": spans}))
+    np.testing.assert_array_equal(part.inputs, [[1, 2, 1.5], [np.nan] * 3])
+    with pytest.raises(AuditError, match="column 'a' holds values of type Period"):
+        only(pandas.DataFrame({"a": pandas.period_range("2020", periods=2, freq="D")}))
 
 
 def test_a_column_of_several_types_is_named():

@@ -57,6 +57,21 @@ def test_validation_is_looked_at_too():
     assert "2 NaN" in d.summary
 
 
+def test_of_a_handful_of_samples_nothing_is_constant():
+    few = {**CONSTANT, "entries": 9}
+    assert verdict(record_of(*[few] * 10)) == []
+    assert len(verdict(record_of(*[{**few, "entries": 10}] * 10))) == 1
+
+
+def test_numbers_that_single_precision_takes_for_infinite_are_so():
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    x[4, 1], x[5, 2] = 1e39, 1e38
+    record, _ = asked([part("train", x)], features)
+    (d,) = verdict(record)
+    assert d.summary == "1 infinite entries in feature 1"
+    assert d.evidence[0].note
+
+
 def test_a_constant_is_a_remark_and_most_features_a_warning():
     (d,) = verdict(record_of(CONSTANT))
     assert d.severity == Severity.INFO

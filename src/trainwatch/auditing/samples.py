@@ -40,7 +40,7 @@ class Samples:
         batches: Number of the batch that each sample came in, shape (n,), where the source makes batches.
         shuffled: Whether the source draws samples in a new order each time; None where that is not known.
         feature_names: One per feature of ``rows``; empty where unknown.
-        categorical: Of each feature of ``rows``, whether its numbers stand for categories; empty where none does.
+        categorical: Of each feature, whether its numbers stand for categories or tokens; empty where none does.
         class_names: One per class number; empty where unknown.
         files: Path of each sample, for a folder; else empty.
         inventory: Of a folder: kinds of files, unreadable ones, labels without a file and the reverse.

@@ -122,7 +122,9 @@ def untouched(device: torch.device, model: nn.Module | None = None) -> Iterator[
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.autocast(device.type, enabled=False))
+            # A model that turns autocast on within would find its weights of earlier steps in the cache, which is
+            # cleared only where no autocast lies around.
+            stack.enter_context(torch.autocast(device.type, enabled=False, cache_enabled=False))
             yield
     finally:
         for restore in kept:

@@ -21,11 +21,12 @@ class BrokenFeatures(Rule):
     """Some features are not numbers, hold codes for what is not known, never change, or give the target away.
 
     ## Symptom
-    Entries are NaN or infinite. Or a value stands for what is not known: it recurs, further outside of all others than
-    these are spread (of -999 and the like a quarter will do). Or one feature is the target itself, or predicts it alone
-    with a skill of `alone`, and no other one does with more than `others`. Or a feature never changes in training but
-    does in `changes` of validation or more, at a chance below `chance`; or more than `constant` of all features never
-    change. Single constants and row numbers are a remark.
+    Entries are NaN or infinite (in single precision, beyond 3.4e38). Or a value stands for what is not known: it
+    recurs, further outside of all others than these are spread (of -999 and the like a quarter will do). Or one feature
+    is the target itself, or predicts it alone with a skill of `alone`, and no other one does with more than `others`.
+    Or a feature never changes in training but does in `changes` of validation or more, at a chance below `chance`; or
+    more than `constant` of all features never change. Single constants and row numbers are a remark; of fewer than
+    `samples` samples nothing is called constant.
 
     ## Why it hurts
     One NaN makes the loss NaN. A code of -999 is taken for a measurement, and stretches the scale of the feature. A
@@ -60,6 +61,7 @@ class BrokenFeatures(Rule):
     changes: float = 0.05
     chance: float = 1e-3
     constant: float = 0.5
+    samples: int = 10
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look at each feature by itself."""
@@ -110,7 +112,7 @@ class BrokenFeatures(Rule):
                        threshold=self.alone)  # fmt: skip
 
     def _constant(self, train: Features, val: Features | None) -> Iterator[Diagnosis]:
-        which = np.flatnonzero(train.constant)
+        which = np.flatnonzero(train.constant & (train.entries >= self.samples))
         if not len(which):
             return
         share = len(which) / len(train)

@@ -16,6 +16,7 @@ FEWEST_VALUES = 12  # different ones, of a feature in which one may stand for "n
 FEWEST_IDS = 50  # samples, from which on numbers that never recur are no chance
 QUANTILES_OF = 4096  # samples whose entries tell the quantiles
 PLACES = 5  # named of what is not a number
+LARGEST = float(np.finfo(np.float32).max)  # that nets, which compute in single precision, do not take for infinite
 
 
 def measure(look: Look) -> None:
@@ -35,7 +36,8 @@ def measure(look: Look) -> None:
         record.append("feature_stats", split, STEP, stats)
         if bad := _places(part, stats):
             look.note("not_numbers", split, bad)
-        record.append("input_stats", split, STEP, _whole(stats, part, look))
+        if not (part.categorical and all(part.categorical)):  # whose numbers are on no scale
+            record.append("input_stats", split, STEP, _whole(stats, part, look))
         if look.task == "regression" and part.targets is not None:
             record.append("target_stats", split, STEP, _of_targets(part.targets))
     record.set_fact("scale_chance", dict(_scale_chances(look)))
@@ -55,7 +57,7 @@ def columns(samples: Samples) -> Iterator[Array]:
 def _of(column: Array, samples: Samples) -> Array:
     """A row of `feature_stats`, shape (WIDTH,): see docs/architecture.md."""
     row = np.full(WIDTH, np.nan)
-    bad = ~np.isfinite(column) if column.dtype.kind == "f" else None
+    bad = ~_finite(column) if column.dtype.kind == "f" else None
     row[0] = len(column)
     row[1] = np.isnan(column).sum() if bad is not None else 0
     row[2] = bad.sum() - row[1] if bad is not None else 0
@@ -70,6 +72,11 @@ def _of(column: Array, samples: Samples) -> Array:
         row[8:10] = _stands_for_missing(values.astype(np.float64), counts)
         row[10] = _numbered(finite, values)
     return row
+
+
+def _finite(entries: Array) -> Array:
+    """Which entries are numbers to a net."""
+    return np.asarray(np.abs(entries) <= LARGEST)
 
 
 def _moments(column: Array) -> tuple[float, float]:
@@ -122,7 +129,7 @@ def _places(samples: Samples, stats: Array) -> dict[str, list[Any]]:
     found = {}
     for j in np.flatnonzero(stats[:, 1] + stats[:, 2])[:PLACES].tolist():
         x = samples.inputs[..., j] if len(stats) > 1 else samples.inputs
-        bad = np.flatnonzero(~np.isfinite(x.reshape(len(samples), -1)).all(1))[:PLACES]
+        bad = np.flatnonzero(~_finite(x.reshape(len(samples), -1)).all(1))[:PLACES]
         found[str(j)] = [named(samples, i) for i in bad.tolist()]
     return found
 
@@ -136,7 +143,7 @@ def _whole(stats: Array, samples: Samples, look: Look) -> Array:
     """The row of `input_stats`, of finite entries; categories have no scale and are left out of the features'."""
     chosen = look.some(len(samples), QUANTILES_OF)
     entries = samples.inputs[chosen].astype(np.float64).reshape(-1)
-    entries = entries[np.isfinite(entries)]
+    entries = entries[_finite(entries)]
     if not len(entries) or np.isnan(stats[:, 3]).all():
         return np.full(9, np.nan)
     n = stats[:, 0] - stats[:, 1] - stats[:, 2]
@@ -144,7 +151,7 @@ def _whole(stats: Array, samples: Samples, look: Look) -> Array:
     square = np.nansum(n * (stats[:, 5] ** 2 + stats[:, 6] ** 2)) / n.sum()
     low, high = np.quantile(entries, [0.05, 0.95])
     scale = np.hypot(stats[:, 5], stats[:, 6])
-    if len(samples.categorical) == len(stats) and not all(samples.categorical):
+    if len(samples.categorical) == len(stats):
         scale = scale[~np.asarray(samples.categorical)]
     scale = scale[np.isfinite(scale)]
     return np.array([

@@ -11,7 +11,7 @@ import numpy as np
 
 from trainwatch.auditing.samples import Samples, Split
 from trainwatch.auditing.sources.assembling import assemble
-from trainwatch.auditing.sources.collecting import parts_of
+from trainwatch.auditing.sources.collecting import are_tokens, parts_of
 from trainwatch.auditing.sources.numbers import as_array
 from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, spread
 from trainwatch.auditing.sources.tables import read_frame
@@ -52,6 +52,7 @@ def read_mapping(held: Mapping[str, Any], split: Split, reading: Reading, source
         if isinstance(names := held.pop(key, None), (list, tuple, np.ndarray)):
             more[name] = tuple(str(n) for n in names)
     arrays = {k: v for k, v in held.items() if hasattr(v, "__len__") and not isinstance(v, (str, Mapping))}
+    reading.tokens |= are_tokens(arrays)
     of, goal = parts_of(arrays, source, reading.target)
     if hasattr(of, "columns"):
         return read_frame(of, goal, split, reading, source, class_names=more.get("class_names", ()))

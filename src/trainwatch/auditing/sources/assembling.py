@@ -47,15 +47,17 @@ def assemble(
         raise AuditError(f"{source} is empty: there is no {split} sample to look at")
     if not inputs[0].size:
         raise AuditError(f"the samples of {source} are empty: their shape is {inputs.shape[1:]}")
-    tokens = inputs.dtype.kind in "ui" and inputs.ndim == 2 and targets is not None and targets.shape == inputs.shape
+    pairs = targets is not None and targets.shape == inputs.shape  # token numbers and those that follow them
+    tokens = inputs.dtype.kind in "ui" and inputs.ndim == 2 and inputs.shape[1] > 1 and (pairs or reading.tokens)
     inputs, layout = as_inputs(inputs, f"the input of {source}")
     names: tuple[str, ...] = more.pop("class_names", ())
     problems: list[Problem] = list(more.pop("problems", ()))
     kept = np.ones(len(inputs), bool)
     values = None
-    if tokens and inputs.shape[1] > 1:  # token numbers and those that follow them
-        layout, notes = "other", (*notes, "inputs and targets were taken for token numbers")
-    elif targets is not None:
+    if tokens:
+        layout, more = "other", {**more, "categorical": (True,)}
+        notes = (*notes, f"inputs{' and targets' * pairs} were taken for token numbers")
+    if targets is not None and not (tokens and pairs):
         found = targets_of(targets, reading)
         values, names, kept = found.values, found.names or names, ~found.missing
         notes = (*notes, found.note) if found.note else notes

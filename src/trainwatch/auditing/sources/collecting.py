@@ -28,6 +28,7 @@ INPUTS = (
     "input_values",
     "input_ids",
 )
+TOKENS = "input_ids"
 OFF_SHAPE = 0.5  # of the samples may have another shape than most of them, and are left out
 
 
@@ -35,8 +36,10 @@ def parts_of(sample: Any, source: str, target: str | None = None) -> tuple[Any, 
     """Input and target of a sample or a batch: of a pair, of a mapping by its keys; one thing alone is an input.
 
     Raises:
-        AuditError: Of its keys none is known as the input.
+        AuditError: It is None, or of its keys none is known as the input.
     """
+    if sample is None:
+        raise AuditError(f"{source} gives None where a sample should be: does its __getitem__ return one?")
     if isinstance(sample, Mapping):
         keys = [str(k) for k in sample]
         goal = target if target is not None else next((k for k in keys if k.lower() in NAMES), None)
@@ -53,6 +56,11 @@ def parts_of(sample: Any, source: str, target: str | None = None) -> tuple[Any, 
     if isinstance(sample, (tuple, list)) and len(sample) == 1:
         return sample[0], None
     return sample, None
+
+
+def are_tokens(sample: Any) -> bool:
+    """Whether the input of a sample or a batch is token numbers, by its key."""
+    return isinstance(sample, Mapping) and TOKENS in sample and not set(INPUTS[:-1]) & set(sample)
 
 
 class Collector:
@@ -86,6 +94,7 @@ class Collector:
         Raises:
             AuditError: It is none.
         """
+        self._reading.tokens |= are_tokens(sample)
         of, goal = parts_of(sample, self._source, self._reading.target)
         self._keep(place, as_array(of, f"the input of {self._source}"), goal)
 
@@ -95,6 +104,7 @@ class Collector:
         Raises:
             AuditError: It is none.
         """
+        self._reading.tokens |= are_tokens(batch)
         of, goal = parts_of(batch, self._source, self._reading.target)
         inputs = as_array(of, f"a batch of {self._source}")
         goals = None if goal is None else as_array(goal, f"the targets of {self._source}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from trainwatch.auditing.samples import Problem
 from trainwatch.auditing.sources.numbers import as_array, days
 from trainwatch.auditing.sources.reading import MISSING, Reading
 
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 LOOKED_AT = 1_000  # cells that tell what a column holds
 MOSTLY = 0.9  # of the cells that are not missing are numbers: the others are mistakes, not categories
 

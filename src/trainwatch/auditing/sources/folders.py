@@ -117,7 +117,8 @@ def _labels(
         return found, (f"classes are those of {table.name}", *notes), {k: v for k, v in orphans.items() if v}
     classes = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     of = {p: p.relative_to(folder).parts[0] for p in images if p.parent != folder}
-    if not of or len(classes) < 2:
+    known = reading.words_of("the targets").known  # by which a lone sub-folder of validation is a class as well
+    if not of or (len(classes) < 2 and not any(p.name in known for p in classes)):
         return {}, ("there are no sub-folders that could be classes, and no labels.csv",), {}
     empty = [p.name for p in classes if p.name not in set(of.values())]
     loose = [p.name for p in images if p.parent == folder]

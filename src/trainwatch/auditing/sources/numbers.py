@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ SIDE = 4  # pixels that a picture has at least
 
 
 def as_array(value: Any, what: str) -> NDArray[Any]:
-    """An array of a tensor, a picture, a column of a table, a number or nested lists of these.
+    """An array of a tensor, a picture, a column of a table, a number or nested lists of these; durations in days.
 
     Raises:
         AuditError: Its parts differ in shape, or it holds something else than numbers, yes / no and texts.
@@ -35,6 +36,8 @@ def as_array(value: Any, what: str) -> NDArray[Any]:
         raise AuditError(f"{what} is ragged{_lengths(value)}: pad or cut its samples to one shape") from None
     if array.dtype == object and array.size:
         array = _of_objects(array, what)
+    if array.dtype.kind == "m":
+        array = array / np.timedelta64(1, "D")
     if array.dtype.kind not in "buifUM":
         raise AuditError(f"{what} holds {_kind(array)}: turn it into numbers first")
     return array
@@ -76,18 +79,30 @@ def days(dates: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _of_objects(array: NDArray[Any], what: str) -> NDArray[Any]:
-    """Numbers or texts that only happen to be kept as objects."""
-    kinds = {type(v).__name__ for v in array.flat if not _is_missing(v)}
+    """Numbers, texts or dates that only happen to be kept as objects."""
+    there = [v for v in array.flat if not _is_missing(v)]
+    kinds = {type(v).__name__ for v in there}
     if kinds <= {"str"}:
         return np.array(["" if _is_missing(v) else v for v in array.flat], dtype=str).reshape(array.shape)
+    if there and all(isinstance(v, datetime.date) for v in there):
+        moments = [np.datetime64("NaT") if _is_missing(v) else _moment(v) for v in array.flat]
+        return np.array(moments, "datetime64[s]").reshape(array.shape)
     try:
         return np.array([np.nan if _is_missing(v) else v for v in array.flat], np.float64).reshape(array.shape)
     except (TypeError, ValueError):
         if any(isinstance(v, (Sequence, np.ndarray)) and not isinstance(v, str) for v in array.flat):
             told = f"{what} is ragged{_lengths(array)}: pad or cut its samples to one shape"
+        elif len(kinds) == 1:
+            told = f"{what} holds values of type {kinds.pop()}: turn it into numbers first"
         else:
             told = f"{what} mixes {', '.join(sorted(kinds))}: make each column one type, and texts numbers"
         raise AuditError(told) from None
+
+
+def _moment(value: datetime.date) -> np.datetime64:
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+    return np.datetime64(value, "s")
 
 
 def _is_missing(value: Any) -> bool:

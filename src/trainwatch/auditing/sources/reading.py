@@ -47,6 +47,7 @@ class Reading:
         words: Column -> its texts, shared by all parts.
         features: Columns of the first part, which the others must have.
         picture: Mode and (width, height) of the images of the first part, to which the others are brought.
+        tokens: The inputs are token numbers, as their key says.
     """
 
     limit: int = SAMPLES
@@ -58,6 +59,7 @@ class Reading:
     words: dict[str, Words] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     picture: tuple[str, tuple[int, int]] | None = None
+    tokens: bool = False
 
     def words_of(self, column: str) -> Words:
         """The words of a column, which are the same in all parts."""

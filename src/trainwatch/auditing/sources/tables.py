@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainwatch.auditing.samples import Problem, Samples, Split
 from trainwatch.auditing.sources.assembling import assemble
-from trainwatch.auditing.sources.columns import Column, column_of, is_number
+from trainwatch.auditing.sources.columns import DECIMAL_COMMA, Column, column_of, is_number
 from trainwatch.auditing.sources.numbers import as_array
 from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, named, spread
 from trainwatch.auditing.sources.targets import NAMES
@@ -51,8 +51,10 @@ def read_table(path: Path, split: Split, reading: Reading) -> Samples:
 
 def read_frame(frame: Any, goal: Any, split: Split, reading: Reading, source: str, **more: Any) -> Samples:
     """A data frame of pandas or polars, or a mapping of columns, with its targets apart or in a column of it."""
-    held = {str(name): frame[name] for name in (frame if isinstance(frame, Mapping) else frame.columns)}
-    total = len(next(iter(held.values()))) if held else 0
+    names = list(frame if isinstance(frame, Mapping) else frame.columns)
+    at = [frame.iloc[:, i] for i in range(len(names))] if hasattr(frame, "iloc") else [frame[name] for name in names]
+    held = dict(zip(_apart([str(name) for name in names]), at, strict=True))
+    total = len(at[0]) if at else 0
     places = spread(total, reading.room(CELL * len(held)))
     chosen = slice(None) if len(places) == total else places
     columns = []
@@ -71,13 +73,15 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
         first = next(rows, None)
         if first is None:
             raise AuditError(f"{path} is empty")
-        header = not any(is_number(cell) for cell in first)
+        header = not any(is_number(_with_point(cell)) for cell in first)
         total = int(not header)
+        semicolons, commas = rows.dialect.delimiter == ";", False
         with suppress(csv.Error):  # which is told when it is met again
             for row in rows:
                 total += bool(row)
+                commas = commas or (semicolons and any(map(DECIMAL_COMMA.fullmatch, row)))
     said = [cell.strip() if header else "" for cell in first]
-    names = [name if name and name not in said[:i] else f"column {i}" for i, name in enumerate(said)]
+    names = _apart(said)
     columns = [Column(name, reading) for name in names]
     places = spread(total, reading.room(CELL * len(names)))
     problems: list[Problem] = []
@@ -96,7 +100,7 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
                     problems.append(Problem(f"row {place}", f"has {len(row)} cells, the table {len(names)} columns"))
                     continue
                 read.append(place)
-                block.append(row)
+                block.append(list(map(_with_point, row)) if commas else row)
                 if len(block) == BLOCK:
                     _add(columns, block)
                     block = []
@@ -106,16 +110,27 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
     if not header:
         problems.append(Problem("first row", "holds numbers, so the columns have no names"))
     notes = in_part(len(places), total, "rows")
+    notes += ("commas within numbers were taken for decimal points",) * commas
     return _assembled(columns, None, np.array(read, np.int64), total, split, reading, path.name, problems, notes=notes)
 
 
 @contextmanager
-def _rows(path: Path) -> Iterator[Iterator[list[str]]]:
+def _rows(path: Path) -> Iterator[Any]:
     with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
         head = text.readline()
         text.seek(0)
         yield csv.reader(text, delimiter=max(DELIMITERS, key=head.count))
+
+
+def _with_point(cell: str) -> str:
+    """A number whose decimal point is a comma, as where semicolons part the cells, with a point."""
+    return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def _apart(names: list[str]) -> list[str]:
+    """Names of columns: by their number where they have none or another one's."""
+    return [name if name and name not in names[:i] else f"column {i}" for i, name in enumerate(names)]
 
 
 def _add(columns: list[Column], block: list[list[str]]) -> None:
@@ -152,7 +167,8 @@ def _assembled(
     **more: Any,
 ) -> Samples:
     if not len(places):
-        raise AuditError(f"{source} has no rows: there is no {split} sample to look at")
+        why = f" that can be used: {problems[0].place} {problems[0].what}" if problems else ""
+        raise AuditError(f"{source} has no rows{why or f': there is no {split} sample to look at'}")
     goal, told = _goal([c.name for c in columns], reading, source) if targets is None else (None, ())
     rest = [c for c in columns if c.name != goal]
     if not rest:
