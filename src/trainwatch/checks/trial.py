@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,7 +14,7 @@ from trainwatch.checks.failure import guarded
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
 from trainwatch.probes.bench import Batch
-from trainwatch.probes.isolation import twin_with_optimizer, untouched
+from trainwatch.probes.isolation import CannotIsolate, twin_with_optimizer, untouched
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
@@ -52,7 +51,7 @@ def take_steps(
         StepFailed: A part of the step raised.
         CannotIsolate: The model cannot be copied.
     """
-    with untouched(device_of(live), live), _gradients_aside(live):
+    with untouched(device_of(live), live):
         model, own = twin_with_optimizer(live, optimizer, settings.probe_memory)
         detach_trainer(model, getattr(live, "_trainer", None))
         if not model.training:
@@ -66,13 +65,22 @@ def take_steps(
             with heard_by(capture), guarded(model):
                 while capture.step < STEPS and (not capture.step or more()):
                     with part(STEP):
-                        own.step(lambda: _backward(model, own, batch))  # type: ignore[arg-type, return-value]
+                        _step(own, optimizer, lambda: _backward(model, own, batch))
                 if validation is not None:
                     _validate(model, validation)
         finally:
             capture.detach()
             capture.flush(last=True)
         return capture.step
+
+
+def _step(own: torch.optim.Optimizer, live: torch.optim.Optimizer, closure: Callable[[], torch.Tensor]) -> None:
+    try:
+        own.step(closure)  # type: ignore[arg-type]
+    except AttributeError as error:
+        if error.obj is own and hasattr(live, str(error.name)):  # torch copies groups and state of an optimiser alone
+            raise CannotIsolate(f"a copy of {type(live).__name__} lacks its {error.name!r}") from error
+        raise
 
 
 def _validate(model: nn.Module, batch: Batch) -> None:
@@ -90,19 +98,6 @@ def _backward(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) 
     with part(BACKWARD):
         loss.backward()
     return loss
-
-
-@contextmanager
-def _gradients_aside(model: nn.Module) -> Iterator[None]:
-    """Within, the model has no gradients: a loss that reaches the model itself, not its copy, adds nothing to them."""
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
 
 
 def device_of(model: nn.Module) -> torch.device:
