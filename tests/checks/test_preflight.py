@@ -257,6 +257,22 @@ def test_a_model_that_cannot_be_tried_is_not_judged(monkeypatch):
     assert set(report.not_checked.values()) == {"preflight is for a single process"}
 
 
+def test_an_optimiser_whose_copy_lacks_a_part_is_not_judged():
+    model = net()
+    report = tried(model, CE(), (X, Y), torch.optim.LBFGS(model.parameters()))
+    assert report.verdict == "not-judged"
+    assert "a copy of LBFGS lacks its '_params'" in report.not_checked["TW309"]
+
+
+def test_a_model_that_turns_autocast_on_learns_by_its_weights_of_each_step():
+    def lower(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(x)
+
+    torch.manual_seed(0)
+    assert tried(Forward(lower, net=net()), CE(), (X, Y)).verdict == "healthy"
+
+
 class OwnLoss(nn.Module):
     def __init__(self):
         super().__init__()
@@ -296,6 +312,8 @@ def test_batches_and_losses_of_every_form(form):
         ((net(), CE(), (X[:0], Y[:0])), ValueError, "at least one sample"),
         ((net(), CE(), DataLoader(TensorDataset(X, Y), 64, drop_last=True)), ValueError, "yields nothing"),
         ((net(), 3, (X, Y)), TypeError, "loss_fn must be callable"),
+        ((net(), CE, (X, Y)), TypeError, "loss_fn must be an instance, got the class CrossEntropyLoss; call it first"),
+        (({"G": net(), "D": net()}, CE(), (X, Y)), TypeError, "one model at a time, got 2: call it for each"),
         ((nn.ReLU(), CE(), (X, Y)), ValueError, "has no parameters"),
         (("net", CE(), (X, Y)), TypeError, "model must be a torch.nn.Module"),
     ],

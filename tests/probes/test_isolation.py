@@ -123,6 +123,17 @@ def test_modes_of_the_process_are_restored_even_after_an_error():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_loss_that_reaches_the_live_model_adds_nothing_to_its_gradients():
+    model = nn.Linear(4, 3)
+    model.weight.grad = kept = torch.ones(3, 4)
+    with untouched(CPU, model):
+        model.weight.square().sum().backward()
+        model.bias.sum().backward()
+    assert model.weight.grad is kept
+    assert torch.equal(kept, torch.ones(3, 4))
+    assert model.bias.grad is None
+
+
 @pytest.mark.gpu
 def test_the_random_state_of_a_gpu_is_restored():
     device = torch.device("cuda", torch.cuda.current_device())

@@ -108,6 +108,18 @@ def test_abstains_where_there_is_no_row_for_each_sample(case):
         looked_at(model, *given)
 
 
+def test_abstains_where_a_state_is_kept_between_batches():
+    def carry(self, x):
+        outputs, state = self.cells(x, self.state)
+        self.state = tuple(part.detach() for part in state)
+        return self.head(outputs[:, -1])
+
+    model = hidden(carry, cells=nn.LSTM(D, D, batch_first=True))
+    model.state = None
+    with pytest.raises(CannotIsolate, match="two passes over the same batch differ"):
+        looked_at(model, SERIES)
+
+
 def test_abstains_where_outputs_do_not_depend_on_inputs():
     model = net()
     nn.init.constant_(model[0].bias, -100.0)

@@ -88,6 +88,8 @@ def check_arguments(
     for name, value in (("loss_fn", loss_fn), ("on_finding", on_finding)):
         if value is not None and not callable(value):
             raise TypeError(f"{name} must be callable, got {_describe(value)}")
+        if isinstance(value, type) and issubclass(value, nn.Module):
+            raise TypeError(f"{name} must be an instance, got {_describe(value)}; call it first")
     if task is not None and task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     check_stop_on(stop_on)

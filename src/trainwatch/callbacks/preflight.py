@@ -54,7 +54,12 @@ def preflight(
         SettingsError: A setting or rule is unknown or cannot be used.
     """
     optimizers = {} if optimizer is None else as_named(optimizer, torch.optim.Optimizer, "optimizer")
-    check_arguments(as_named(model, nn.Module, "model"), optimizers, loss_fn, None, (), None)
+    models = as_named(model, nn.Module, "model")
+    for what, given in (("model", models), ("optimizer", optimizers)):
+        if len(given) > 1:
+            raise TypeError(f"preflight tries one {what} at a time, got {len(given)}: call it for each")
+    check_arguments(models, optimizers, loss_fn, None, (), None)
+    (model,), optimizer = models.values(), next(iter(optimizers.values()), None)
     chosen = settings_from(settings)
     loaded = isinstance(batch, DataLoader)
     tried = one_batch(first_batch(batch, model) if isinstance(batch, DataLoader) else batch, loss_fn, model)

@@ -98,7 +98,10 @@ class OneBatch:
             _try_on_the_host(loss_fn, outputs, self.targets)
             loss = loss_fn(outputs, own_tensors(self.targets))
             if not isinstance(loss, torch.Tensor):
-                raise TypeError(f"loss_fn returns {type(loss).__name__}, which cannot be differentiated")
+                what = type(loss).__name__
+                if isinstance(loss, (tuple, list, Mapping)):
+                    raise TypeError(f"loss_fn returns a {what}: let it give back the loss alone")
+                raise TypeError(f"loss_fn returns {what}, which cannot be differentiated")
             return loss
 
     def losses(self, model: nn.Module) -> torch.Tensor:

@@ -14,6 +14,8 @@ from trainwatch.checks.batch import OneBatch
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 
+REPEATS = 1e-6  # of the outputs' mean square: beyond it, what differs between equal passes is no rounding
+
 
 def measure(bench: Bench, batch: OneBatch, *, first_is_batch: bool) -> None:
     """Record `batch_dependence` of the samples and, where a dimension of time may come first, of the second dimension.
@@ -29,7 +31,7 @@ def measure(bench: Bench, batch: OneBatch, *, first_is_batch: bool) -> None:
         first_is_batch: The samples are known to lie along the first dimension.
 
     Raises:
-        CannotIsolate: Inputs and outputs do not have a row for each sample, or there is just one.
+        CannotIsolate: Inputs and outputs do not have a row for each sample, there is just one, or equal passes differ.
     """
     dimensions = (0,) if first_is_batch or not _may_begin_with_time(batch) else (0, 1)
     try:
@@ -67,6 +69,8 @@ def _row(model: nn.Module, batch: OneBatch, dimension: int) -> list[float]:
 
     plain = outputs()
     other, back = outputs(replaced), outputs(turned)[turned.to(plain.device)]
+    if (outputs() - plain).square().mean() > REPEATS * plain.square().mean():
+        raise CannotIsolate("two passes over the same batch differ, as where a model keeps a state between batches")
     random = float(not torch.equal(plain, outputs(seed=1)))
     sizes_of = (other[:half] - plain[:half], other[half:] - plain[half:], back - plain, plain.flip(0) - plain, plain)
     return [*(float(part.square().mean().sqrt()) for part in sizes_of), _unit(batch, model), random, float(n)]

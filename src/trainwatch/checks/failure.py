@@ -18,6 +18,7 @@ SHAPES, DEVICES, TYPES, LABELS, INDICES, RANGE, GRADIENT, SCALAR, OTHER = (
 )  # fmt: skip
 # Cause -> how torch words it; the first that fits.
 WORDING = {
+    OTHER: r"more than 1 value per channel",  # batch norm and a single sample: torch says it well
     LABELS: r"Target -?\d+ is out of bounds|target.*out of (bounds|range)|class labels",
     INDICES: r"index out of range|out of range in self|indices.*out of",
     RANGE: r"should be between 0 and 1",

@@ -16,7 +16,7 @@ from trainwatch.capture.interception import unheard
 from trainwatch.checks import dependence
 from trainwatch.checks.batch import OneBatch, StepFailed
 from trainwatch.checks.failure import facts_of
-from trainwatch.checks.trial import RATE, device_of, gradients_aside, take_steps
+from trainwatch.checks.trial import RATE, device_of, take_steps
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
 from trainwatch.engine import fault_of, judge
@@ -100,7 +100,7 @@ class Preflight:
         if device.type == "meta":
             self._refused = "the model lies on the meta device, where nothing is computed"
             return 0
-        with untouched(device, model), gradients_aside(model):
+        with untouched(device, model):
             return self._try(model, *given)
 
     def _try(

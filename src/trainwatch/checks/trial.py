@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ def take_steps(
     """Let copies of model and optimiser take steps on a batch, and record what a run's capture records.
 
     Args:
-        live: The model; it is not touched, if random numbers and gradients are kept aside.
+        live: The model; it is not touched within `isolation.untouched`.
         optimizer: Its optimiser; it is not touched either.
         batch: The batch.
         record: Where everything goes.
@@ -109,19 +108,6 @@ def _backward(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) 
     with part(BACKWARD):
         loss.backward()
     return loss
-
-
-@contextmanager
-def gradients_aside(model: nn.Module) -> Iterator[None]:
-    """Within, the model has no gradients: a loss that reaches the model itself, not its copy, adds nothing to them."""
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
 
 
 def device_of(model: nn.Module) -> torch.device:

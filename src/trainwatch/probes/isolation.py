@@ -110,15 +110,19 @@ def untouched(device: torch.device, model: nn.Module | None = None) -> Iterator[
 
     Args:
         device: Where the probe runs; the random state of a GPU is kept only for its own sake.
-        model: The live one, if a copy of it runs: generators of random numbers that its code names are restored, too.
+        model: The live one, if a copy of it runs: generators of random numbers that its code names are restored, too,
+            and its gradients, to which a loss that reaches the model itself, not its copy, would add.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     kept = [state_of(source) for source in random_sources(model)] if model is not None else []
+    gradients = [(p, p.grad) for p in model.parameters()] if model is not None else []
     on_device: Callable[[], None] | None = None
     if device.type == "cuda":
         before = torch.cuda.get_rng_state(device)
         on_device = lambda: torch.cuda.set_rng_state(before, device)  # noqa: E731
     try:
+        for parameter, _ in gradients:
+            parameter.grad = None
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
@@ -127,6 +131,8 @@ def untouched(device: torch.device, model: nn.Module | None = None) -> Iterator[
             stack.enter_context(torch.autocast(device.type, enabled=False, cache_enabled=False))
             yield
     finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
         for restore in kept:
             restore()
         random.setstate(states[0])

@@ -101,6 +101,8 @@ def _in_words(known: dict[str, Any]) -> tuple[str, str]:
     if cause in ("devices", "types"):
         concerned = ("outputs", "targets") if (cause, known["phase"]) == ("types", "loss") else ("model", "inputs")
         listed = {what: found for what, found in known[cause].items() if cause == "devices" or what in concerned}
+        if cause == "types" and len({tuple(found) for found in listed.values()}) < 2:  # which therefore do not tell it
+            return known["error"], "same-type"
         parts = (f"{what} {' and '.join(found)}" for what, found in listed.items() if found)
         return f"the {cause} do not fit ({', '.join(parts)})", f"same-{cause[:-1]}"
     if cause == "range":
