@@ -165,6 +165,10 @@ def probes(device: str) -> str:
     return "; ".join(faults) or f"{len(ran)} probes ran: {', '.join(ran)}"
 
 
+def _loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
 def hessian(device: str) -> str:
     """Extreme eigenvalues on the device against those on the CPU."""
     found = []
@@ -172,7 +176,7 @@ def hessian(device: str) -> str:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3)).to(where)
         x, y = torch.randn(64, 10).to(where), (torch.arange(64) % 3).to(where)
-        extremes = hessian_extremes(model, lambda net, x=x, y=y: nn.functional.cross_entropy(net(x), y))
+        extremes = hessian_extremes(model, loss=_loss, batches=[(x, y)])
         found.append((float(extremes.largest[0]), float(extremes.smallest[0])))
     return f"largest and smallest {found[1]}, on the CPU {found[0]}"
 

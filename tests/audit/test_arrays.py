@@ -62,7 +62,11 @@ def test_mappings_of_scikit_learn_bring_their_names():
     part = only(load_wine())
     assert part.feature_names[0] == "alcohol"
     assert part.class_names == ("class_0", "class_1", "class_2")
-    framed = only(load_wine(as_frame=True))
+
+
+def test_frames_of_scikit_learn_are_read_like_its_arrays():
+    pytest.importorskip("pandas")
+    part, framed = only(load_wine()), only(load_wine(as_frame=True))
     assert (framed.inputs == part.inputs).all()
     assert framed.class_names == part.class_names
 
