@@ -29,6 +29,7 @@ from trainwatch.processes import LAST_WAIT, PROBES_OFF, Processes
 from trainwatch.record import RunRecord, SegmentWriter
 from trainwatch.record.joint import JointRecord
 from trainwatch.report import Report
+from trainwatch.resuming import resume, state_of
 
 T = TypeVar("T")
 
@@ -146,6 +147,24 @@ class Monitor:
         self._write()
         self._once = self._spent()  # seconds spent at the start and, later, at the end
         self._began = clock()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the run is and what was measured; empty in other processes than the first."""
+        if self._processes is not None and not self._processes.first:
+            return {}
+        self.containment.run("flush", self.capture.flush)
+        return self.containment.run("state", state_of, self.record, self.capture) or {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Raises:
+            ValueError: It is no such state, or steps were taken already.
+        """
+        if self._processes is not None and not self._processes.first:
+            self.capture.resume(state)
+        else:
+            resume(state, self.record, self.capture)
 
     @property
     def should_stop(self) -> bool:

@@ -88,6 +88,7 @@ class TrainWatch(Callback):
         }
         self._monitor: Monitor | None = None
         self._stream: str | None = None
+        self._state: dict[str, Any] | None = None  # of a checkpoint that the coming fit goes on from
 
     @property
     def record(self) -> RunRecord | None:
@@ -120,7 +121,16 @@ class TrainWatch(Callback):
             **self._options,
         )
         self._monitor.capture.stage = TRAIN
+        state, self._state = self._state, None
+        if state:
+            self._monitor.containment.run("state", self._monitor.load_state_dict, state)
         self._monitor.containment.run("wiring", self._note_trainer, trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._monitor.state_dict() if self._monitor is not None and self.report is None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = state_dict
 
     def _note_trainer(self, trainer: Any) -> None:
         assert self._monitor is not None

@@ -96,6 +96,18 @@ class Watch:
         finally:
             self._monitor.capture.begin_pass(None)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What to put into a checkpoint for the run to go on later: numbers, and one tensor of bytes."""
+        return self._monitor.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: call it before the first step, after weights were loaded.
+
+        Raises:
+            ValueError: `state` is not from `state_dict`, or steps were taken already.
+        """
+        self._monitor.load_state_dict(state)
+
     def epoch_end(self, **metrics: float) -> None:
         """Say that an epoch is over, with metrics of your own. Optional: no verdict needs it."""
         self._monitor.epoch_end({k: float(v) for k, v in metrics.items()})

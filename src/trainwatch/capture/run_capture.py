@@ -117,6 +117,18 @@ class RunCapture(Measuring):
         primary = self.book.streams.get(self.book.primary() or "")
         return self.epochs or (primary.passes if primary is not None else 0)
 
+    def progress(self) -> dict[str, Any]:
+        """How far the run is, in plain numbers; `resume` takes it."""
+        return {"step": self.step, "commits": dict(self._commits), "epochs": self.epochs, "samples": self.samples}
+
+    def resume(self, progress: Mapping[str, Any]) -> None:
+        """Go on from so far, before the first step."""
+        self.step = self.validation.step = int(progress["step"])
+        self.epochs, self.samples = int(progress["epochs"]), int(progress["samples"])
+        self._commits = {key: int(progress["commits"].get(key, self.step)) for key in self._commits}
+        for key, motion in self._motions.items():
+            motion.loaded(self._commits[key])
+
     # ------------------------------------------------------------------ wiring
 
     @contained("wiring")

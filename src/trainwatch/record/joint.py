@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from trainwatch.record.frames import encode, frames_in
 from trainwatch.record.joining import COUNTS, GROUPED, JOINED, NORMS, PASS, SAME, columns, group_sizes, mean
 from trainwatch.record.run_record import Journal, RunRecord
-from trainwatch.record.series import Array, as_float32
+from trainwatch.record.series import Array, Series, as_float32
 
 ALL = 1 << 62  # a step beyond all: the process has told everything
 IN_STEP = 1e-2  # relative difference of norms of the same gradient in two processes, lower precision allowed for
@@ -37,6 +37,9 @@ class Outbox:
         if quantity in NORMS and not self._sharded:  # the same everywhere: one row shows whether that is so
             steps, values = steps[:1], values[:1]
         self._frames.append(encode({"kind": "rows", "quantity": quantity, "key": key}, (steps, values)))
+
+    def series(self, quantity: str, key: str, series: Series) -> None:
+        """A run that goes on is known to the first process, which loads the same state."""
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "fact" and data["topic"] == "parameters" and any("held" in p for p in data["value"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trainwatch.record.frames import Damage, ForeignFile, Frame, RecordError, frames
+from trainwatch.record.frames import Damage, ForeignFile, Frame, RecordError, encode, frames, frames_in
 from trainwatch.record.run_record import RunRecord
 from trainwatch.record.series import Series
 
@@ -154,6 +155,22 @@ def state_frames(record: RunRecord) -> Iterable[Frame]:
             yield {"kind": kind, "data": event}, []
     yield {"kind": "dropped", "data": record.dropped}, []
     yield {"kind": "end"}, []
+
+
+def packed(record: RunRecord) -> bytes:
+    """The whole state of a record; `unpack` is the inverse."""
+    return b"".join(encode(head, arrays) for head, arrays in state_frames(record))
+
+
+def unpack(data: bytes, record: RunRecord) -> None:
+    """Put what `packed` told into a record.
+
+    Raises:
+        ValueError: The data are damaged.
+    """
+    names = set[tuple[str, str]]()
+    for frame in frames_in(io.BytesIO(data), 0, len(data)):
+        _apply(record, frame, names)
 
 
 def _apply(record: RunRecord, frame: Frame, names: set[tuple[str, str]]) -> None:

@@ -21,6 +21,8 @@ class Journal(Protocol):
 
     def append(self, quantity: str, key: str, steps: Array, values: Array, provenance: dict[str, Any]) -> None: ...
 
+    def series(self, quantity: str, key: str, series: Series) -> None: ...
+
     def event(self, kind: str, data: dict[str, Any]) -> None: ...
 
 
@@ -126,9 +128,11 @@ class RunRecord:
         return [(q, k, s) for q, by_key in self._series.items() for k, s in by_key.items()]
 
     def put_series(self, quantity: str, key: str, series: Series) -> None:
-        """Put a whole series in its place, as readers of stored records do. The journal is not told."""
+        """Put a whole series in its place, as readers of stored records do."""
         self._series.setdefault(quantity, {})[key] = series
         self._memo.clear()
+        if self.journal is not None:
+            self.journal.series(quantity, key, series)
 
     @property
     def steps(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from trainwatch.record.frames import HEADER, RecordError, encode
 from trainwatch.record.reader import NAME, Files, list_files, replay, state_frames
-from trainwatch.record.series import Array
+from trainwatch.record.series import Array, Series
 
 SEGMENT_BYTES = 1 << 20
 COMPACT_BYTES = 8 << 20
@@ -73,6 +73,11 @@ class SegmentWriter:
         """Note rows of a series. The arrays are copied."""
         head: dict[str, Any] = {"kind": "rows", "quantity": quantity, "key": key}
         self._add(encode({**head, "provenance": provenance} if provenance else head, (steps, values)))
+
+    def series(self, quantity: str, key: str, series: Series) -> None:
+        """Note a whole series, in the place of what was noted of it before."""
+        meta, arrays = series.state()
+        self._add(encode({"kind": "series", "quantity": quantity, "key": key, "meta": meta}, arrays))
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         """Note a fact, a fault or a transition."""
