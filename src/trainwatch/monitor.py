@@ -152,7 +152,9 @@ class Monitor:
         """How far the run is and what was measured; empty in other processes than the first."""
         if self._processes is not None and not self._processes.first:
             return {}
+        self.capture.end_pass()
         self.containment.run("flush", self.capture.flush)
+        self.containment.run("reads", self.capture.reads.deliver, wait=True)
         return self.containment.run("state", state_of, self.record, self.capture) or {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
