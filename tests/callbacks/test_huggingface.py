@@ -92,7 +92,9 @@ def test_a_language_model_is_recorded_as_its_mean_loss_whatever_the_trainer_divi
 
 
 def test_predictions_of_a_classifier_are_seen_and_its_loss_can_be_computed_again(tmp_path):
-    callback = trainwatch.HFTrainWatch(settings={"quiet": True, "strict": True, "probes": "all"})
+    callback = trainwatch.HFTrainWatch(
+        settings={"quiet": True, "strict": True, "probes": {"train_eval": 1, "activations": 1}}
+    )
     train(classifier(), labelled(96), tmp_path, [callback], labelled(48, 1))
     record = callback.record
     assert record.facts["task"] == "multiclass"
@@ -124,7 +126,14 @@ def weights(model):
 
 def test_training_is_untouched(tmp_path):
     runs = []
-    for callbacks in ([], [trainwatch.HFTrainWatch(settings={"quiet": True, "strict": True, "probes": "all"})]):
+    for callbacks in (
+        [],
+        [
+            trainwatch.HFTrainWatch(
+                settings={"quiet": True, "strict": True, "probes": {"train_eval": 1, "activations": 1}}
+            )
+        ],
+    ):
         model = classifier()
         train(model, labelled(64), tmp_path, callbacks, labelled(24, 1))
         runs.append((weights(model), torch.rand(2)))

@@ -4,6 +4,7 @@ import torch
 from synthetic_gradients import chain, digits, make_record, mlp, train, tried
 from torch import nn
 
+import trainwatch
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
@@ -58,6 +59,22 @@ def test_fires_on_a_gain_that_is_lost_in_mid_run():
 def test_fires_at_once_where_the_loss_is_not_finite():
     (found,) = verdict(record([2.3, 1e9, np.inf, np.inf]))
     assert found.onset_step == 1
+
+
+def test_weights_that_are_not_finite_from_the_start_are_no_matter_of_the_rate():
+    model = mlp(2, nn.ReLU)
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+    x, y = torch.randn(64, model[0].in_features), torch.arange(64) % 2
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"})
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    codes = [d.code for d in watch.finish().findings()]
+    assert "TW303" in codes
+    assert "TW601" not in codes
 
 
 SILENT = {

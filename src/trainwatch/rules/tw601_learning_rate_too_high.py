@@ -90,6 +90,8 @@ class LearningRateTooHigh(Rule):
             raise NotChecked("several optimisers: their losses have no common course")
         if np.isfinite(course.values).all() and len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
+        if not np.isfinite(course.values[0]):
+            return  # it was there before the first update
         margin, from_best = course.harm(self.learned, self.relapse)
         since = course.best_step if from_best else int(course.steps[0])
         onset = course.rise(self.jump, self.noise_jump, since, course.best if from_best else course.start)
@@ -130,7 +132,7 @@ class LearningRateTooHigh(Rule):
         if mean >= self.huge:
             fair, gained = self.good, gained_in_both(record)
         fair = fair if weight_layers(record) > 1 else self.learned
-        if mean < self.sustained or not gained < fair:
+        if not mean >= self.sustained or not gained < fair:
             return
         yield self.diagnose(
             f"With a learning rate of {reach.rate:.3g} an update is on average {mean:.2g} times the weights' length at "
