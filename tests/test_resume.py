@@ -128,15 +128,15 @@ class Module(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(epochs, tmp_path, ckpt_path=None):
+def fit(epochs, tmp_path, *further, ckpt_path=None):
     callback = trainwatch.TrainWatch(settings={"quiet": True, "strict": True, "probes": "off"})
     trainer = L.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback],
+        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback, *further],
     )  # fmt: skip
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=64)
     trainer.fit(Module(), loader, ckpt_path=ckpt_path)
-    return trainer, callback
+    return callback
 
 
 def test_lightning_goes_on_from_its_checkpoint(tmp_path):
@@ -144,15 +144,9 @@ def test_lightning_goes_on_from_its_checkpoint(tmp_path):
         def on_train_epoch_end(self, trainer, module):
             trainer.save_checkpoint(tmp_path / "at.ckpt")
 
-    callback = trainwatch.TrainWatch(settings={"quiet": True, "strict": True, "probes": "off"})
-    trainer = L.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback, Saving()],
-    )  # fmt: skip
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=64)
-    trainer.fit(Module(), loader)
-    _, again = fit(4, tmp_path, tmp_path / "at.ckpt")
-    _, whole = fit(4, tmp_path)
+    fit(2, tmp_path, Saving())
+    again = fit(4, tmp_path, ckpt_path=tmp_path / "at.ckpt")
+    whole = fit(4, tmp_path)
     assert again.record.steps == whole.record.steps == 32
     ours, theirs = (c.record.series("train_loss", "cross_entropy").history() for c in (again, whole))
     np.testing.assert_array_equal(ours[0], theirs[0])

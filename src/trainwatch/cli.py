@@ -125,9 +125,7 @@ def diagnose(
         report = trainwatch.diagnose(directory)
     except (RecordError, SettingsError) as error:
         _fail(str(error))
-    wanted = format.value if format else SUFFIXES.get(output.suffix.lower() if output else "", "text")
-    _deliver(report, wanted, output)
-    raise typer.Exit(_exit_code(report, fail_on))
+    _answer(report, format, fail_on, output)
 
 
 @app.command()
@@ -162,9 +160,7 @@ def audit(
         report = trainwatch.audit(path, val, target=target, near_duplicates=near_duplicates)
     except (trainwatch.AuditError, SettingsError) as error:
         _fail(str(error))
-    wanted = format.value if format else SUFFIXES.get(output.suffix.lower() if output else "", "text")
-    _deliver(report, wanted, output)
-    raise typer.Exit(_exit_code(report, fail_on))
+    _answer(report, format, fail_on, output)
 
 
 @app.command()
@@ -194,6 +190,12 @@ def rules() -> None:
 def _fail(message: str) -> NoReturn:
     typer.echo(f"trainwatch: {message}", err=True)
     raise typer.Exit(FAILED)
+
+
+def _answer(report: Report, format: Format | None, fail_on: FailOn, output: Path | None) -> NoReturn:
+    """Deliver a report in the format that was asked for, and leave with the exit code that it gives."""
+    _deliver(report, format.value if format else SUFFIXES.get(output.suffix.lower() if output else "", "text"), output)
+    raise typer.Exit(_exit_code(report, fail_on))
 
 
 def _exit_code(report: Report, fail_on: FailOn) -> int:

@@ -87,5 +87,4 @@ def audit(
         drawn = {}
         record.add_fault(fault_of("pictures", error, 0))
         report = judge(record, chosen, only=AUDITED)
-    facts = {**report.facts, **{topic: record.facts[topic] for topic in ("subject", "data")}}
-    return replace(report, facts=facts, figures={**report.figures, **drawn})
+    return replace(report, figures={**report.figures, **drawn})
