@@ -11,6 +11,7 @@ AUDITED = ("TW106",)
 
 def measured(parts, *, task=None, near_duplicates=False, seed=0):
     record = RunRecord()
+    record.set_fact("subject", "data")
     record.set_fact("task", task)
     pairs = {}
     for part in parts:

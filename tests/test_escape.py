@@ -160,7 +160,7 @@ def test_a_measurement_that_is_impossible_is_told():
 def test_other_processes_would_move_elsewhere(monkeypatch):
     watch, model, *_ = at_a_saddle(epochs=2)
     before = [p.clone() for p in model.parameters()]
-    monkeypatch.setattr("trainwatch.escaping.shared_by_processes", lambda: True)
+    monkeypatch.setattr("trainwatch.escaping.several_processes", lambda: True)
     done = trainwatch.escape(watch)
     assert not done.moved
     assert "other processes" in done.reason

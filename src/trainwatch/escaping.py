@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture.interception import unheard
+from trainwatch.capture.ranks import several_processes
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.probes import saddle
 from trainwatch.probes.bench import Bench
@@ -46,7 +47,7 @@ def leave_saddle(capture: RunCapture, bench: Bench, rules: Sequence[Rule]) -> Es
         bench: For the probe of that model.
         rules: As they are set for the run.
     """
-    if shared_by_processes():
+    if several_processes():
         return Escaped(False, reason="other processes hold the same weights, and would move elsewhere")
     try:
         with unheard():
@@ -79,9 +80,3 @@ def move(model: nn.Module, direction: Mapping[str, torch.Tensor], length: float)
     with torch.no_grad():
         for name, part in direction.items():
             named[name].add_(part.to(named[name]), alpha=length)
-
-
-def shared_by_processes() -> bool:
-    """Whether other processes hold the same weights: each would take another direction."""
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

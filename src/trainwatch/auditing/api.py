@@ -74,7 +74,6 @@ def audit(
     from trainwatch.auditing.measures import AUDITED, measured  # with scikit-learn, once the data could be read
 
     record = measured(parts, task=reading.task, near_duplicates=near_duplicates)
-    record.set_fact("subject", "data")
     record.set_fact("data", data_facts(parts, reading.task))
     if names := max((part.class_names for part in parts), key=len):
         record.set_fact("class_names", list(names))

@@ -21,6 +21,12 @@ UNREAD = 8  # messages of a process that may lie in the store; beyond, nobody re
 _runs = 0  # watches of this process under several processes: the n-th of each belong together
 
 
+def several_processes() -> bool:
+    """Whether this process trains together with others."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 class Ranks:
     """This process among those of one run.
 
@@ -41,10 +47,10 @@ class Ranks:
     def here(cls) -> Ranks | None:
         """The processes that train together; None where there is only this one."""
         global _runs
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        if not several_processes():
             return None
         _runs += 1
+        distributed = torch.distributed
         store = distributed.distributed_c10d._get_default_store()
         return cls(store, distributed.get_rank(), distributed.get_world_size(), _runs)
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from trainwatch.capture.interception import unheard
+from trainwatch.capture.ranks import several_processes
 from trainwatch.checks import dependence
 from trainwatch.checks.batch import OneBatch, StepFailed
 from trainwatch.checks.failure import facts_of
@@ -79,7 +79,7 @@ class Preflight:
         """
         for topic, known in (("subject", SUBJECT), ("framework", framework), ("validated", validated)):
             self.record.set_fact(topic, known)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if several_processes():
             return _untried("preflight is for a single process")
         call = batch if isinstance(batch, OneBatch) else call
         steps = self._containment.run(
