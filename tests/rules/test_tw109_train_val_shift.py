@@ -6,7 +6,8 @@ from audited import asked, part
 from audited import split as audited_split
 from trained import trained
 from trainwatch.auditing.measures import shift
-from trainwatch.diagnosis import Severity
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import nest
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw109_train_val_shift import TrainValShift
@@ -61,6 +62,16 @@ REMARKS = {
     "no worse": ({"worse": 0.0}, "no worse there"),
     "perhaps worse": ({"error": 0.4}, "no worse there"),
 }
+
+
+@pytest.mark.parametrize("code", ["TW101", "TW104", "TW201", "TW202", "TW203"])
+def test_what_validation_alone_shows_is_its_consequence(code):
+    (found,) = verdict(record_of())
+    effect = Diagnosis(code, "effect", Severity.WARNING, "shown by validation", margin=9.0, confidence=0.99)
+    (root,) = nest([effect, found])
+    assert root.code == "TW109"
+    (remark,) = verdict(record_of(far=0.0))
+    assert len(nest([effect, remark])) == 2
 
 
 @pytest.mark.parametrize(("how", "words"), REMARKS.values(), ids=REMARKS)
