@@ -61,6 +61,7 @@ def trained(
     few=0,
     moved=None,
     noise=0.0,
+    one_hot=False,
     judges=ALL,
 ):
     """The report on a net of some hidden layers, of few samples, of samples moved, or under noise.
@@ -73,6 +74,7 @@ def trained(
         few: Training samples; 0 for all.
         moved: Changes inputs and targets of training and validation.
         noise: On training inputs, anew in each batch.
+        one_hot: Classes are learned by a squared error.
         judges: Rules that judge and get their probes.
     """
     x, xv, y, yv = split(name, seed)
@@ -86,7 +88,9 @@ def trained(
         layers += [nn.Linear(wide, width), nn.ReLU(), nn.Dropout(p)]
         wide = width
     last = [nn.Linear(wide, 1), nn.Flatten(0)] if regression else [nn.Linear(wide, int(y.max()) + 1)]
-    model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression else nn.CrossEntropyLoss()
+    model, criterion = nn.Sequential(*layers, *last), nn.MSELoss() if regression or one_hot else nn.CrossEntropyLoss()
+    if one_hot:
+        y, yv = (nn.functional.one_hot(part).float() for part in (y, yv))
     optim = OPTIMIZERS[optimizer](model.parameters(), decay)
     watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True, select=judges))
     for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):

@@ -67,11 +67,31 @@ def test_what_is_no_table_is_refused(batch, reason):
         rows_of(batch)
 
 
+def classes(batch):
+    return classes_of(bench(net(3, 2), [batch]), "train", 100)
+
+
 def test_labels_that_the_loss_ignores_are_left_out():
-    batch = held(X, torch.where(torch.arange(40) < 8, -100, Y))
-    assert len(classes_of(table([batch]), batch)) == 32
+    assert len(classes(held(X, torch.where(torch.arange(40) < 8, -100, Y)))) == 32
 
 
 def test_of_two_classes_the_targets_may_be_numbers():
-    batch = held(X, Y.float()[:, None], "binary_cross_entropy_with_logits")
-    assert classes_of(table([batch]), batch).y.dtype == np.int64
+    found = classes(held(X, Y.float()[:, None], "binary_cross_entropy_with_logits"))
+    assert found.y.dtype == np.int64
+
+
+@pytest.mark.parametrize("function", ["mse_loss", "binary_cross_entropy_with_logits", "cross_entropy", ""])
+def test_one_hot_targets_are_classes(function):
+    named = torch.arange(40) % 3
+    found = classes(held(X, torch.nn.functional.one_hot(named).float(), function))
+    np.testing.assert_array_equal(found.y, named.numpy())
+
+
+@pytest.mark.parametrize("row", [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+def test_several_labels_none_or_shares_are_no_classes(row):
+    y = torch.nn.functional.one_hot(torch.arange(40) % 3).float()
+    y[7] = torch.tensor(row)
+    with pytest.raises(CannotIsolate, match="one class or number"):
+        classes(held(X, y, "mse_loss"))
+    with pytest.raises(CannotIsolate, match="some targets are one-hot"):
+        classes_of(bench(net(3, 2), in_batches(X, y, 5)), "train", 100)

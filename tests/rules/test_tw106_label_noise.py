@@ -140,6 +140,9 @@ def test_each_threshold_can_silence_it(thresholds):
 def test_it_asks_where_targets_are_classes():
     asked = {t: [w.kind for w in LabelNoise().asks(record_of(labelled(), task=t))] for t in ("binary", "regression")}
     assert asked == {"binary": ["labels"], "regression": []}
+    shapes = {shape: {"mse_loss": {"target_shape": shape}} for shape in ((32, 10), (32, 1), (32,))}
+    asked = [list(LabelNoise().asks(record_of(labelled(), task="regression", loss=loss))) for loss in shapes.values()]
+    assert [len(wishes) for wishes in asked] == [1, 0, 0]
 
 
 def said(data, seed, **how):
@@ -152,6 +155,13 @@ FOUND = [("digits", 0.1, 0), ("wine", 0.25, 1), ("breast_cancer", 0.15, 2)]
 @pytest.mark.parametrize(("data", "flips", "seed"), FOUND)
 def test_real_runs_with_labels_exchanged(data, flips, seed):
     assert "TW106" in {d.code for d in said(data, seed, flips=flips).diagnoses}
+
+
+@pytest.mark.parametrize("flips", [0.0, 0.15])
+def test_real_runs_by_squared_error_to_one_hot_targets(flips):
+    report = said("digits", 0, flips=flips, one_hot=True, epochs=6)
+    assert ("TW106" in {d.code for d in report.diagnoses}) == (flips > 0)
+    assert "TW106" not in report.not_checked
 
 
 def test_real_validation_labels_exchanged():

@@ -178,8 +178,17 @@ def test_each_threshold_decides(threshold, mute, loud):
 
 @pytest.mark.parametrize(("gain", "severity"), [(0.2, Severity.WARNING), (0.3, Severity.INFO)])
 def test_a_gain_that_is_not_large_is_a_remark(gain, severity):
-    (found,) = verdict(record_of(), gain=gain)
+    (found,) = verdict(record_of(), gain=gain, part=1.0)
     assert found.severity is severity
+
+
+@pytest.mark.parametrize(("without", "severity"), [(0.28, Severity.WARNING), (0.32, Severity.INFO)])
+def test_of_a_loss_that_is_low_a_large_part_of_what_is_left_counts(without, severity):
+    few = part(0.35, 0.35, without, 0.002, 0.002)
+    (found,) = verdict(record_of(few, few, loss=np.full(20, 0.35)), gain=0.1, remark=0.01)
+    assert found.severity is severity
+    (strict,) = verdict(record_of(few, few, loss=np.full(20, 0.35)), gain=0.1, remark=0.01, part=0.3)
+    assert strict.severity is Severity.INFO
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])

@@ -121,6 +121,16 @@ def test_where_little_was_learned_a_smaller_gradient_does_harm(gained, burst, fi
         assert one.margin == pytest.approx(np.log(burst / least), abs=0.01)
 
 
+@pytest.mark.parametrize(("level", "fires"), [(2.2, 1), (0.4, 0)])
+def test_what_is_not_learned_in_validation_is_not_learned(level, fires):
+    """Statistics of a batch norm that the spikes have spoiled, say."""
+    known = {"val": {"primary": True, "kind": "val", "criterion": "cross_entropy"}}
+    made = record(range(20, 380, 20), burst=20.0, validation=known)
+    for step in range(50, STEPS, 50):
+        made.append("val_loss", "val", step, level)
+    assert len(verdict(made)) == fires
+
+
 @pytest.mark.parametrize(("others", "fires"), [(700.0, False), (400.0, True)])
 def test_spikes_that_bring_a_part_of_all_gradient_only_do_no_harm(others, fires):
     """Two other steps have large gradients, and a loss like all others."""

@@ -7,7 +7,7 @@ import numpy as np
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array, features_a_split
-from trainwatch.probes.tables import Table, classes_of, table_of
+from trainwatch.probes.tables import classes_of
 
 KIND = "labels"
 QUANTITIES = ("held_labels",)
@@ -27,9 +27,9 @@ def measure(bench: Bench) -> None:
     those that are not there: optimiser steps when it was seen, its place (see `Table`), its label, the label predicted,
     the shares of votes for that one and for its own.
     """
-    tables = {"train": _labelled(bench, "train")}
+    tables = {"train": classes_of(bench, "train", MOST_ROWS)}
     if bench.held("val", 1):
-        tables["val"] = _labelled(bench, "val")
+        tables["val"] = classes_of(bench, "val", MOST_ROWS)
     x, y = (np.concatenate(parts) for parts in zip(*((t.x, t.y) for t in tables.values()), strict=True))
     if len(tables["train"]) < FEWEST or len(np.unique(y)) < 2:
         raise CannotIsolate(f"fewer than {FEWEST} different training samples of two classes or more are held")
@@ -43,10 +43,6 @@ def measure(bench: Bench) -> None:
         row = np.full((MOST_ROWS, len(columns)), np.nan)
         row[: len(table)] = np.stack(columns, 1)
         bench.record.append("held_labels", kind, bench.step, row)
-
-
-def _labelled(bench: Bench, kind: str) -> Table:
-    return classes_of(table_of(bench, kind, MOST_ROWS), bench.batches(kind, 1)[0])
 
 
 def forest_votes(x: Array, y: Array) -> tuple[Array, Array]:

@@ -44,19 +44,20 @@ class Table:
         return Table(self.x[chosen], self.y[chosen], self.step[chosen], self.place[chosen])
 
 
-def table_of(bench: Bench, kind: str, most: int) -> Table:
+def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False) -> Table:
     """The held samples of a kind, ``train`` or ``val``; one that was held twice is in it once.
 
     Args:
         bench: Which holds them.
         kind: Of the batches.
         most: Rows, drawn at random where there are more.
+        one_hot: Targets are one-hot rows; the table has their classes.
 
     Raises:
         CannotIsolate: There are none, or they are not rows of numbers with one target each.
     """
     batches = bench.batches(kind, MANY)
-    parts = [rows_of(batch) for batch in batches]
+    parts = [rows_of(batch, one_hot) for batch in batches]
     x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
     step = np.concatenate(
         [np.full(len(part[0]), getattr(b, "step", -1)) for part, b in zip(parts, batches, strict=True)]
@@ -72,13 +73,17 @@ def table_of(bench: Bench, kind: str, most: int) -> Table:
     return Table(np.nan_to_num(x), y, step, place).of(chosen)
 
 
-def rows_of(batch: Any) -> tuple[Array, Array]:
-    """Features, shape (n, features), and targets, shape (n,), of a held batch.
+def rows_of(batch: Any, one_hot: bool = False) -> tuple[Array, Array]:
+    """Features, shape (n, features), and targets, shape (n,), of a held batch; of `one_hot` targets, their classes.
 
     Raises:
         CannotIsolate: It is not made of one tensor of numbers and one target a sample.
     """
     inputs, target = _given(batch)
+    if one_hot:
+        if not _is_one_hot(target):
+            raise CannotIsolate("some targets are one-hot and others are not")
+        target = target.argmax(1)
     if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point():
         raise CannotIsolate("the model's input is not one tensor of numbers")
     if not isinstance(target, torch.Tensor) or inputs.ndim < 2 or target.numel() != len(inputs):
@@ -90,26 +95,34 @@ def rows_of(batch: Any) -> tuple[Array, Array]:
     return inputs.detach().float().flatten(1).cpu().numpy(), y.cpu().numpy()
 
 
-def classes_of(table: Table, batch: Batch) -> Table:
-    """The rows of a table with a class, as whole numbers; those that the loss ignores are left out.
-
-    Args:
-        table: Of batches like the one given.
-        batch: Whose loss tells what its targets are.
+def classes_of(bench: Bench, kind: str, most: int) -> Table:
+    """As `table_of`, of targets that are classes: whole numbers or one-hot rows, less those that the loss ignores.
 
     Raises:
-        CannotIsolate: The targets are no classes.
+        CannotIsolate: As there, or the targets are no classes.
     """
-    function, y = getattr(batch, "function", ""), table.y
+    batch: Batch = bench.batches(kind, 1)[0]
+    one_hot = _is_one_hot(_given(batch)[1])
+    table, function = table_of(bench, kind, most, one_hot), getattr(batch, "function", "")
+    y = table.y
     whole = np.isfinite(y) & (y == np.round(y)) & (y >= 0)
-    if function not in (*OVER_CLASSES, *OVER_TWO) and (function or y.dtype.kind == "f"):
+    known = one_hot or function in (*OVER_CLASSES, *OVER_TWO)
+    if not known and (function or y.dtype.kind == "f"):
         raise CannotIsolate("the targets are not classes")
-    if function in OVER_TWO and not (whole.all() and (y <= 1).all()):
+    if not one_hot and function in OVER_TWO and not (whole.all() and (y <= 1).all()):
         raise CannotIsolate("the targets are shares of two classes, not one of them")
     found = table.of(np.flatnonzero(whole))
     if len(np.unique(found.y)) > MOST_CLASSES:
         raise CannotIsolate(f"there are more than {MOST_CLASSES} classes")
     return Table(found.x, found.y.astype(np.int64), found.step, found.place)
+
+
+def _is_one_hot(target: Any) -> bool:
+    """Rows of zeros with a single one."""
+    if not isinstance(target, torch.Tensor) or target.ndim != 2 or target.shape[1] < 2:
+        return False
+    ones = target == 1
+    return bool((ones.sum(1) == 1).all() and (ones | (target == 0)).all())
 
 
 def _given(batch: Any) -> tuple[Any, Any]:

@@ -67,8 +67,9 @@ class LabelNoise(Rule):
     samples: int = 60
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """A look at the labels of the held samples, where they are classes."""
-        if record.facts.get("task") in CLASSIFIED:
+        """A look at the labels of the held samples, where they are classes; rows of several numbers may be one-hot."""
+        shapes = [list(loss.get("target_shape") or ()) for loss in record.facts.get("loss", {}).values()]
+        if record.facts.get("task") in CLASSIFIED or any(len(s) == 2 and s[1] > 1 for s in shapes):
             yield ProbeRequest("labels", (), "are all labels right?", PRIORITY)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:

@@ -20,6 +20,7 @@ from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
 from trainwatch.symptoms.restraints import regularisers
 
+BUDGET = "the budget did not allow it"
 EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
 
 
@@ -51,8 +52,8 @@ class OverRegularised(Rule):
     `less-dropout`, `weaker-regularisation`, `weaker-penalty`.
 
     ## Not a fault when
-    Only training gets better: that is what a regulariser is for. The gain is below `gain`: from `remark` on that is a
-    remark. The network is good already, or would have got better as it is: the run is too short then (TW205).
+    Only training gets better: that is what a regulariser is for. The gain is below `gain` and `part` of what is left:
+    from `remark` on that is a remark. The network is good, or would have got better: the run is too short then (TW205).
 
     ## Sources
     §3; Goodfellow et al. 2016, "Deep Learning", chapter 7.
@@ -66,6 +67,7 @@ class OverRegularised(Rule):
 
     learned: float = 0.9
     gain: float = 0.05
+    part: float = 0.15
     remark: float = 0.025
     errors: float = 2.5
     anyway: float = 0.5
@@ -98,12 +100,12 @@ class OverRegularised(Rule):
         elif (found := self._by_strength(record)) is not None:
             yield found
         elif not tried:
-            why = record.facts.get("switched_off", {}).get("without_regulariser", "the budget did not allow it")
-            raise NotChecked(f"not measured: {why}")
+            raise NotChecked(f"not measured: {record.facts.get('switched_off', {}).get('without_regulariser', BUDGET)}")
 
     def _shown(self, record: RunRecord, best: Release, margin: float, guess: float) -> Diagnosis:
         unseen = best.validation is None and record.memo(validation_curve) is None
-        small = min(change.gain for change in best.changes) < (least := self._least(best, self.gain) * guess)
+        least = self._least(best, self.gain) * guess
+        small = any(change.gain < min(least, self.part * abs(change.before)) for change in best.changes)
         return self.diagnose(
             without(best),
             severity=Severity.INFO if unseen or small else self.severity,

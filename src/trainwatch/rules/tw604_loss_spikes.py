@@ -16,6 +16,7 @@ from trainwatch.rules.robust_loss import robust_loss
 from trainwatch.rules.step_remedies import clipping
 from trainwatch.symptoms.gradients import gradients_of
 from trainwatch.symptoms.losses import loss_course
+from trainwatch.symptoms.plateau import gained_in_both
 from trainwatch.symptoms.spikes import Spikes, spikes_of
 
 SHOWN = 6
@@ -37,7 +38,8 @@ class LossSpikes(Rule):
     ## How it is measured
     Each loss against the median of the 25 about it, where the loss is held at full resolution. Harm is told by the
     gradients: the largest is more than `gradient` times the largest of all other steps (1 % left out), or `stuck` times
-    where less than `learned` of the loss is gone, and those of the spikes make up `energy` of the run's sum of squares.
+    where less than `learned` of the loss is gone, in training or in validation, and those of the spikes make up
+    `energy` of the run's sum of squares.
 
     ## Remedies
     `gradient-clipping` at a norm of this run; `look-at-spikes`, the steps whose batches are worth a look;
@@ -78,7 +80,7 @@ class LossSpikes(Rule):
             raise NotChecked("too few losses were seen to tell a spike from the others")
         if len(spikes) < self.count or spikes.gradient is None or spikes.energy is None:
             return
-        least = self.gradient if course.gained >= self.learned else self.stuck
+        least = self.gradient if record.memo(gained_in_both) >= self.learned else self.stuck
         if spikes.gradient >= least and spikes.energy >= self.energy:
             yield self._found(record, spikes, spikes.gradient, spikes.energy, least)
 
