@@ -18,6 +18,7 @@ from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input
 from trainwatch.symptoms.subject import is_of_data
 
 SHOWN = 3
+EFFECTS = ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203")
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ class TrainValShift(Rule):
     name: ClassVar[str] = "train-val-shift"
     section: ClassVar[str] = "§10"
     needs: ClassVar[tuple[str, ...]] = ()  # of a run its validation, of data both parts
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(
-        ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203"), no_remark
-    )
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
 
     apart: float = 0.6
     further: float = 0.55

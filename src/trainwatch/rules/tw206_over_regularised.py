@@ -20,7 +20,6 @@ from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
 from trainwatch.symptoms.restraints import regularisers
 
-BUDGET = "the budget did not allow it"
 EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
 
 
@@ -93,19 +92,19 @@ class OverRegularised(Rule):
         if course is None or not self._in_use(record) or course.gained >= self.learned:
             return
         guess = abs(course.reference)
-        margins = {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}
-        if margins:
+        if margins := {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}:
             alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one regulariser, if it suffices
             yield self._shown(record, alone, margins[alone], guess)
         elif (found := self._by_strength(record)) is not None:
             yield found
         elif not tried:
-            raise NotChecked(f"not measured: {record.facts.get('switched_off', {}).get('without_regulariser', BUDGET)}")
+            why = record.facts.get("switched_off", {}).get("without_regulariser", "the budget did not allow it")
+            raise NotChecked(f"not measured: {why}")
 
     def _shown(self, record: RunRecord, best: Release, margin: float, guess: float) -> Diagnosis:
         unseen = best.validation is None and record.memo(validation_curve) is None
-        least = self._least(best, self.gain) * guess
-        small = any(change.gain < min(least, self.part * abs(change.before)) for change in best.changes)
+        least = min(self._least(best, self.gain) * guess, *(self.part * abs(c.before) for c in best.changes))
+        small = min(change.gain for change in best.changes) < least
         return self.diagnose(
             without(best),
             severity=Severity.INFO if unseen or small else self.severity,
@@ -132,8 +131,8 @@ class OverRegularised(Rule):
         )
 
     def _in_use(self, record: RunRecord) -> bool:
-        facts = record.facts.get("regularisation", {})
-        return any(facts.get(name) for name in NAMES) or record.memo(penalty_share) >= self.added
+        used = record.facts.get("regularisation", {})
+        return any(map(used.get, NAMES)) or record.memo(penalty_share) >= self.added
 
     def _tried(self, record: RunRecord) -> list[Release]:
         further = record.memo(unpenalised) if record.memo(penalty_share) >= self.added else None
@@ -145,8 +144,7 @@ class OverRegularised(Rule):
     def _margin(self, record: RunRecord, release: Release, guess: float) -> float:
         """Standard errors by which the lesser gain is beyond the thresholds; not above 0 where it is no fault."""
         shown = release.validation or release.training
-        good = shown.before < (1 - self.learned) * guess
-        if good or shown.anyway >= self.anyway or (release.validation is None and memorised(record, release.training)):
+        good = shown.before < (1 - self.learned) * guess or shown.anyway >= self.anyway
+        if good or (release.validation is None and memorised(record, release.training)):
             return float("-inf")
-        least = self._least(release, self.remark) * guess
-        return min(beyond(change, guess, least, self.errors) for change in release.changes)
+        return min(beyond(c, guess, self._least(release, self.remark) * guess, self.errors) for c in release.changes)
