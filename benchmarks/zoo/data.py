@@ -24,9 +24,10 @@ class Sets:
     """Training and validation samples.
 
     Attributes:
-        task: ``classes``, ``regression`` or ``characters``.
+        task: ``classes``, ``regression``, ``characters`` or ``tags`` (any number of classes a sample, 0 or 1 each).
         outputs: Classes, or values to predict.
-        x_train, y_train, x_val, y_val: Samples first. Characters: windows, shape (n, length), and the same shifted.
+        x_train, y_train, x_val, y_val: Samples first. Characters: windows, shape (n, length), and the same shifted,
+            or a class for each of them.
     """
 
     task: str
@@ -121,6 +122,82 @@ def _screening() -> tuple[Array, Array]:
     return x, y
 
 
+def _river(name: str, target: Callable[[Any], int]) -> tuple[Array, Array]:
+    try:
+        datasets = importlib.import_module("river.datasets")
+    except ImportError:
+        raise ScenarioError(f"the set {name!r} is in the package river: pip install river") from None
+    rows = [(list(x.values()), target(y)) for x, y in getattr(datasets, name)()]
+    return np.array([r[0] for r in rows], float), np.array([r[1] for r in rows])
+
+
+def _segments() -> tuple[Array, Array]:
+    """2,310 patches of outdoor photographs, of seven materials, in eighteen measurements (package river)."""
+    kinds = ["brickface", "cement", "foliage", "grass", "path", "sky", "window"]
+    return _river("ImageSegments", kinds.index)
+
+
+def _phishing() -> tuple[Array, Array]:
+    """1,250 web pages in nine clues, honest or not (package river)."""
+    return _river("Phishing", int)
+
+
+def _cars() -> tuple[Array, Array]:
+    """392 cars and how far they go on a gallon (package mlxtend)."""
+    try:
+        x, y = importlib.import_module("mlxtend.data").autompg_data()
+    except ImportError:
+        raise ScenarioError("the set 'cars' is in the package mlxtend: pip install mlxtend") from None
+    return x[:, :7].astype(float), y.astype(float)  # the eighth column has no numbers
+
+
+def _coins() -> tuple[Array, Array]:
+    """Ten readings of which five say how a coin is loaded: nobody can be right in more than three of four throws."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5000, 10))
+    lean = 0.9 * x[:, 0] - 0.8 * x[:, 1] + x[:, 2] * x[:, 3] + 0.6 * np.abs(x[:, 4]) - 0.5
+    return x, (rng.random(5000) < 1 / (1 + np.exp(-lean))).astype(int)
+
+
+def _counts() -> tuple[Array, Array]:
+    """How often something happens in an hour: a Poisson number whose rate depends on six readings."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3000, 6))
+    rate = 0.9 + 0.5 * x[:, 0] - 0.4 * x[:, 1] + 0.5 * np.sin(2 * x[:, 2]) + 0.25 * x[:, 3] * x[:, 4]
+    return x, rng.poisson(np.exp(rate)).astype(float)
+
+
+def _grades() -> tuple[Array, Array]:
+    """Five grades of one quality, from eight readings and some chance."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3000, 8))
+    quality = x[:, 0] + 0.8 * np.tanh(2 * x[:, 1]) + 0.6 * x[:, 2] * x[:, 3] + 0.3 * rng.standard_normal(3000)
+    return x, np.searchsorted(np.quantile(quality, [0.2, 0.4, 0.6, 0.8]), quality)
+
+
+def _forty() -> tuple[Array, Array]:
+    x, y = importlib.import_module("sklearn.datasets").make_blobs(
+        5000, centers=40, n_features=12, cluster_std=3.5, random_state=0
+    )
+    return x, y
+
+
+def _topics() -> tuple[Array, Array]:
+    """Texts as logarithms of counts of fifty words, each about any number of eight topics."""
+    make = importlib.import_module("sklearn.datasets").make_multilabel_classification
+    x, y = make(n_samples=3000, n_features=50, n_classes=8, n_labels=3, length=120, random_state=0)
+    return np.log1p(x), y
+
+
+def _answers() -> tuple[Array, Array]:
+    """Forms with ten questions of four answers each, as zeros and ones; how they go together decides on the class."""
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, 4, (6000, 10))
+    worth = rng.standard_normal((3, 3, 4, 4))
+    score = sum(worth[i][:, chosen[:, 2 * i], chosen[:, 2 * i + 1]] for i in range(3))
+    return np.eye(4)[chosen].reshape(6000, 40), np.asarray(score).argmax(0)
+
+
 def _memory(length: int) -> tuple[Array, Array]:
     """Sequences of noise whose class is the sign of their very first entry."""
     x = np.random.default_rng(0).standard_normal((1600, length, 1))
@@ -145,8 +222,18 @@ SETS: dict[str, Callable[[], tuple[Array, Array]]] = {
     "xor": _xor,
     "blobs": _blobs,
     "screening": _screening,
+    "segments": _segments,
+    "phishing": _phishing,
+    "cars": _cars,
+    "coins": _coins,
+    "counts": _counts,
+    "grades": _grades,
+    "forty": _forty,
+    "topics": _topics,
+    "answers": _answers,
+    "words": _characters,
 }
-REGRESSIONS = ("diabetes", "sine", "friedman")
+REGRESSIONS = ("diabetes", "sine", "friedman", "cars", "counts")
 
 
 @cache
@@ -172,6 +259,8 @@ def load(spec: Data, seed: int) -> Sets:
     rng = np.random.default_rng(seed)
     if spec.name == "text":
         return _windows(x, spec, rng)
+    if spec.name == "words":
+        return _word_ends(x, spec, rng)
     if spec.classes:
         chosen = np.isin(y, spec.classes)
         x, y = x[chosen], np.searchsorted(sorted(spec.classes), y[chosen])
@@ -209,9 +298,11 @@ def load(spec: Data, seed: int) -> Sets:
         rows = x_train.reshape(len(x_train), -1)  # a view
         rows[rng.random(len(rows)) < spec.missing, rng.integers(rows.shape[1])] = np.nan
     kind = torch.float32 if regression else torch.int64
+    task = "regression" if regression else "tags" if y.ndim > 1 else "classes"
+    classes = y.shape[1] if task == "tags" else int(y.max()) + 1 + (spec.labels == "off_by_one")
     return Sets(
-        "regression" if regression else "classes",
-        1 if regression else int(y.max()) + 1 + (spec.labels == "off_by_one"),
+        task,
+        1 if regression else classes,
         *(torch.as_tensor(np.asarray(a), dtype=t)
           for a, t in ((x_train, torch.float32), (y_train, kind), (x_val, torch.float32), (y_val, kind))),
     )  # fmt: skip
@@ -234,6 +325,19 @@ def _windows(codes: Array, spec: Data, rng: np.random.Generator) -> Sets:
         table = torch.as_tensor(np.stack([part[s : s + spec.length + 1] for s in starts]))
         parts += [table[:, :-1].contiguous(), table[:, 1:].contiguous()]
     return Sets("characters", int(codes.max()) + 1, *parts)
+
+
+def _word_ends(codes: Array, spec: Data, rng: np.random.Generator) -> Sets:
+    """A text without its spaces; the class of a character is whether a word ended there."""
+    space = codes == np.bincount(codes).argmax()
+    ends = np.roll(space, -1)[~space].astype(int)
+    letters = np.unique(codes[~space], return_inverse=True)[1]
+    cut = int(len(letters) * (1 - SHARE))
+    parts = []
+    for low, high, count in ((0, cut, spec.train or 2000), (cut, len(letters), spec.val or 200)):
+        rows = rng.integers(low, high - spec.length, count)[:, None] + np.arange(spec.length)
+        parts += [torch.as_tensor(letters[rows]), torch.as_tensor(ends[rows])]
+    return Sets("characters", 2, *parts)
 
 
 def _scaled(part: Array, train: Array, how: str, name: str) -> Array:

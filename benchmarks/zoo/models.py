@@ -68,6 +68,40 @@ class Recurrent(nn.Module):
         return self.last(self.head(self.body(x)[0][:, -1]))
 
 
+class Tagger(nn.Module):
+    """A recurrent net that reads characters in both directions and says a class for each."""
+
+    def __init__(self, spec: Model, letters: int, outputs: int) -> None:
+        super().__init__()
+        width, cell = spec.hidden[0], {"gru_tagger": nn.GRU, "lstm_tagger": nn.LSTM}[spec.kind]
+        self.embedding = nn.Embedding(letters, width)
+        self.body = cell(width, width, len(spec.hidden), batch_first=True, bidirectional=True)
+        self.between = nn.Dropout(spec.dropout)
+        self.head = nn.Linear(2 * width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.between(self.body(self.embedding(x))[0])).transpose(1, 2)
+
+
+class Variational(nn.Module):
+    """An autoencoder through a noisy middle (Kingma and Welling 2014): what it rebuilt, means and log-variances."""
+
+    def __init__(self, spec: Model, inputs: int) -> None:
+        super().__init__()
+        *wide, middle = spec.hidden
+        act = getattr(nn, spec.activation)
+        there, back = [inputs, *wide], [middle, *wide[::-1]]
+        self.encoder = nn.Sequential(nn.Flatten(), *(m for a, b in pairwise(there) for m in (nn.Linear(a, b), act())))
+        self.middle = nn.Linear(there[-1], 2 * middle)
+        self.decoder = nn.Sequential(*(m for a, b in pairwise(back) for m in (nn.Linear(a, b), act())))
+        self.head = nn.Linear(back[-1], inputs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_variance = self.middle(self.encoder(x)).chunk(2, -1)
+        drawn = mean + torch.randn_like(mean) * (log_variance / 2).exp() if self.training else mean
+        return self.head(self.decoder(drawn)), mean, log_variance
+
+
 class Transformer(nn.Module):
     """A small causal transformer over characters."""
 
@@ -195,6 +229,14 @@ def _recurrent(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     return Recurrent(spec, sets.x_train.shape[-1], outputs, sets.task == "characters")
 
 
+def _tagger(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return Tagger(spec, 1 + int(max(sets.x_train.max(), sets.x_val.max())), outputs)
+
+
+def _variational(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return Variational(spec, math.prod(sets.x_train.shape[1:]))
+
+
 def _transformer(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     return Transformer(spec, outputs, sets.x_train.shape[-1])
 
@@ -225,6 +267,9 @@ KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
     "lstm": _recurrent,
     "transformer": _transformer,
     "autoencoder": _autoencoder,
+    "gru_tagger": _tagger,
+    "lstm_tagger": _tagger,
+    "variational": _variational,
     "glu": _mlp,
     "highway": _mlp,
     "squeeze_excite": _cnn,

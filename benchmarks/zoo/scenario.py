@@ -154,7 +154,8 @@ class Loss:
         reduction: ``mean`` or ``sum``.
         smoothing: Label smoothing.
         weights: ``none`` or ``inverse`` (per class, inverse frequency).
-        shape: Of targets that are no class indices: ``column`` (N, 1), ``flat`` (N,) or ``one_hot`` (N, classes).
+        shape: Of targets that are no class indices: ``column`` (N, 1), ``flat`` (N,), ``one_hot`` (N, classes) or
+            ``ordinal`` (N, classes - 1): whether a grade is above the first, above the second, and so on.
         l1: Factor on the sum of all absolute weights, which the loop adds to the training loss.
         positive: How much class 1 of two weighs beside class 0; 0 for what `weights` says.
     """
@@ -177,7 +178,7 @@ class Optimizer:
         lr, momentum, weight_decay: As there.
         parameters: ``all``; ``trainable``: those that require gradients; ``head`` or ``body`` alone; ``stale``: those
             of a copy of the model; ``stale_head``: the last layer was replaced after the optimiser was made.
-        schedule: ``none``, ``cosine``, ``linear`` (decay to zero), ``warmup``, ``restarts`` or ``step``.
+        schedule: ``none``, ``cosine``, ``linear`` (decay to zero), ``warmup``, ``restarts``, ``step`` or ``one_cycle``.
         rates: How the names of parameters begin -> factor on their rate; each is a group of its own.
         prox: L1 coefficient of proximal steps, by `trainwatch.prox`; 0 for none.
     """
@@ -217,6 +218,8 @@ class Loop:
         keep_frozen: Frozen modules are put into evaluation mode after each `model.train()`.
         freeze_after: Epochs after which everything but the last layer is frozen; 0 for never.
         keep_zeros: Gradients are zeroed, not set to None.
+        thaw_after: Epochs after which all parameters require gradients again; 0 for never.
+        mixup: Of the distribution (Beta) by which two samples and their classes are mixed; 0 for not at all.
     """
 
     epochs: int = 20
@@ -238,6 +241,8 @@ class Loop:
     keep_zeros: bool = _later(False)
     block: int = _later(64)
     metrics: tuple[str, ...] = _later(())
+    thaw_after: int = _later(0)
+    mixup: float = _later(0.0)
 
 
 PARTS = {"data": Data, "model": Model, "loss": Loss, "optimizer": Optimizer, "loop": Loop}

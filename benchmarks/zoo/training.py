@@ -26,6 +26,51 @@ from benchmarks.zoo.scenario import Optimizer as Spec
 from benchmarks.zoo.store import path_of, save
 from trainwatch.record import RunRecord
 
+
+class Contrast(nn.Module):
+    """Samples of a class are to be nearer to each other than to the rest of the batch (Khosla et al. 2020)."""
+
+    def __init__(self, reduction: str = "mean", temperature: float = 0.3) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, output: Tensor, classes: Tensor) -> Tensor:
+        unit = nn.functional.normalize(output, dim=1)
+        self_ = torch.eye(len(unit), dtype=torch.bool)
+        logits = (unit @ unit.T / self.temperature).masked_fill(self_, -1e9)
+        same = (classes[:, None] == classes) & ~self_
+        some = same.any(1)
+        mean = (logits.log_softmax(1) * same).sum(1)[some] / same.sum(1)[some]
+        return -mean.mean()
+
+
+class Triplet(nn.Module):
+    """Samples of the own class are to be nearer than those of another one, by a margin (Schroff et al. 2015)."""
+
+    def __init__(self, reduction: str = "mean", margin: float = 0.3) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, output: Tensor, classes: Tensor) -> Tensor:
+        unit = nn.functional.normalize(output, dim=1)
+        near, same = unit @ unit.T, classes[:, None] == classes
+        over = (near[:, None] - near[:, :, None] + self.margin).clamp(min=0)  # anchor, own class, another one
+        return over[same[:, :, None] & ~same[:, None]].mean()
+
+
+class Evidence(nn.Module):
+    """Squared errors of what was rebuilt, and the divergence of the noisy middle from a standard normal."""
+
+    def __init__(self, reduction: str = "mean", divergence: float = 0.02) -> None:
+        super().__init__()
+        self.divergence = divergence
+
+    def forward(self, output: tuple[Tensor, Tensor, Tensor], wanted: Tensor) -> Tensor:
+        rebuilt, mean, log_variance = output
+        apart = (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+        return nn.functional.mse_loss(rebuilt, wanted) + self.divergence * apart
+
+
 LOSSES: dict[str, Callable[..., nn.Module]] = {
     "cross_entropy": nn.CrossEntropyLoss,
     "nll": nn.NLLLoss,
@@ -35,8 +80,12 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "l1": nn.L1Loss,
     "huber": nn.SmoothL1Loss,
     "multi_margin": nn.MultiMarginLoss,
+    "poisson": nn.PoissonNLLLoss,
+    "contrast": Contrast,
+    "triplet": Triplet,
+    "evidence": Evidence,
 }
-OVER_CLASSES = ("cross_entropy", "nll", "multi_margin")
+OVER_CLASSES = ("cross_entropy", "nll", "multi_margin", "contrast", "triplet")
 QUIET = trainwatch.Settings(quiet=True)  # as users get it
 
 
@@ -148,6 +197,7 @@ def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimiz
         "warmup": lambda: lr_scheduler.LinearLR(chosen, 0.01, 1.0, max(1, steps // 10)),
         "restarts": lambda: lr_scheduler.CosineAnnealingWarmRestarts(chosen, third),
         "step": lambda: lr_scheduler.StepLR(chosen, third, 0.1),
+        "one_cycle": lambda: lr_scheduler.OneCycleLR(chosen, spec.lr, steps),
     }
     return chosen, schedules[spec.schedule]()
 
@@ -198,6 +248,8 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
         for epoch in range(loop.epochs):
             if loop.freeze_after and epoch == loop.freeze_after:
                 freeze_body(model)
+            if loop.thaw_after and epoch == loop.thaw_after:
+                model.requires_grad_(True)
             if loop.train_mode == "train":
                 model.train()
             if loop.keep_frozen:
@@ -205,6 +257,8 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
             for i, (x, y) in enumerate(train_loader):
                 if loop.zero_grad == "before" and i % loop.accumulate == 0:
                     optim.zero_grad(set_to_none=not loop.keep_zeros)
+                if loop.mixup:
+                    x, y = mixed(x, y, sets.outputs, loop.mixup)
                 loss = penalised(loss_fn(model(x), y), scenario.loss, model) / loop.accumulate
                 loss.backward()
                 if (i + 1) % loop.accumulate:
@@ -237,6 +291,13 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
         if loop.restore and best_state is not None:
             model.load_state_dict(best_state)
     return watch.record
+
+
+def mixed(x: Tensor, y: Tensor, outputs: int, strength: float) -> tuple[Tensor, Tensor]:
+    """Samples and their classes mixed with those of a batch in another order (Zhang et al. 2018)."""
+    share = torch.distributions.Beta(strength, strength).sample()
+    other, wanted = torch.randperm(len(x)), nn.functional.one_hot(y, outputs).float()
+    return share * x + (1 - share) * x[other], share * wanted + (1 - share) * wanted[other]
 
 
 def _metrics(names: tuple[str, ...], model: nn.Module, sets: Sets) -> dict[str, float]:
@@ -312,10 +373,16 @@ def _prepared(scenario: Scenario, model: nn.Module) -> nn.Module:
 def _targets_shaped(scenario: Scenario, sets: Sets) -> Sets:
     """Targets in the shape and type that the criterion is given."""
     spec = scenario.loss
-    if scenario.model.kind == "autoencoder":
+    if scenario.model.kind in ("autoencoder", "variational"):
         return replace(sets, y_train=sets.x_train.flatten(1), y_val=sets.x_val.flatten(1))
     if spec.name in OVER_CLASSES:
         return sets
+    if sets.task == "tags":
+        return replace(sets, y_train=sets.y_train.float(), y_val=sets.y_val.float())
+    if spec.shape == "ordinal":  # is it above the first grade, above the second, ...
+        above = torch.arange(sets.outputs - 1)
+        y_train, y_val = ((y[:, None] > above).float() for y in (sets.y_train, sets.y_val))
+        return replace(sets, outputs=sets.outputs - 1, y_train=y_train, y_val=y_val)
     one_hot = spec.shape == "one_hot"
     shape: Callable[[Tensor], Tensor] = {
         "column": lambda y: y.float()[:, None],
