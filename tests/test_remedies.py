@@ -55,6 +55,7 @@ def test_lightning_code_needs_no_numbers_of_its_own_and_is_code(id):
         "optimizer": "SGD",
         "next_step": "# next",
         "inverse": [1.0],
+        "criterion": "torch.nn.CrossEntropyLoss(weight=weight)",
         "module": "BatchNorm1d",
     }
     ast.parse(remedy(id, **numbers).lightning)

@@ -17,9 +17,12 @@ from trainwatch.record import RunRecord
 
 
 class _Module(lightning.LightningModule):
-    def __init__(self, scenario: Scenario, model: nn.Module, loss_fn: nn.Module, steps: int) -> None:
+    def __init__(
+        self, scenario: Scenario, model: nn.Module, loss_fn: nn.Module, steps: int, edits: training.Edits
+    ) -> None:
         super().__init__()
         self.scenario, self.model, self.loss_fn, self.steps = scenario, model, loss_fn, steps
+        self.edits = edits
 
     def on_train_epoch_start(self) -> None:
         loop = self.scenario.loop
@@ -44,14 +47,16 @@ class _Module(lightning.LightningModule):
         self.loss_fn(self.model(x), y)
 
     def configure_optimizers(self) -> Any:
-        optimizer, schedule = training.optimizer(self.scenario, self.model, self.steps)
+        optimizer, schedule = training.optimizer(self.scenario, self.model, self.steps, self.edits)
         return optimizer if schedule is None else ([optimizer], [{"scheduler": schedule, "interval": "step"}])
 
 
-def run(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings) -> RunRecord:
+def run(
+    scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings, edits: training.Edits
+) -> RunRecord:
     """Train a scenario by Lightning and give back its record."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    loop, loss_fn = scenario.loop, training.criterion(scenario.loss, sets)
+    loop, loss_fn = scenario.loop, edits.criterion(training.criterion(scenario.loss, sets))
     train_loader, val_loader = training.loaders(scenario, sets)
     callback = trainwatch.TrainWatch(settings=settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +74,7 @@ def run(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.S
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        module = _Module(scenario, model, loss_fn, loop.epochs * len(train_loader))
+        module = _Module(scenario, model, loss_fn, loop.epochs * len(train_loader), edits)
         trainer.fit(module, train_loader, val_loader if loop.validate else None)
     assert callback.record is not None
     return callback.record

@@ -89,12 +89,32 @@ OVER_CLASSES = ("cross_entropy", "nll", "multi_margin", "contrast", "triplet")
 QUIET = trainwatch.Settings(quiet=True)  # as users get it
 
 
-def run(scenario: Scenario, seed: int) -> RunRecord:
+class Edits:
+    """What somebody changes in a run before its loop begins; here: nothing."""
+
+    def sets(self, sets: Sets) -> Sets:
+        return sets
+
+    def model(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def criterion(self, criterion: nn.Module) -> nn.Module:
+        return criterion
+
+    def optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        return optimizer
+
+
+NO_EDITS = Edits()
+
+
+def run(scenario: Scenario, seed: int, edits: Edits = NO_EDITS) -> RunRecord:
     """Train a scenario to its end and give back what was recorded of it.
 
     Args:
         scenario: What to train.
         seed: Of the data split, the initial weights and the order of the samples.
+        edits: What is changed once data, model, criterion and optimiser are there.
 
     Raises:
         ScenarioError: A word of the scenario is not known.
@@ -106,11 +126,12 @@ def run(scenario: Scenario, seed: int) -> RunRecord:
         if scenario.model.kind == "gan":
             return gan.run(scenario, load(scenario.data, seed), QUIET)
         model, sets = before_training(scenario, seed)
+        sets, model = edits.sets(sets), edits.model(model)
         if scenario.loop.framework == "lightning":
             from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
 
-            return run_lightning(scenario, model, sets, QUIET)
-        return _loop(scenario, model, sets)
+            return run_lightning(scenario, model, sets, QUIET, edits)
+        return _loop(scenario, model, sets, edits)
 
 
 def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
@@ -168,7 +189,9 @@ def penalised(loss: Tensor, spec: Loss, model: nn.Module) -> Tensor:
     return loss + spec.l1 * sum(p.abs().sum() for p in model.parameters()) if spec.l1 else loss
 
 
-def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimizer, lr_scheduler.LRScheduler | None]:
+def optimizer(
+    scenario: Scenario, model: nn.Module, steps: int, edits: Edits = NO_EDITS
+) -> tuple[Optimizer, lr_scheduler.LRScheduler | None]:
     """The optimiser of a scenario and its schedule over that many steps."""
     spec = scenario.optimizer
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
@@ -189,6 +212,7 @@ def optimizer(scenario: Scenario, model: nn.Module, steps: int) -> tuple[Optimiz
     chosen = getattr(torch.optim, spec.name)(_groups(spec, model, list(parameters[spec.parameters]())), **options)
     if spec.prox:
         trainwatch.prox(chosen, l1=spec.prox)
+    chosen = edits.optimizer(chosen, model)
     third = max(1, steps // 3)
     schedules: dict[str, Callable[[], lr_scheduler.LRScheduler | None]] = {
         "none": lambda: None,
@@ -237,11 +261,11 @@ def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader
     )
 
 
-def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
-    loop, loss_fn = scenario.loop, criterion(scenario.loss, sets)
+def _loop(scenario: Scenario, model: nn.Module, sets: Sets, edits: Edits) -> RunRecord:
+    loop, loss_fn = scenario.loop, edits.criterion(criterion(scenario.loss, sets))
     train_loader, val_loader = loaders(scenario, sets)
     planned = loop.epochs * math.ceil(len(train_loader) / loop.accumulate)
-    optim, schedule = optimizer(scenario, model, min(planned, loop.steps or planned))
+    optim, schedule = optimizer(scenario, model, min(planned, loop.steps or planned), edits)
     model.train(loop.train_mode != "eval")
     best, best_state, since, step = math.inf, None, 0, 0
     with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=QUIET) as watch:

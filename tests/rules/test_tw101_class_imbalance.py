@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from synthetic import class_record, confusion
 
 from trainwatch.diagnosis import Diagnosis, Severity
@@ -115,6 +116,25 @@ def test_counts_are_scaled_to_one_epoch():
     assert "2: 950 more samples" in text["augment-minority"].why
     assert "2: 284 more samples" in text["collect-minority"].why
     assert "torch.tensor([0.6167, 0.7708, 12.33])" in text["class-weights"].how
+
+
+@pytest.mark.parametrize(
+    ("function", "made"),
+    [
+        ("cross_entropy", torch.nn.CrossEntropyLoss),
+        ("nll_loss", torch.nn.NLLLoss),
+        ("binary_cross_entropy_with_logits", torch.nn.BCEWithLogitsLoss),
+        ("binary_cross_entropy", torch.nn.BCEWithLogitsLoss),
+    ],
+)
+def test_the_code_of_weights_runs_and_fits_the_criterion(function, made):
+    tables = [confusion([200, 60], [0.95, 0.3])] * 2
+    (found,) = verdict(class_record([1000, 50], tables, loss={function: {"function": function}}))
+    names = {"torch": torch}
+    exec(found.remedies[0].how, names)
+    assert type(names["criterion"]) is made
+    per_class = names["weight"].reshape(-1)
+    assert float(per_class[-1] / (per_class[0] if len(per_class) == 2 else 1)) == pytest.approx(12.97, rel=0.01)
 
 
 def test_weights_in_use_come_last_and_forbid_moving_the_threshold():

@@ -9,9 +9,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{rare} then counts as much in the loss as the frequent classes. The best weights want tuning: "
         "begin with the milder, effective-number vector.",
         how="{next_step}\n"
-        "weight = torch.tensor({inverse})  # inverse frequency, {scale}\n"
+        "weight = torch.tensor({inverse})  # inverse frequency{scale}\n"
         "weight = torch.tensor({effective})  # effective number of samples, beta {beta:g}\n"
-        "criterion = torch.nn.CrossEntropyLoss(weight=weight)",
+        "criterion = {criterion}",
         when="A class is rare, and its recall matters as much as that of others.",
         not_when="Probabilities must be calibrated, or samples are drawn by class already: that corrects twice.",
         strength="strong",

@@ -36,6 +36,7 @@ def balance_remedies(
     inverse = np.divide(counts.sum(), len(classes.present) * counts, out=np.zeros(len(counts)), where=counts > 0)
     effective = np.divide(1, 1 - BETA**counts, out=np.zeros(len(counts)), where=counts > 0)
     effective *= len(classes.present) / effective.sum()
+    criterion, of_positives = _criterion(record, len(counts))
     tuned = "# In use already: next, tune the weights of the rare classes by their recall."
     counted = "\nn = torch.bincount(train_targets).double()" if len(counts) > LITERAL else ""
     found = [
@@ -43,9 +44,14 @@ def balance_remedies(
             "class-weights",
             already_in_use=weighted,
             rare=listed,
-            inverse=_literal(inverse, "(n.sum() / (n.count_nonzero() * n)).tolist()"),
-            effective=_literal(effective, f"(1 / (1 - {BETA}**n)).tolist()"),
-            scale="1 for a class of average size",
+            inverse=f"{inverse[1] / inverse[0]:.4g}"
+            if of_positives
+            else _literal(inverse, "(n.sum() / (n.count_nonzero() * n)).tolist()"),
+            effective=f"{effective[1] / effective[0]:.4g}"
+            if of_positives
+            else _literal(effective, f"(1 / (1 - {BETA}**n)).tolist()"),
+            scale=", of a positive" if of_positives else ", 1 for a class of average size",
+            criterion=criterion,
             beta=BETA,
             next_step=(tuned if weighted else "# Not in use yet; not together with resampling.") + counted,
         ),
@@ -82,6 +88,16 @@ def balance_remedies(
     if share < anomaly_share:
         found.append(remedy("reframe-as-anomaly", rare=f"class {names[int(rare[counts[rare].argmin()])]}", share=share))
     return tuple(sorted(found, key=lambda r: r.already_in_use))
+
+
+def _criterion(record: RunRecord, classes: int) -> tuple[str, bool]:
+    """Code of the run's criterion with weights, and whether it takes a single one: that of the positives."""
+    used = {str(loss.get("function")) for loss in record.facts.get("loss", {}).values()}
+    if any(name.startswith("binary_cross_entropy") for name in used):
+        logits = "binary_cross_entropy_with_logits" in used
+        remark = "" if logits else "  # in place of the sigmoid at the end of the model"
+        return f"torch.nn.BCEWithLogitsLoss(pos_weight=weight){remark}", classes == 2
+    return f"torch.nn.{'NLLLoss' if 'nll_loss' in used else 'CrossEntropyLoss'}(weight=weight)", False
 
 
 def _short(missing: Array, classes: TrainClasses, rare: Array) -> str:
