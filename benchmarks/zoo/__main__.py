@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.zoo import tables
-from benchmarks.zoo.scenario import HALVES, SEEDS, ScenarioError, scenarios
-from benchmarks.zoo.store import RECORDS, is_stored
+from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
+from benchmarks.zoo.store import RECORDS, is_stored, path_of
 from trainwatch.rules import all_rules
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -94,6 +94,40 @@ def judge(
     awaited = sorted({code for s in wanted for code in set(s.truth) - rules})
     if awaited:
         console.print(f"{len(wanted) - len(chosen)} faulty forms await their rule: {', '.join(awaited)}")
+
+
+@app.command()
+def cure(
+    families: Families = None,
+    half: Half = None,
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+    forms: Annotated[int, typer.Option(help="How many faults of each family; 0 for all.")] = 0,
+) -> None:
+    """Apply the first remedy of each stored faulty run (of one seed) as its report has it, train again, and judge."""
+    from benchmarks.zoo import cures
+
+    if families and half != "tuning":
+        raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
+    faulty: dict[str, list[Scenario]] = {}
+    for s in scenarios(half, *(families or ())):
+        if s.planted and path_of(folder, s, SEEDS[0]).is_file():
+            faulty.setdefault(s.family, []).append(s)
+    jobs = [(folder, s, SEEDS[0]) for some in faulty.values() for s in some[: forms or None]]
+    found: list[cures.Cure] = []
+    with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
+        for scenario, one, error in pool.imap_unordered(cures.attempt, jobs):
+            found += [one] if one else []
+            named = f"{scenario.family}/{scenario.form}" if scenario.half == "tuning" else "a held-out run"
+            if error:
+                console.print(f"{named} {error}", highlight=False)
+            elif one and one.mechanical and not one.cured and scenario.half == "tuning":
+                told = f"{one.remedy} for {one.code}, quality {one.before:.3g} before and {one.after:.3g} after"
+                console.print(f"not cured: {named}: {told}", highlight=False)
+    for part in HALVES:
+        if some := [c for c in found if c.scenario.half == part]:
+            title = f"first remedies at work, {part.replace('_', '-')} half"
+            console.print(tables.cure_table(some, title, each=part == "tuning"))
 
 
 @app.command()

@@ -163,6 +163,15 @@ def paste(code: str, **names: Any) -> dict[str, Any]:
     return known
 
 
+def attempt(job: tuple[Path, Scenario, int]) -> tuple[Scenario, Cure | None, str]:
+    """`cure` for a pool: the scenario, what came of it, and what went wrong, if anything did."""
+    folder, scenario, seed = job
+    try:
+        return scenario, cure(folder, scenario, seed), ""
+    except Exception as error:
+        return scenario, None, f"FAILED: {error!r}"
+
+
 def cure(folder: Path, scenario: Scenario, seed: int) -> Cure:
     """Apply the first remedy to a stored run and judge the run that comes of it."""
     record, _ = restore(path_of(folder, scenario, seed))
@@ -238,8 +247,8 @@ def quality(trained: Pasted, scenario: Scenario) -> float:
     if not torch.isfinite(outputs).all():
         return -np.inf
     if truth.dtype == torch.long:
-        named = outputs.argmax(1)
-        return float(recall_score(truth.flatten(), named.flatten(), average="macro", zero_division=0))
+        named, present = outputs.argmax(1), truth.unique()
+        return float(recall_score(truth.flatten(), named.flatten(), labels=present, average="macro", zero_division=0))
     if scenario.loss.name.startswith("bce"):
         middle = 0.0 if scenario.loss.name == "bce_logits" else 0.5
         return _f1(outputs > middle, truth)

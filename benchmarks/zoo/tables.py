@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
+from benchmarks.zoo.cures import AFTERWARDS, Cure
 from benchmarks.zoo.score import Outcome, Totals, confusion, share
 
 
@@ -77,4 +78,30 @@ def mistakes(outcomes: Sequence[Outcome]) -> Table:
             causes = " > ".join(next(iter(sorted(c)), "") for c in o.said.causes)
             table.add_row(o.scenario.family, o.scenario.form, str(o.seed), "/".join(o.scenario.truth),
                           causes, ", ".join(sorted(o.said.nested)), "; ".join(wrong))  # fmt: skip
+    return table
+
+
+def cure_table(cures: Sequence[Cure], title: str, each: bool = True) -> Table:
+    """What first remedies did, one row a remedy where `each`; the rest are those that need a choice of one's own."""
+    tried = [c for c in cures if c.mechanical]
+    table = Table(title=title)
+    for column in ("first remedy", "runs", "families", "fault gone", "cured", "quality before", "after (medians)"):
+        table.add_column(column)
+    groups = [[c for c in tried if c.remedy == name] for name in sorted({str(c.remedy) for c in tried})] if each else []
+    for some in [*groups, tried]:
+        if not some:
+            continue
+        table.add_row(
+            "all" if some is tried else some[0].remedy,
+            str(len(some)),
+            str(len({c.scenario.family for c in some})),
+            "-" if some[0].remedy in AFTERWARDS and some is not tried else str(sum(c.gone for c in some)),
+            f"{sum(c.cured for c in some)} ({sum(c.cured for c in some) / len(some):.0%})",
+            f"{np.median([c.before for c in some]):.3g}",
+            f"{np.median([c.after for c in some]):.3g}",
+        )
+    silent = sum(c.remedy is None for c in cures)
+    table.caption = (
+        f"{len(cures)} runs; of {silent} nothing is diagnosed, {len(cures) - silent - len(tried)} need a choice"
+    )
     return table
