@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.zoo import tables
 from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
-from benchmarks.zoo.store import RECORDS, is_stored, path_of
+from benchmarks.zoo.store import RECORDS, is_stored, path_of, thorough
 from trainwatch.rules import all_rules
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -42,15 +42,22 @@ def train(
     workers: Workers = CORES,
     folder: Folder = RECORDS,
     again: Annotated[bool, typer.Option(help="Also runs that are stored already.")] = False,
+    seeds: Annotated[int, typer.Option(help="How many of the seeds.", min=1, max=len(SEEDS))] = len(SEEDS),
+    probes: Annotated[
+        str, typer.Option(help="auto as users get it, or all: stored beside, in a folder whose name ends in -all.")
+    ] = "auto",
 ) -> None:
     """Train every scenario with every seed and store the records; what is stored already is skipped."""
     from benchmarks.zoo.training import attempt
 
-    wanted = [(s, seed) for s in scenarios(half, *(families or ())) for seed in SEEDS]
+    if probes not in ("auto", "all"):
+        raise typer.BadParameter(f"--probes is auto or all, got {probes!r}")
+    folder = thorough(folder) if probes == "all" else folder
+    wanted = [(s, seed) for seed in SEEDS[:seeds] for s in scenarios(half, *(families or ()))]
     wanted = [(s, seed) for s, seed in wanted if again or not is_stored(folder, s, seed)]
     began, failed = time.perf_counter(), 0
     with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
-        jobs = pool.imap_unordered(attempt, [(folder, s, seed) for s, seed in wanted])
+        jobs = pool.imap_unordered(attempt, [(folder, s, seed, probes) for s, seed in wanted])
         for done, (scenario, seed, seconds, error) in enumerate(jobs, 1):
             failed += bool(error)
             named = scenario.half == "tuning" or error
@@ -77,7 +84,7 @@ def judge(
     began = time.perf_counter()
     wanted = scenarios(half, *(families or ()))
     rules = set(all_rules())
-    chosen = [s for s in wanted if not set(s.truth) - rules]
+    chosen = _counted(half, *(families or ()))
     outcomes = judge_all(folder, chosen, workers, rivals)
     for part in HALVES:
         of_part = {name: [o for o in some if o.scenario.half == part] for name, some in outcomes.items()}
@@ -94,6 +101,51 @@ def judge(
     awaited = sorted({code for s in wanted for code in set(s.truth) - rules})
     if awaited:
         console.print(f"{len(wanted) - len(chosen)} faulty forms await their rule: {', '.join(awaited)}")
+
+
+@app.command()
+def calibrate(
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+    output: Annotated[Path | None, typer.Option(help="Where to; the table of the package by default.")] = None,
+) -> None:
+    """Fit confidence to the tuning half anew and write the table that the package reads."""
+    from benchmarks.zoo import calibration
+    from benchmarks.zoo.judges import judge_all
+
+    known = calibration.cases(judge_all(folder, _counted("tuning"), workers, rivals=False)["trainwatch"])
+    told = {
+        kind: calibration.fitted([c for c in known if c.remark == (kind == "remarks")]) for kind in calibration.KINDS
+    }
+    console.print(tables.fit_table(told))
+    path = output or calibration.TABLE
+    version = calibration.write(path, *(f.curve for f in told.values()))
+    console.print(f"version {version} written to {path}", highlight=False)
+
+
+@app.command()
+def accuracy(
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+    output: Annotated[Path | None, typer.Option(help="Where to; docs/accuracy.md by default.")] = None,
+) -> None:
+    """Judge all stored records anew and write the document on how often trainwatch is right."""
+    from benchmarks.zoo import accuracy as how
+    from benchmarks.zoo.judges import judge_all
+    from benchmarks.zoo.reasons import mistakes, outdated, reasons
+
+    known = reasons()
+    outcomes = judge_all(folder, _counted(), workers, rivals=False)["trainwatch"]
+    others = judge_all(thorough(folder), _counted("tuning"), workers, rivals=False)["trainwatch"]
+    wrong = mistakes([o for o in outcomes if o.scenario.half == "tuning"], known)
+    path = output or how.DOCUMENT
+    path.write_text(how.document(outcomes, others, wrong), encoding="utf-8")
+    for m in wrong:
+        if not m.why:
+            console.print(f"no reason yet: {m.form} {', '.join(map(str, m.seeds))} {m.wrong}", highlight=False)
+    for pattern in outdated(wrong, known):
+        console.print(f"out of date: {pattern}", highlight=False)
+    console.print(f"{len(outcomes)} runs, and {len(others)} with all probes, written to {path}", highlight=False)
 
 
 @app.command()
@@ -148,6 +200,11 @@ def freeze(
         (fixtures / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / path, fixtures / path)
         console.print(str(path), highlight=False)
+
+
+def _counted(half: str | None = None, *families: str) -> list[Scenario]:
+    """Scenarios but those whose truth awaits its rule."""
+    return [s for s in scenarios(half, *families) if not set(s.truth) - set(all_rules())]
 
 
 if __name__ == "__main__":

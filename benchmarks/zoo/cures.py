@@ -185,12 +185,12 @@ def cure(folder: Path, scenario: Scenario, seed: int) -> Cure:
         return told
     lightning = scenario.loop.framework == "lightning"
     faulty, mended = Pasted(lightning=lightning), Pasted(PASTED.get(remedy.id, ""), remedy.how, lightning)
-    run(scenario, seed, faulty)
+    run(scenario, seed, edits=faulty)
     if remedy.id in AFTERWARDS:
         before, after = _afterwards(remedy, faulty)
         return replace(told, before=before, after=after)
     changed = _changed(scenario, remedy)
-    said = _findings(run(changed, seed, mended))
+    said = _findings(run(changed, seed, edits=mended))
     codes = {d.code for cause in said for d in cause.walk() if d.severity >= Severity.WARNING}
     causes = {told.code} if scenario.every else {told.code, *scenario.truth}
     before, after = quality(faulty, scenario), quality(mended, changed)

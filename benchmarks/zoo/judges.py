@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.rivals import RIVALS
 from benchmarks.zoo.scenario import SEEDS, Scenario
-from benchmarks.zoo.score import Outcome, Said
+from benchmarks.zoo.score import Outcome, Said, Told
 from benchmarks.zoo.store import path_of, restore
 from trainwatch import Settings
-from trainwatch.diagnosis import Severity
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 
 
 def trainwatch(record: RunRecord) -> Said:
-    """Findings of warning or above by `Settings()`."""
+    """What is said by `Settings()`: findings are of warning or above."""
     report = judge(record, Settings())
     worst = [d for d in report.diagnoses if d.severity >= Severity.WARNING]
     below = [d for cause in worst for d in cause.walk() if d is not cause and d.severity >= Severity.WARNING]
-    reported = {t["code"]: t["step"] / max(record.steps, 1) for t in reversed(record.transitions)}
+    reported = {t["code"]: t["step"] for t in reversed(record.transitions) if t["state"] == "reported"}
     return Said(
         causes=tuple(frozenset({d.code}) for d in worst),
         nested=frozenset(d.code for d in below),
         reported=tuple(sorted(reported.items())),
+        steps=record.steps,
+        told=tuple(told for cause in report.diagnoses for told in _told(cause, ())),
     )
+
+
+def _told(d: Diagnosis, above: tuple[str, ...]) -> Iterator[Told]:
+    yield Told(d.code, d.severity < Severity.WARNING, float(d.margin), d.confidence, above)
+    for consequence in d.consequences:
+        yield from _told(consequence, (*above, d.code))
 
 
 def _rival(name: str) -> Callable[[RunRecord], Said]:

@@ -15,18 +15,41 @@ REPLICATES = 2000
 
 
 @dataclass(frozen=True)
+class Told:
+    """One diagnosis, remarks included.
+
+    Attributes:
+        code: Its rule.
+        remark: It is below a warning.
+        margin: Beyond the threshold, in standard errors.
+        confidence: As reported.
+        above: Codes of the diagnoses whose consequence it is.
+    """
+
+    code: str
+    remark: bool
+    margin: float
+    confidence: float
+    above: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Said:
     """What was said of one run.
 
     Attributes:
         causes: Sets of codes, the first-ranked cause first; a judge may name several codes by one alarm.
         nested: Codes that were said as consequences of those.
-        reported: Share of the run after which each code was reported while it ran.
+        reported: Step after which each code was reported while it ran.
+        steps: Steps of the run.
+        told: All diagnoses in the order of the report, causes before their consequences.
     """
 
     causes: tuple[frozenset[str], ...]
     nested: frozenset[str] = frozenset()
-    reported: tuple[tuple[str, float], ...] = ()
+    reported: tuple[tuple[str, int], ...] = ()
+    steps: int = 0
+    told: tuple[Told, ...] = ()
 
     @property
     def codes(self) -> frozenset[str]:
@@ -57,6 +80,24 @@ class Outcome:
         """Codes said that are not true of the run; consequences of a named cause are true."""
         true = {*self.scenario.truth, *self.scenario.also}
         return tuple(sorted(set().union(*(c for c in self.said.causes if not c & true))))
+
+    @cached_property
+    def rank(self) -> int | None:
+        """Place of the first finding of the truth among all of the report, consequences included, from 1 on."""
+        codes = [told.code for told in self.said.told if not told.remark]
+        return next((i for i, code in enumerate(codes, 1) if code in self.scenario.truth), None)
+
+    def right(self, told: Told) -> bool:
+        """A diagnosis is true of the run, or the consequence of one that is."""
+        return bool({told.code, *told.above} & {*self.scenario.truth, *self.scenario.also})
+
+    @cached_property
+    def wrong(self) -> tuple[str, ...]:
+        """What is wrong about what was said, if anything is."""
+        if not self.scenario.planted:
+            return () if self.silent else (f"false alarm: {', '.join(self.beside)}",)
+        named = () if self.first else ("not first",) if self.found else ("missed",)
+        return named + ((f"untrue: {', '.join(self.beside)}",) if self.beside else ())
 
     @property
     def silent(self) -> bool:
@@ -125,8 +166,9 @@ def share(outcomes: Iterable[Outcome], holds: Callable[[Outcome], bool]) -> Shar
     draws = np.random.default_rng(0).integers(0, len(runs), (REPLICATES, len(runs)))
     resampled = hits[draws].sum(1) / runs[draws].sum(1)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    if hits.sum() in (0, runs.sum()):  # no family differs from another: the rule of three, over families
-        low, high = (0.0, min(1.0, 3 / len(runs))) if not hits.sum() else (max(0.0, 1 - 3 / len(runs)), 1.0)
+    if hits.sum() in (0, runs.sum()):  # no family differs from another: the rule of three over families, exact for few
+        apart = 0.05 ** (1 / len(runs))
+        low, high = (0.0, 1 - apart) if not hits.sum() else (apart, 1.0)
     return Share(float(hits.sum() / runs.sum()), float(low), float(high), int(runs.sum()), len(runs))
 
 

@@ -62,6 +62,11 @@ def path_of(folder: Path, scenario: Scenario, seed: int) -> Path:
     return folder / scenario.half / scenario.family / f"{scenario.form}-{seed}.npz"
 
 
+def thorough(folder: Path) -> Path:
+    """Where the records of runs with ``probes="all"`` are stored: beside those of the others."""
+    return folder.with_name(f"{folder.name}-all")
+
+
 def is_stored(folder: Path, scenario: Scenario, seed: int) -> bool:
     """The record is there, and of the scenario as it is declared now."""
     path = path_of(folder, scenario, seed)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
+from benchmarks.zoo.calibration import Fitted
 from benchmarks.zoo.cures import AFTERWARDS, Cure
 from benchmarks.zoo.score import Outcome, Totals, confusion, share
 
@@ -37,7 +38,7 @@ def rule_table(outcomes: Sequence[Outcome]) -> Table:
         alone = [o for o in should if o.said.codes & set(o.scenario.truth) == {code} or o.scenario.truth == (code,)]
         should_not = [o for o in outcomes if code not in (*o.scenario.truth, *o.scenario.also)]
         wrong = share(should_not, lambda o, code=code: code in o.beside)
-        times = [at for o in should for said, at in o.said.reported if said == code]
+        times = [at / max(o.said.steps, 1) for o in should for said, at in o.said.reported if said == code]
         table.add_row(
             code,
             str(share(alone, lambda o, code=code: code in o.said.codes)),
@@ -45,6 +46,28 @@ def rule_table(outcomes: Sequence[Outcome]) -> Table:
             f"{round(wrong.value * wrong.runs) if wrong.runs else 0} of {wrong.runs} runs",
             f"{np.median(times):.0%} of the run" if times else "-",
         )
+    return table
+
+
+def fit_table(told: dict[str, Fitted]) -> Table:
+    """How the curves of confidence were chosen, one row a kind of diagnosis."""
+    table = Table(title="confidence, tuning half")
+    for column in (
+        "",
+        "diagnoses",
+        "families",
+        "right",
+        "spread between rules",
+        "log loss",
+        "all rules alike",
+        "lapse",
+    ):
+        table.add_column(column)
+    for kind, f in told.items():
+        pooled = next(iter(f.losses.values()))
+        table.add_row(kind, str(f.cases), str(f.families), f"{f.right:.3f}", str(f.spread),
+                      f"{f.losses[f.spread]:.4f}", f"{pooled:.4f}", f"{f.curve.lapse:.3f}")  # fmt: skip
+    table.caption = "log loss of families left out, in nats"
     return table
 
 
@@ -68,16 +91,10 @@ def mistakes(outcomes: Sequence[Outcome]) -> Table:
     for o in outcomes:
         if o.scenario.half != "tuning":
             raise ValueError("cases of the held-out half are not to be looked at")
-        wrong = []
-        if o.scenario.planted:
-            wrong += ["missed"] if not o.found else ["not first"] if not o.first else []
-            wrong += [f"untrue: {', '.join(o.beside)}"] if o.beside else []
-        elif not o.silent:
-            wrong += ["false alarm"]
-        if wrong:
+        if o.wrong:
             causes = " > ".join(next(iter(sorted(c)), "") for c in o.said.causes)
             table.add_row(o.scenario.family, o.scenario.form, str(o.seed), "/".join(o.scenario.truth),
-                          causes, ", ".join(sorted(o.said.nested)), "; ".join(wrong))  # fmt: skip
+                          causes, ", ".join(sorted(o.said.nested)), "; ".join(o.wrong))  # fmt: skip
     return table
 
 

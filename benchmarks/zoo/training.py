@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sklearn.metrics import f1_score
@@ -86,6 +86,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "evidence": Evidence,
 }
 OVER_CLASSES = ("cross_entropy", "nll", "multi_margin", "contrast", "triplet")
+Probes = Literal["auto", "all"]
 QUIET = trainwatch.Settings(quiet=True)  # as users get it
 
 
@@ -108,12 +109,13 @@ class Edits:
 NO_EDITS = Edits()
 
 
-def run(scenario: Scenario, seed: int, edits: Edits = NO_EDITS) -> RunRecord:
+def run(scenario: Scenario, seed: int, settings: trainwatch.Settings = QUIET, edits: Edits = NO_EDITS) -> RunRecord:
     """Train a scenario to its end and give back what was recorded of it.
 
     Args:
         scenario: What to train.
         seed: Of the data split, the initial weights and the order of the samples.
+        settings: Of the watch.
         edits: What is changed once data, model, criterion and optimiser are there.
 
     Raises:
@@ -124,14 +126,14 @@ def run(scenario: Scenario, seed: int, edits: Edits = NO_EDITS) -> RunRecord:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some planted faults make torch warn
         if scenario.model.kind == "gan":
-            return gan.run(scenario, load(scenario.data, seed), QUIET)
+            return gan.run(scenario, load(scenario.data, seed), settings)
         model, sets = before_training(scenario, seed)
         sets, model = edits.sets(sets), edits.model(model)
         if scenario.loop.framework == "lightning":
             from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
 
-            return run_lightning(scenario, model, sets, QUIET, edits)
-        return _loop(scenario, model, sets, edits)
+            return run_lightning(scenario, model, sets, settings, edits)
+        return _loop(scenario, model, sets, settings, edits)
 
 
 def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
@@ -145,22 +147,29 @@ def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
     return _prepared(scenario, model), sets
 
 
-def run_and_store(folder: Path, scenario: Scenario, seed: int) -> float:
+def run_and_store(folder: Path, scenario: Scenario, seed: int, probes: Probes = "auto") -> float:
     """Train a scenario and store its record.
+
+    Args:
+        folder: Where records are stored.
+        scenario: What to train.
+        seed: As in `run`.
+        probes: Which experiments are made while it trains; users get ``auto``.
 
     Returns:
         Seconds that it took.
     """
     began = time.perf_counter()
-    save(path_of(folder, scenario, seed), run(scenario, seed), {"fingerprint": scenario.fingerprint})
+    record = run(scenario, seed, replace(QUIET, probes=probes))
+    save(path_of(folder, scenario, seed), record, {"fingerprint": scenario.fingerprint, "probes": probes})
     return time.perf_counter() - began
 
 
-def attempt(job: tuple[Path, Scenario, int]) -> tuple[Scenario, int, float, str]:
+def attempt(job: tuple[Path, Scenario, int, Probes]) -> tuple[Scenario, int, float, str]:
     """`run_and_store` for a pool: scenario, seed, seconds, and what went wrong, if anything did."""
-    folder, scenario, seed = job
+    folder, scenario, seed, probes = job
     try:
-        return scenario, seed, run_and_store(folder, scenario, seed), ""
+        return scenario, seed, run_and_store(folder, scenario, seed, probes), ""
     except Exception as error:
         return scenario, seed, 0.0, f"FAILED: {error!r}"
 
@@ -261,14 +270,14 @@ def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader
     )
 
 
-def _loop(scenario: Scenario, model: nn.Module, sets: Sets, edits: Edits) -> RunRecord:
+def _loop(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings, edits: Edits) -> RunRecord:
     loop, loss_fn = scenario.loop, edits.criterion(criterion(scenario.loss, sets))
     train_loader, val_loader = loaders(scenario, sets)
     planned = loop.epochs * math.ceil(len(train_loader) / loop.accumulate)
     optim, schedule = optimizer(scenario, model, min(planned, loop.steps or planned), edits)
     model.train(loop.train_mode != "eval")
     best, best_state, since, step = math.inf, None, 0, 0
-    with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=QUIET) as watch:
+    with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=settings) as watch:
         for epoch in range(loop.epochs):
             if loop.freeze_after and epoch == loop.freeze_after:
                 freeze_body(model)

@@ -99,7 +99,8 @@ class Diagnosis:
         onset_step: Estimated optimiser step at which the fault began.
         reported_step: Step at which it was first reported; None before that.
         margin: (measured - threshold) in standard errors of the measurement.
-        confidence: Probability that the diagnosis is right, from the calibration table, in [0, 1].
+        confidence: Probability that the diagnosis is right, in [0, 1], as fitted to runs whose faults are known (of a
+            remark: that what it names is a fault of this run).
         evidence: The numbers behind the verdict, the decisive one first.
         remedies: What to do, the best fit first.
         consequences: Diagnoses that this one explains.

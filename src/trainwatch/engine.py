@@ -13,6 +13,9 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.report import Report, Verdict
 from trainwatch.rules import NotChecked, Rule, all_rules
+from trainwatch.rules.base import surely
+from trainwatch.rules.calibrated import VERSION
+from trainwatch.rules.confidence import confidence_of
 from trainwatch.symptoms.norms import norms_at_end
 from trainwatch.symptoms.pictures import figures_of
 from trainwatch.symptoms.regularised import regularised
@@ -78,7 +81,7 @@ def judge(record: RunRecord, settings: Settings, only: Collection[str] | None = 
         verdict=_verdict(diagnoses, judged, only is None),
         diagnoses=tuple(diagnoses),
         not_checked=dict(sorted(not_checked.items())),
-        facts={**_shown(record), **measured},
+        facts={**_shown(record), **measured, "calibration": VERSION},
         figures=figures,
         overhead=record.facts.get("overhead", {}),
     )
@@ -104,8 +107,8 @@ def fault_of(part: str, error: BaseException, step: int) -> dict[str, Any]:
 def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     """Put each diagnosis under the cause that explains it; none is deleted.
 
-    Where several causes explain an effect, the worst and most confident one takes it. Causes are ordered worst
-    first, then by confidence, then facts (infinite margin) before statistics, then by code.
+    Where several causes explain an effect, the worst and surest one takes it. Causes are ordered worst first, then by
+    margin as far as that tells, then facts (infinite margin) before statistics, then by code.
     """
     rules = all_rules()
     order = sorted(range(len(found)), key=lambda i: _rank(found[i]))
@@ -120,7 +123,10 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
         below = tuple(build(j) for j in order if parent.get(j) == i)
         worst = max([found[i].severity, *(d.severity for d in below)], key=lambda s: s.rank)
         # A cause is at least as severe as what it leads to: it is what the user must act on.
-        return found[i].with_(consequences=below, severity=worst)
+        raised = found[i].with_(consequences=below, severity=worst)
+        if found[i].severity < Severity.WARNING <= worst:  # a finding now, and as sure as one
+            return raised.with_(confidence=confidence_of(raised.margin, raised.code, worst))
+        return raised
 
     return sorted((build(i) for i in order if i not in parent), key=_rank)
 
@@ -131,7 +137,7 @@ def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Dia
 
 
 def _rank(d: Diagnosis) -> tuple[int, float, bool, str, tuple[str, ...]]:
-    return (-d.severity.rank, -d.confidence, math.isfinite(d.margin), d.code, d.where)
+    return (-d.severity.rank, -surely(d), math.isfinite(d.margin), d.code, d.where)
 
 
 def _has(quantity: str, record: RunRecord) -> bool:

@@ -91,3 +91,10 @@ def test_overhead_says_what_is_known(overhead, lines):
 )
 def test_is_python(code, python):
     assert wording.is_python(code) is python
+
+
+@pytest.mark.parametrize(
+    ("severity", "told"), [("info", ""), ("warning", "confidence 0.93"), ("error", "confidence 0.93")]
+)
+def test_a_remark_is_not_put_in_doubt(severity, told):
+    assert wording.when(Diagnosis("TW502", "a", Severity(severity), "so it is", confidence=0.93)) == told

@@ -180,26 +180,26 @@ def test_classes_must_be_more_uneven_than_a_draw_of_as_many_samples(counts, said
 
 
 @pytest.mark.parametrize(
-    ("code", "confidence", "nested"),
+    ("code", "margin", "nested"),
     [
-        ("TW102", 1.0, True),
-        ("TW205", 1.0, True),
-        ("TW208", 1.0, True),
+        ("TW102", 6.0, True),
+        ("TW205", 6.0, True),
+        ("TW208", 6.0, True),
         ("TW201", 0.1, True),
         ("TW202", 0.1, True),
-        ("TW201", 1.0, False),
-        ("TW202", 1.0, False),
+        ("TW201", 6.0, False),
+        ("TW202", 6.0, False),
         ("TW601", 0.1, False),
     ],
 )
-def test_what_it_explains_and_a_rising_loss_only_if_that_is_no_surer(code, confidence, nested):
+def test_what_it_explains_and_a_rising_loss_only_if_that_is_no_surer(code, margin, nested):
     (found,) = verdict(class_record([1000, 900, 50], [BAD, BAD]))
-    assert 0.1 < found.confidence < 1.0
-    other = Diagnosis(code, "another", Severity.WARNING, "fault", confidence=confidence)
+    found = found.with_(margin=3.0)
+    other = Diagnosis(code, "another", Severity.WARNING, "fault", margin=margin)
     roots = nest([found, other])
     assert len(roots) == (1 if nested else 2)
     assert not nested or [d.code for d in roots[0].walk()] == ["TW101", code]
-    alike = Diagnosis("TW201", "another", Severity.WARNING, "fault", confidence=found.confidence)
+    alike = Diagnosis("TW201", "another", Severity.WARNING, "fault", margin=found.margin)
     assert len(nest([found, alike])) == 1
 
 

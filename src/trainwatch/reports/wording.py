@@ -119,10 +119,14 @@ def title(d: Diagnosis) -> str:
 
 
 def when(d: Diagnosis) -> str:
-    """Onset against report, and how sure the verdict is."""
+    """Onset against report, and how sure a finding is.
+
+    Of a remark confidence is the chance that it is a fault all the same: beside what it states it would read as doubt
+    in that.
+    """
     begun = f"began near step {d.onset_step:,}" if d.onset_step is not None else ""
     said = f"reported at step {d.reported_step:,}" if d.reported_step is not None else ""
-    sure = f"confidence {d.confidence:.2f}" if d.confidence else ""
+    sure = f"confidence {d.confidence:.2f}" if d.confidence and d.severity >= Severity.WARNING else ""
     return ", ".join(part for part in (begun, said, sure) if part)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.confidence import confidence_of
 
+SURE = 5.75  # standard errors; beyond, one diagnosis is as sure as another
 Predicate = Callable[[Diagnosis, Diagnosis], bool]  # (cause, effect) -> does the cause account for the effect?
 
 
@@ -92,7 +94,7 @@ class Rule(ABC):
             section=self.section,
             summary=summary,
             margin=margin,
-            confidence=confidence_of(margin),
+            confidence=confidence_of(margin, self.code, fields["severity"]),
             **fields,
         )
 
@@ -114,4 +116,12 @@ def not_later(cause: Diagnosis, effect: Diagnosis) -> bool:
 
 def no_surer(cause: Diagnosis, effect: Diagnosis) -> bool:
     """Predicate: the effect is no surer than the cause, which accounts for it."""
-    return effect.confidence <= cause.confidence
+    return surely(effect) <= surely(cause)
+
+
+def surely(diagnosis: Diagnosis) -> float:
+    """How sure a diagnosis is beside others of its run: its margin, as far as that tells.
+
+    Not its confidence, so that no verdict changes where the zoo has grown and confidence was fitted anew.
+    """
+    return 0.0 if math.isnan(diagnosis.margin) else min(diagnosis.margin, SURE)
