@@ -8,8 +8,9 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sklearn.metrics import f1_score
@@ -50,18 +51,43 @@ def run(scenario: Scenario, seed: int) -> RunRecord:
     Raises:
         ScenarioError: A word of the scenario is not known.
     """
+    if scenario.model.kind == "gan":
+        torch.set_num_threads(1)
+        torch.manual_seed(seed)
+        return gan.run(scenario, load(scenario.data, seed), QUIET)
+    watched = train(
+        scenario, seed, partial(trainwatch.watch, settings=QUIET), lambda: trainwatch.TrainWatch(settings=QUIET)
+    )
+    assert watched.record is not None
+    return cast(RunRecord, watched.record)
+
+
+def train(scenario: Scenario, seed: int, watch: Callable[..., Any], callback: Callable[[], Any]) -> Any:
+    """Train a scenario of one model to its end, watched by anybody.
+
+    Args:
+        scenario: What to train.
+        seed: Of the data split, the initial weights and the order of the samples.
+        watch: Watches a plain loop, as `trainwatch.watch` does: called with the model, the optimiser and ``loss_fn``,
+            it gives back a context manager with `epoch_end`.
+        callback: Makes the callback that watches Lightning's trainer.
+
+    Returns:
+        What watched: the context manager or the callback.
+
+    Raises:
+        ScenarioError: A word of the scenario is not known.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some planted faults make torch warn
-        if scenario.model.kind == "gan":
-            return gan.run(scenario, load(scenario.data, seed), QUIET)
         model, sets = before_training(scenario, seed)
         if scenario.loop.framework == "lightning":
             from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
 
-            return run_lightning(scenario, model, sets, QUIET)
-        return _loop(scenario, model, sets)
+            return run_lightning(scenario, model, sets, callback())
+        return _loop(scenario, model, sets, watch)
 
 
 def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
@@ -187,14 +213,14 @@ def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader
     )
 
 
-def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
+def _loop(scenario: Scenario, model: nn.Module, sets: Sets, watched_by: Callable[..., Any]) -> Any:
     loop, loss_fn = scenario.loop, criterion(scenario.loss, sets)
     train_loader, val_loader = loaders(scenario, sets)
     planned = loop.epochs * math.ceil(len(train_loader) / loop.accumulate)
     optim, schedule = optimizer(scenario, model, min(planned, loop.steps or planned))
     model.train(loop.train_mode != "eval")
     best, best_state, since, step = math.inf, None, 0, 0
-    with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=QUIET) as watch:
+    with watched_by(model, optim, loss_fn=loss_fn) as watch:
         for epoch in range(loop.epochs):
             if loop.freeze_after and epoch == loop.freeze_after:
                 freeze_body(model)
@@ -236,7 +262,7 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets) -> RunRecord:
                 break
         if loop.restore and best_state is not None:
             model.load_state_dict(best_state)
-    return watch.record
+    return watch
 
 
 def _metrics(names: tuple[str, ...], model: nn.Module, sets: Sets) -> dict[str, float]:
