@@ -1,4 +1,4 @@
-"""Rivals side by side: ``python -m benchmarks.rivals train``, ``tune`` and ``table``, from the root of the repository."""
+"""Rivals side by side: ``python -m benchmarks.rivals`` with ``train``, ``read``, ``tune`` or ``table``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from rich.console import Console
 from benchmarks.rivals import RIVALS, tuning
 from benchmarks.rivals.installed import HOOKED, READERS, adapter, said
 from benchmarks.rivals.rival import Measured, measure
-from benchmarks.zoo.scenario import Scenario, ScenarioError, scenarios
+from benchmarks.rivals.table import better, heard
+from benchmarks.rivals.table import table as side_by_side
+from benchmarks.zoo.judges import judge_runs
+from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
+from benchmarks.zoo.score import Outcome
 from benchmarks.zoo.store import RECORDS, path_of, restore
 from trainwatch.rules import all_rules
 
@@ -75,36 +79,71 @@ def _judge(half: str | None, seeds: list[int], workers: int, minutes: float, fol
 
 
 @app.command()
-def tune(seeds: Seeds = None, workers: Workers = CORES, folder: Folder = RECORDS) -> None:
+def tune(
+    seeds: Seeds = None,
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+    reference: Annotated[bool, typer.Option(help="Also the reference rules; without, theirs stay.")] = True,
+) -> None:
     """Search the thresholds of all rivals on the tuning half and keep them in tuned.toml."""
     wanted = chosen("tuning")
-    runs = [(s, seed) for s in wanted for seed in seeds or [0] if path_of(folder, s, seed).is_file()]
-    with get_context("spawn").Pool(workers) as pool:
-        measured = pool.map(_measured, [path_of(folder, s, seed) for s, seed in runs], chunksize=8)
-    known = [(scenario, run) for (scenario, _), run in zip(runs, measured, strict=True)]
-    found: dict[str, dict[str, Any]] = {}
-    for name, rival in RIVALS.items():
-        thresholds, reached = tuning.tune(rival, known)
-        changed = {k: v for k, v in asdict(thresholds).items() if v != getattr(rival.published, k)}
-        found[name] = changed
-        console.print(f"{name}: J {reached:.3f} on {len(known)} runs; {changed}", highlight=False)
+    found = dict(tuning.kept())
+    if reference:
+        found |= _tune_reference([(s, seed) for s in wanted for seed in seeds or [0]], workers, folder)
     spoken = said.said_of(wanted)
-    by_key = {said.key_of(s, seed): s for s in wanted for seed in seeds or [0]}
+    by_key = {said.key_of(s, seed): s for s in wanted for seed in SEEDS}
     for name in (*HOOKED, *READERS):
         keys = [key for key in by_key if name in spoken.get(key, {})]
         if keys:
-            values, reached = tuning.tune_installed(
-                [by_key[k] for k in keys], [spoken[k][name] for k in keys], adapter(name).codes
-            )
-            found[name] = values
-            console.print(f"{name}: J {reached:.3f} on {len(keys)} runs; {values}", highlight=False)
-    tuning.write(
-        found, "Found by `python -m benchmarks.rivals tune` on the tuning half; what is not told is published."
-    )
+            scenarios_of, told = [by_key[k] for k in keys], [spoken[k][name] for k in keys]
+            found[name], reached = tuning.tune_installed(scenarios_of, told, adapter(name).codes)
+            console.print(f"{name}: J {reached:.3f} on {len(keys)} runs; {found[name]}", highlight=False)
+    about = "Found by `python -m benchmarks.rivals tune` on the tuning half; what is not told is as published."
+    tuning.write(found, about)
+
+
+def _tune_reference(runs: list[tuple[Scenario, int]], workers: int, folder: Path) -> dict[str, dict[str, Any]]:
+    stored = [(s, path_of(folder, s, seed)) for s, seed in runs if path_of(folder, s, seed).is_file()]
+    with get_context("spawn").Pool(workers) as pool:
+        measured = pool.map(_measured, [path for _, path in stored], chunksize=8)
+    known = [(scenario, run) for (scenario, _), run in zip(stored, measured, strict=True)]
+    found = {}
+    for name, rival in RIVALS.items():
+        thresholds, reached = tuning.tune(rival, known)
+        found[name] = {k: v for k, v in asdict(thresholds).items() if v != getattr(rival.published, k)}
+        console.print(f"{name}: J {reached:.3f} on {len(known)} runs; {found[name]}", highlight=False)
+    return found
 
 
 def _measured(path: Path) -> Measured:
     return measure(restore(path)[0])
+
+
+@app.command()
+def table(workers: Workers = CORES, folder: Folder = RECORDS) -> None:
+    """All rivals over the same runs: once those that read logs, once those that look into models."""
+    wanted = chosen(None)
+    by_key = {said.key_of(s, seed): (s, seed) for s in wanted for seed in SEEDS}
+    spoken = said.said_of(wanted)
+    keys = [key for key in spoken if path_of(folder, *by_key[key]).is_file()]
+    judged = judge_runs(folder, [by_key[key] for key in keys], workers)
+    for half in HALVES:
+        for names in (READERS, HOOKED):
+            shown = [i for i, key in enumerate(keys) if key[0] == half and set(names) <= set(spoken[key])]
+            if not shown:
+                continue
+            rows = {name: [some[i] for i in shown] for name, some in judged.items()}
+            for name in names:
+                heeded = tuning.kept().get(name)
+                for label, how in ((name, None), *([(f"{name}, tuned", heeded)] if heeded else [])):
+                    told = [heard(name, spoken[keys[i]][name], how) for i in shown]
+                    rows[label] = [Outcome(*by_key[keys[i]], t) for i, t in zip(shown, told, strict=True)]
+            console.print(side_by_side(rows, f"{', '.join(names)}: {half.replace('_', '-')} half"))
+            if half == "tuning":
+                ours = rows.pop("trainwatch")
+                for name, outcomes in rows.items():
+                    runs = better(ours, outcomes)
+                    console.print(f"{name} alone finds {len(runs)}: {', '.join(runs)}", highlight=False)
 
 
 def chosen(half: str | None) -> list[Scenario]:

@@ -1,8 +1,8 @@
 """Finds the thresholds at which a rival does best on the tuning half, so that no rival is a straw man.
 
-What is maximised is Youden's J: the share of faulty runs whose cause is named, less the share of sound runs alarmed. Each
-rule's alarms are collected once under each of its settings; the search then only combines them: coordinate ascent, a rule
-at a time, from the published settings and from silence, whichever ends higher. Ties stay with what was published.
+What is maximised is Youden's J: the share of faulty runs whose cause is named, less the share of sound runs alarmed.
+Each rule's alarms are collected once under each of its settings; the search then only combines them: coordinate ascent,
+a rule at a time, from the published settings and from silence, whichever is better. Ties stay with what was published.
 """
 
 from __future__ import annotations

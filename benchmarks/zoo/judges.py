@@ -47,7 +47,14 @@ for _name, _set in RIVALS.items():
 
 def judge_all(folder: Path, chosen: list[Scenario], workers: int, rivals: bool = True) -> dict[str, list[Outcome]]:
     """Every judge's outcomes on all stored runs of some scenarios."""
-    runs = [(s, seed) for s in chosen for seed in SEEDS if path_of(folder, s, seed).is_file()]
+    return judge_runs(folder, [(s, seed) for s in chosen for seed in SEEDS], workers, rivals)
+
+
+def judge_runs(
+    folder: Path, chosen: list[tuple[Scenario, int]], workers: int, rivals: bool = True
+) -> dict[str, list[Outcome]]:
+    """Every judge's outcomes on those runs that are stored."""
+    runs = [(s, seed) for s, seed in chosen if path_of(folder, s, seed).is_file()]
     paths = [path_of(folder, s, seed) for s, seed in runs]
     with ProcessPoolExecutor(workers) as pool:
         said = list(pool.map(_judge, paths, [rivals] * len(paths), chunksize=8))

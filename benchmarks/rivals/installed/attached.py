@@ -98,7 +98,7 @@ class Attached:
     def _loss(self, _: nn.Module, given: tuple[Any, ...], loss: Tensor) -> None:
         if torch.is_grad_enabled():
             self._end_pass()
-            self._losses.append(float(loss))
+            self._losses.append(float(loss.detach()))
             self._batch = self._inputs, given[1]
         else:
             self._validation.append((float(loss), len(given[1])))
