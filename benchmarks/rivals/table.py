@@ -42,7 +42,7 @@ def table(outcomes: Mapping[str, Sequence[Outcome]], title: str) -> Table:
     for name, some in outcomes.items():
         faulty = [o for o in some if o.scenario.planted]
         sound = [o for o in some if not o.scenario.planted]
-        alarmed = [o for o in some if o.scenario.planted and o.said.causes or o.beside]
+        alarmed = [o for o in some if (o.scenario.planted and o.said.causes) or o.beside]
         shares = (
             share(faulty, lambda o: o.found),
             share(faulty, lambda o: o.first),

@@ -6,7 +6,8 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,9 +53,8 @@ def run(scenario: Scenario, seed: int) -> RunRecord:
         ScenarioError: A word of the scenario is not known.
     """
     if scenario.model.kind == "gan":
-        torch.set_num_threads(1)
-        torch.manual_seed(seed)
-        return gan.run(scenario, load(scenario.data, seed), QUIET)
+        with _settled(seed):
+            return gan.run(scenario, load(scenario.data, seed), QUIET)
     watched = train(
         scenario, seed, partial(trainwatch.watch, settings=QUIET), lambda: trainwatch.TrainWatch(settings=QUIET)
     )
@@ -78,16 +78,23 @@ def train(scenario: Scenario, seed: int, watch: Callable[..., Any], callback: Ca
     Raises:
         ScenarioError: A word of the scenario is not known.
     """
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some planted faults make torch warn
+    with _settled(seed):
         model, sets = before_training(scenario, seed)
         if scenario.loop.framework == "lightning":
             from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
 
             return run_lightning(scenario, model, sets, callback())
         return _loop(scenario, model, sets, watch)
+
+
+@contextmanager
+def _settled(seed: int) -> Iterator[None]:
+    """One thread, random numbers from a seed, and no warnings: some planted faults make torch warn."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
