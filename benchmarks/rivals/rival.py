@@ -112,7 +112,7 @@ def measure(record: RunRecord) -> Measured:
         tables = (record.series("val_confusion", key) for key in record.keys("val_confusion"))
         weights = [p for p in record.facts.get("parameters", ()) if p["kind"] in ("weight", "recurrent")]
         return Measured(
-            losses=training_loss(record),
+            losses=training_curve(record)[1],
             validation=np.stack(validation_curve(record)),
             accuracy=accuracy(record),
             norms=norms,
@@ -130,11 +130,14 @@ def measure(record: RunRecord) -> Measured:
         )
 
 
-def training_loss(record: RunRecord) -> Array:
-    """The training loss step by step, shape (n,); empty where none was recorded."""
+def training_curve(record: RunRecord) -> tuple[Array, Array]:
+    """Steps and training losses; empty where none was recorded."""
     keys = sorted(record.keys("train_loss"), key=lambda key: key == "root")
     series = record.series("train_loss", keys[0]) if keys else None
-    return np.zeros(0) if series is None else series.history()[1].astype(float)
+    if series is None:
+        return np.zeros(0), np.zeros(0)
+    steps, losses = series.history()
+    return steps, losses.astype(float)
 
 
 def validation_curve(record: RunRecord) -> tuple[Array, Array]:

@@ -121,10 +121,8 @@ def test_the_training_is_what_it_is_without(monkeypatch):
 def test_a_log_is_drawn_from_a_record():
     record = RunRecord()
     record.set_fact("validation", {"val": {"primary": True, "kind": "val"}})
-    for step, loss in ((0, 4.0), (0, 2.0), (1, 1.0)):  # two batches in the first step
-        record.append("train_loss", "mse_loss", step, loss)
-    record.append("grad_norm", "default", 0, [3.0, 4.0])
-    record.append("grad_norm", "default", 1, [0.0, 2.0])
+    record.append("train_loss", "mse_loss", [0, 1], [3.0, 1.0])
+    record.append("grad_norm", "default", [0, 1], [[3.0, 4.0], [0.0, 2.0]])
     record.append("lr", "default/0", 0, 0.1)
     record.append("val_loss", "val", 2, 0.5)
     log = log_of(record)

@@ -8,10 +8,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+if TYPE_CHECKING:  # who only reads logs need not load torch
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
 
 Said = list[tuple[str, str]]
 """Alarms of a run, the first-ranked first: name and severity, ``info`` or ``warning`` (and all above)."""

@@ -5,10 +5,7 @@ Its monitor is called in each step, which measures norms and updates itself.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.rivals.installed.adapter import (
     OVERFITTED,
@@ -21,6 +18,10 @@ from benchmarks.rivals.installed.adapter import (
     once,
     read_as,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 
 class Gradsnitch(Adapter):

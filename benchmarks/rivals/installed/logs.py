@@ -5,32 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.rivals.installed.adapter import Log
-from benchmarks.rivals.rival import validation_curve
+from benchmarks.rivals.rival import training_curve, validation_curve
 from trainwatch.record import RunRecord
+from trainwatch.record.series import Array
 
 
 def log_of(record: RunRecord) -> Log:
-    """Loss, gradient norm and rate by step, and the validation losses; a step's batches are averaged."""
-    keys = sorted(record.keys("train_loss"), key=lambda key: key == "root")
-    series = record.series("train_loss", keys[0]) if keys else None
-    if series is None or not len(series):
+    """Loss, gradient norm and rate by step, and the validation losses."""
+    steps, losses = training_curve(record)
+    if not len(steps):
         return Log()
-    at, losses = series.history()
-    steps, place = np.unique(at, return_inverse=True)
-    loss = np.bincount(place, losses.astype(float)) / np.bincount(place)
     squares = np.zeros(len(steps))
     for key in record.keys("grad_norm"):
-        squares += _held(record, "grad_norm", key, steps, lambda norms: np.nansum(norms.astype(float) ** 2, axis=1))
+        squares += np.nansum(_held(record, "grad_norm", key, steps) ** 2, axis=1)
     rates = record.keys("lr")
-    lr = _held(record, "lr", rates[0], steps, lambda values: values.astype(float)) if rates else np.zeros(len(steps))
+    lr = _held(record, "lr", rates[0], steps) if rates else np.zeros(len(steps))
     passes, validation = validation_curve(record)
-    index = np.searchsorted(steps, passes, side="left") - 1
-    kept = {max(int(i), 0): float(v) for i, v in zip(index, validation, strict=True)}
-    return Log(loss.tolist(), np.sqrt(squares).tolist(), lr.tolist(), kept)
+    last = np.maximum(np.searchsorted(steps, passes) - 1, 0)  # a pass after k updates belongs to step k - 1
+    kept = dict(zip(last.tolist(), validation.tolist(), strict=True))
+    return Log(losses.tolist(), np.sqrt(squares).tolist(), lr.tolist(), kept)
 
 
-def _held(record, quantity, key, steps, of):  # type: ignore[no-untyped-def]
-    """The latest value of a series at each step; its first before that."""
+def _held(record: RunRecord, quantity: str, key: str, steps: Array) -> Array:
+    """The latest row of a series at each step; its first before that."""
     series = record.series(quantity, key)
+    assert series is not None
     at, values = series.history()
-    return of(values)[np.maximum(np.searchsorted(at, steps, side="right") - 1, 0)]
+    return values.astype(float)[np.maximum(np.searchsorted(at, steps, side="right") - 1, 0)]

@@ -6,12 +6,13 @@ detectors look again at what was collected.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import nn
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.rivals.installed.adapter import PUBLISHED, STUCK, UNSTABLE, Adapter, Log, Said, once, read_as
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 STEADY = {
     "update_ratio": {"high_threshold": 1.0, "low_threshold": 1e-7},

@@ -6,12 +6,13 @@ no verdict, and are left out.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.rivals.installed.adapter import UNSTABLE, Adapter, Log, Said, once, read_as
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 EVERY = 5
 
