@@ -10,86 +10,77 @@ alarm; here all are listed, in the tool's order.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.rivals.inputs import first_inputs, first_outputs, first_targets
-from benchmarks.rivals.rival import (
-    NOT_LEARNING,
-    Alarm,
-    Rival,
-    accuracy,
-    gradients,
-    mean_absolute,
-    relative_updates,
-    training_loss,
-)
-from trainwatch.record import RunRecord
-
-SMALLEST_CHANGE = 1e-7
-VARIANCES = 1e-5, 10.0
-UPDATES = 1e-5, 0.1
-STILL_LOSS, STILL_ACCURACY = 5, 20
-SPREAD = 10.0
+from benchmarks.rivals.rival import NOT_LEARNING, Alarm, Measured, Rival, Thresholds
 
 
-def numerical(record: RunRecord) -> Iterator[Alarm]:
+@dataclass(frozen=True)
+class DeepDiagnosis(Thresholds):
+    """Constants of the callback."""
+
+    smallest_change: float = 1e-7
+    smallest_variance: float = 1e-5
+    largest_variance: float = 10.0
+    smallest_update: float = 1e-5
+    largest_update: float = 0.1
+    still_loss: int = 5
+    still_accuracy: int = 20
+    spread: float = 10.0
+    largest_input: float = 1.0
+
+
+def numerical(run: Measured, _: DeepDiagnosis) -> Iterator[Alarm]:
     """A loss or gradient that is not finite, or a loss of exactly zero."""
-    losses, (norms, _) = training_loss(record), gradients(record)
-    if np.isinf(losses).any() or (losses == 0).any() or np.isinf(norms).any():
+    if np.isinf(run.losses).any() or (run.losses == 0).any() or np.isinf(run.norms).any():
         yield Alarm("numerical error", frozenset({"TW303", "TW302", "TW601", "TW107", "TW703", "TW704"}))
 
 
-def unnormalised(record: RunRecord) -> Iterator[Alarm]:
+def unnormalised(run: Measured, t: DeepDiagnosis) -> Iterator[Alarm]:
     """Inputs outside -1 to 1."""
-    seen = first_inputs(record)
-    if seen is not None and (seen.low < -1 or seen.high > 1):
+    seen = run.inputs
+    if seen is not None and (seen.low < -t.largest_input or seen.high > t.largest_input):
         yield Alarm("data not normalised", frozenset({"TW107"}))
 
 
-def out_of_range(record: RunRecord) -> Iterator[Alarm]:
+def out_of_range(run: Measured, t: DeepDiagnosis) -> Iterator[Alarm]:
     """The spread of the outputs is ten times that of the labels, or the other way round."""
-    outputs, targets = first_outputs(record), first_targets(record)
+    outputs, targets = run.outputs, run.targets
     if outputs is None or targets is None:
         return
     ratio = (outputs.high - outputs.low) / max(targets.high - targets.low, 1e-12)
-    if not 1 / SPREAD <= ratio <= SPREAD:
+    if not 1 / t.spread <= ratio <= t.spread:
         yield Alarm("output out of range", frozenset({"TW703", "TW108"}))
 
 
-def poor_weights(record: RunRecord) -> Iterator[Alarm]:
+def poor_weights(run: Measured, t: DeepDiagnosis) -> Iterator[Alarm]:
     """Variance of the weights outside 1e-5 to 10 at the start."""
-    for p in record.facts.get("parameters", ()):
-        variance = float(p["norm"]) ** 2 / max(p["numel"], 1)
-        if p["kind"] in ("weight", "recurrent") and not VARIANCES[0] <= variance <= VARIANCES[1]:
-            yield Alarm("poor weight initialisation", frozenset({"TW309"}))
-            return
+    if not ((run.variances >= t.smallest_variance) & (run.variances <= t.largest_variance)).all():
+        yield Alarm("poor weight initialisation", frozenset({"TW309"}))
 
 
-def vanishing(record: RunRecord) -> Iterator[Alarm]:
+def vanishing(run: Measured, t: DeepDiagnosis) -> Iterator[Alarm]:
     """Mean absolute gradient below 1e-7."""
-    norms, facts = gradients(record)
-    if len(norms) and (mean_absolute(norms, facts) < SMALLEST_CHANGE).any():
+    if (run.mean_absolute < t.smallest_change).any():
         yield Alarm("vanishing gradient", frozenset({"TW301", "TW309", "TW705"}))
 
 
-def learning_rate(record: RunRecord) -> Iterator[Alarm]:
+def learning_rate(run: Measured, t: DeepDiagnosis) -> Iterator[Alarm]:
     """Rate times gradient over weight outside 1e-5 to 0.1, in the median layer of some step."""
-    ratios = relative_updates(record)
-    if not len(ratios):
+    if not len(run.updates):
         return
-    middle = np.nanmedian(ratios, axis=1)
-    if (middle > UPDATES[1]).any():
+    middle = np.nanmedian(run.updates, axis=1)
+    if (middle > t.largest_update).any():
         yield Alarm("learning rate too high", frozenset({"TW601", "TW603", "TW604", "TW302"}))
-    if (middle < UPDATES[0]).any():
+    if (middle < t.smallest_update).any():
         yield Alarm("learning rate too low", frozenset({"TW602", "TW301"}))
 
 
-def unchanged(record: RunRecord) -> Iterator[Alarm]:
+def unchanged(run: Measured, t: DeepDiagnosis) -> Iterator[Alarm]:
     """Loss the same over five checks, or accuracy over twenty."""
-    losses, right = training_loss(record), accuracy(record)
-    still = _still(losses, STILL_LOSS) or _still(right, STILL_ACCURACY)
-    if still:
+    if _still(run.losses, t.still_loss) or _still(run.accuracy, t.still_accuracy):
         yield Alarm("loss or accuracy does not change", NOT_LEARNING)
 
 
@@ -102,4 +93,13 @@ RIVAL = Rival(
     "DeepDiagnosis",
     "Wardat et al., DeepDiagnosis (ICSE 2022); DeepDiagnosis/ICSE2022 at 500b017, callback/callbacks.py",
     (numerical, unnormalised, poor_weights, vanishing, out_of_range, learning_rate, unchanged),
+    DeepDiagnosis(),
+    {
+        "unnormalised": {"largest_input": (3.0, 5.0, 10.0, 30.0, 100.0)},
+        "poor_weights": {"smallest_variance": (0.0, 1e-8, 1e-7, 1e-6), "largest_variance": (1.0, 3.0, 100.0)},
+        "vanishing": {"smallest_change": (1e-12, 1e-10, 1e-9, 1e-8, 1e-6)},
+        "out_of_range": {"spread": (30.0, 100.0, 300.0, 1000.0)},
+        "learning_rate": {"smallest_update": (0.0, 1e-8, 1e-7, 1e-6), "largest_update": (0.3, 1.0, 3.0, 10.0)},
+        "unchanged": {"still_loss": (3, 10, 20), "still_accuracy": (5, 10)},
+    },
 )

@@ -11,128 +11,120 @@ and the rules for XGBoost.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.rivals.inputs import first_inputs
-from benchmarks.rivals.rival import (
-    NOT_LEARNING,
-    Alarm,
-    Rival,
-    gradients,
-    mean_absolute,
-    relative_updates,
-    training_loss,
-    validation_curve,
-)
-from trainwatch.record import RunRecord
-
-SMALLEST_GRADIENT = 1e-7
-WINDOW, DECREASE = 10, 0.001
-OVERFIT_RATIO = 0.1
-PATIENCE_TRAIN, PATIENCE_VALIDATION, DELTA = 5, 10, 0.01
-IMBALANCE, MISPREDICTION, SAMPLES = 10.0, 0.7, 500
-LARGEST_UPDATE, SMALLEST_UPDATE = 10.0, 1e-8
-SPREAD, PATIENCE_START = 0.001, 5
-INPUT_MEAN = 0.2
+from benchmarks.rivals.rival import NOT_LEARNING, Alarm, Measured, Rival, Thresholds
 
 
-def exploding_tensor(record: RunRecord) -> Iterator[Alarm]:
+@dataclass(frozen=True)
+class SageMaker(Thresholds):
+    """Default parameters; the names are the documentation's, where one name serves several rules with the rule's."""
+
+    vanishing_threshold: float = 1e-7
+    num_steps: int = 10
+    diff_percent: float = 0.1
+    ratio_threshold: float = 0.1
+    overfit_patience: int = 1
+    patience_train: int = 5
+    patience_validation: int = 10
+    delta: float = 0.01
+    threshold_imbalance: float = 10.0
+    threshold_misprediction: float = 0.7
+    samples: int = 500
+    large_threshold: float = 10.0
+    small_threshold: float = 1e-8
+    distribution_range: float = 0.001
+    initialization_patience: int = 5
+    threshold_mean: float = 0.2
+
+
+def exploding_tensor(run: Measured, _: SageMaker) -> Iterator[Alarm]:
     """Any value that is not finite."""
-    norms, _ = gradients(record)
-    if np.isinf(norms).any() or np.isinf(training_loss(record)).any():
+    if np.isinf(run.norms).any() or np.isinf(run.losses).any():
         yield Alarm("ExplodingTensor", frozenset({"TW302", "TW303", "TW601", "TW107", "TW704"}))
 
 
-def vanishing_gradient(record: RunRecord) -> Iterator[Alarm]:
+def vanishing_gradient(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """Mean absolute gradient below 1e-7."""
-    norms, facts = gradients(record)
-    if len(norms) and (mean_absolute(norms, facts) < SMALLEST_GRADIENT).any():
+    if (run.mean_absolute < t.vanishing_threshold).any():
         yield Alarm("VanishingGradient", frozenset({"TW301", "TW309", "TW705"}))
 
 
-def poor_weight_initialization(record: RunRecord) -> Iterator[Alarm]:
+def poor_weight_initialization(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """In the first steps: gradients all alike (within 0.001), and a loss that does not fall for five steps."""
-    norms, facts = gradients(record)
-    losses = training_loss(record)[: 2 * PATIENCE_START]
-    if not len(norms) or len(losses) < 2 * PATIENCE_START:
+    looked = 2 * t.initialization_patience
+    losses = run.losses[:looked]
+    if not len(run.norms) or len(losses) < looked:
         return
-    narrow = (2 * 1.645 * mean_absolute(norms[: 2 * PATIENCE_START], facts) < SPREAD).all(axis=1).all()
-    if narrow and losses[PATIENCE_START:].min() >= losses[:PATIENCE_START].min():
+    narrow = (2 * 1.645 * run.mean_absolute[:looked] < t.distribution_range).all(axis=1).all()
+    if narrow and losses[t.initialization_patience :].min() >= losses[: t.initialization_patience].min():
         yield Alarm("PoorWeightInitialization", frozenset({"TW309", "TW301"}))
 
 
-def weight_update_ratio(record: RunRecord) -> Iterator[Alarm]:
+def weight_update_ratio(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """Update over weight above 10 or below 1e-8."""
-    ratios = relative_updates(record)
-    if (ratios > LARGEST_UPDATE).any():
+    if (run.updates > t.large_threshold).any():
         yield Alarm("WeightUpdateRatio", frozenset({"TW601", "TW302"}))
-    if len(ratios) and (ratios < SMALLEST_UPDATE).any():
+    if (run.updates < t.small_threshold).any():
         yield Alarm("WeightUpdateRatio", frozenset({"TW602", "TW301", "TW705"}))
 
 
-def loss_not_decreasing(record: RunRecord) -> Iterator[Alarm]:
+def loss_not_decreasing(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """The loss of some window of ten steps is not 0.1 % below that of the window before."""
-    losses = training_loss(record)
-    whole = losses[: len(losses) // WINDOW * WINDOW].reshape(-1, WINDOW).mean(1)
-    if len(whole) > 1 and (whole[1:] > whole[:-1] * (1 - DECREASE)).any():
+    whole = run.losses[: len(run.losses) // t.num_steps * t.num_steps].reshape(-1, t.num_steps).mean(1)
+    if len(whole) > 1 and (whole[1:] > whole[:-1] * (1 - t.diff_percent / 100)).any():
         yield Alarm("LossNotDecreasing", NOT_LEARNING | {"TW205", "TW603", "TW604"})
 
 
-def overfit(record: RunRecord) -> Iterator[Alarm]:
+def overfit(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """Validation loss more than 10 % above the training loss, once."""
-    steps, validation = validation_curve(record)
-    losses = training_loss(record)
-    for at, value in zip(steps, validation, strict=True):
-        before = losses[max(0, int(at) - WINDOW) : int(at)]
-        if len(before) and value - before.mean() > OVERFIT_RATIO * abs(before.mean()):
+    running = 0
+    for at, value in run.validation.T:
+        before = run.losses[max(0, int(at) - t.num_steps) : int(at)]
+        above = len(before) and value - before.mean() > t.ratio_threshold * abs(before.mean())
+        running = running + 1 if above else 0
+        if running >= t.overfit_patience:
             yield Alarm("Overfit", frozenset({"TW201", "TW202", "TW203"}))
             return
 
 
-def overtraining(record: RunRecord) -> Iterator[Alarm]:
+def overtraining(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """Training loss without progress for 5 looks and validation loss for 10, of at least 0.01."""
-    steps, validation = validation_curve(record)
-    losses = training_loss(record)
-    before = [losses[max(0, int(s) - WINDOW) : int(s)] for s in steps]
+    steps, validation = run.validation
+    before = [run.losses[max(0, int(s) - t.num_steps) : int(s)] for s in steps]
     training = np.array([part.mean() for part in before if len(part)])
-    if _stalled(training, PATIENCE_TRAIN) and _stalled(validation, PATIENCE_VALIDATION):
+    if _stalled(training, t.patience_train, t.delta) and _stalled(validation, t.patience_validation, t.delta):
         yield Alarm("Overtraining", frozenset({"TW201", "TW203", "TW202"}))
 
 
-def class_imbalance(record: RunRecord) -> Iterator[Alarm]:
+def class_imbalance(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """Largest over smallest class above 10, or a class mostly predicted wrongly, after 500 samples."""
-    series = record.series("train_classes", "targets")
-    if series is not None and len(series):
-        counts = series.history()[1].astype(float).sum(0)[:-1]
-        if counts.sum() >= SAMPLES and counts.max() > IMBALANCE * max(counts[counts > 0].min(), 1):
-            yield Alarm("ClassImbalance", frozenset({"TW101", "TW102"}))
-            return
-    for key in record.keys("val_confusion"):
-        table = record.series("val_confusion", key)
-        if table is None or not len(table):
-            continue
-        last = table.history()[1][-1].astype(float)
-        totals = last.sum(1)
-        wrong = 1 - np.diag(last)[totals > 0] / totals[totals > 0]
-        if totals.sum() >= SAMPLES and (wrong > MISPREDICTION).any():
-            yield Alarm("ClassImbalance", frozenset({"TW101", "TW102"}))
-            return
+    counts = run.counts
+    uneven = counts.sum() >= t.samples and counts.max() > t.threshold_imbalance * max(counts[counts > 0].min(), 1)
+    if uneven or any(_mispredicted(table, t) for table in run.confusions):
+        yield Alarm("ClassImbalance", frozenset({"TW101", "TW102"}))
 
 
-def check_input_images(record: RunRecord) -> Iterator[Alarm]:
+def check_input_images(run: Measured, t: SageMaker) -> Iterator[Alarm]:
     """Mean of the inputs above 0.2."""
-    seen = first_inputs(record)
-    if seen is not None and abs(seen.mean) > INPUT_MEAN:
+    if run.inputs is not None and abs(run.inputs.mean) > t.threshold_mean:
         yield Alarm("CheckInputImages", frozenset({"TW107"}))
 
 
-def _stalled(curve: np.ndarray, patience: int) -> bool:
+def _mispredicted(table: np.ndarray, t: SageMaker) -> bool:
+    totals = table.sum(1)
+    wrong = 1 - np.diag(table)[totals > 0] / totals[totals > 0]
+    return bool(totals.sum() >= t.samples and (wrong > t.threshold_misprediction).any())
+
+
+def _stalled(curve: np.ndarray, patience: int, delta: float) -> bool:
     """The best value is that many looks old."""
     if len(curve) <= patience:
         return False
     best = np.minimum.accumulate(curve)
-    return bool((best[patience:] > best[:-patience] - DELTA).any())
+    return bool((best[patience:] > best[:-patience] - delta).any())
 
 
 RIVAL = Rival(
@@ -149,4 +141,25 @@ RIVAL = Rival(
         overfit,
         loss_not_decreasing,
     ),
+    SageMaker(),
+    {
+        "check_input_images": {"threshold_mean": (0.5, 1.0, 2.0, 5.0, 20.0)},
+        "class_imbalance": {
+            "threshold_imbalance": (3.0, 5.0, 20.0, 50.0),
+            "threshold_misprediction": (0.5, 0.9, 0.99, 2.0),
+        },
+        "poor_weight_initialization": {"distribution_range": (1e-7, 1e-6, 1e-5, 1e-4)},
+        "vanishing_gradient": {"vanishing_threshold": (1e-12, 1e-10, 1e-9, 1e-8, 1e-6)},
+        "weight_update_ratio": {
+            "large_threshold": (0.3, 1.0, 3.0, 100.0),
+            "small_threshold": (0.0, 1e-12, 1e-10, 1e-6),
+        },
+        "overtraining": {
+            "patience_train": (2, 10),
+            "patience_validation": (5, 15, 20),
+            "delta": (0.001, 0.0001),
+        },
+        "overfit": {"ratio_threshold": (0.3, 1.0, 3.0, 10.0), "overfit_patience": (3, 5, 10)},
+        "loss_not_decreasing": {"num_steps": (30, 100, 300), "diff_percent": (0.0, -10.0, -50.0, -100.0)},
+    },
 )

@@ -7,6 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from benchmarks.rivals import RIVALS
+from benchmarks.rivals.rival import Rival, Thresholds
+from benchmarks.rivals.tuning import tuned
 from benchmarks.zoo.scenario import SEEDS, Scenario
 from benchmarks.zoo.score import Outcome, Said, Told
 from benchmarks.zoo.store import path_of, restore
@@ -37,19 +39,30 @@ def _told(d: Diagnosis, above: tuple[str, ...]) -> Iterator[Told]:
         yield from _told(consequence, (*above, d.code))
 
 
-def _rival(name: str) -> Callable[[RunRecord], Said]:
+def _rival(rival: Rival, thresholds: Thresholds) -> Callable[[RunRecord], Said]:
     def said(record: RunRecord) -> Said:
-        return Said(tuple(alarm.codes for alarm in RIVALS[name].judge(record)))
+        return Said(tuple(alarm.codes for alarm in rival.judge(record, thresholds)))
 
     return said
 
 
-JUDGES: dict[str, Callable[[RunRecord], Said]] = {"trainwatch": trainwatch, **{n: _rival(n) for n in RIVALS}}
+JUDGES: dict[str, Callable[[RunRecord], Said]] = {"trainwatch": trainwatch}
+for _name, _set in RIVALS.items():
+    JUDGES[_name] = _rival(_set, _set.published)
+    if (_tuned := tuned(_name)) is not None:
+        JUDGES[f"{_name}, tuned"] = _rival(_set, _tuned)
 
 
 def judge_all(folder: Path, chosen: list[Scenario], workers: int, rivals: bool = True) -> dict[str, list[Outcome]]:
     """Every judge's outcomes on all stored runs of some scenarios."""
-    runs = [(s, seed) for s in chosen for seed in SEEDS if path_of(folder, s, seed).is_file()]
+    return judge_runs(folder, [(s, seed) for s in chosen for seed in SEEDS], workers, rivals)
+
+
+def judge_runs(
+    folder: Path, chosen: list[tuple[Scenario, int]], workers: int, rivals: bool = True
+) -> dict[str, list[Outcome]]:
+    """Every judge's outcomes on those runs that are stored."""
+    runs = [(s, seed) for s, seed in chosen if path_of(folder, s, seed).is_file()]
     paths = [path_of(folder, s, seed) for s, seed in runs]
     with ProcessPoolExecutor(workers) as pool:
         said = list(pool.map(_judge, paths, [rivals] * len(paths), chunksize=8))

@@ -1,4 +1,4 @@
-"""A scenario trained by Lightning's Trainer, watched by the callback."""
+"""A scenario trained by Lightning's Trainer, watched by a callback."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import lightning
 from torch import Tensor, nn
 
-import trainwatch
 from benchmarks.zoo import training
 from benchmarks.zoo.data import Sets
 from benchmarks.zoo.scenario import Scenario
-from trainwatch.record import RunRecord
 
 
 class _Module(lightning.LightningModule):
@@ -51,14 +49,11 @@ class _Module(lightning.LightningModule):
         return optimizer if schedule is None else ([optimizer], [{"scheduler": schedule, "interval": "step"}])
 
 
-def run(
-    scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings, edits: training.Edits
-) -> RunRecord:
-    """Train a scenario by Lightning and give back its record."""
+def run(scenario: Scenario, model: nn.Module, sets: Sets, callback: Any, edits: training.Edits) -> Any:
+    """Train a scenario by Lightning and give back the callback that watched it."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     loop, loss_fn = scenario.loop, edits.criterion(training.criterion(scenario.loss, sets))
     train_loader, val_loader = training.loaders(scenario, sets)
-    callback = trainwatch.TrainWatch(settings=settings)
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             max_epochs=loop.epochs,
@@ -76,5 +71,4 @@ def run(
         )
         module = _Module(scenario, model, loss_fn, loop.epochs * len(train_loader), edits)
         trainer.fit(module, train_loader, val_loader if loop.validate else None)
-    assert callback.record is not None
-    return callback.record
+    return callback

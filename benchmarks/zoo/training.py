@@ -6,10 +6,12 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from sklearn.metrics import f1_score
@@ -121,19 +123,56 @@ def run(scenario: Scenario, seed: int, settings: trainwatch.Settings = QUIET, ed
     Raises:
         ScenarioError: A word of the scenario is not known.
     """
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some planted faults make torch warn
-        if scenario.model.kind == "gan":
+    if scenario.model.kind == "gan":
+        with _settled(seed):
             return gan.run(scenario, load(scenario.data, seed), settings)
+    watch = partial(trainwatch.watch, settings=settings)
+    watched = train(scenario, seed, watch, lambda: trainwatch.TrainWatch(settings=settings), edits)
+    assert watched.record is not None
+    return cast(RunRecord, watched.record)
+
+
+def train(
+    scenario: Scenario,
+    seed: int,
+    watch: Callable[..., Any],
+    callback: Callable[[], Any],
+    edits: Edits = NO_EDITS,
+) -> Any:
+    """Train a scenario of one model to its end, watched by anybody.
+
+    Args:
+        scenario: What to train.
+        seed: Of the data split, the initial weights and the order of the samples.
+        watch: Watches a plain loop, as `trainwatch.watch` does: called with the model, the optimiser and ``loss_fn``,
+            it gives back a context manager with `epoch_end`.
+        callback: Makes the callback that watches Lightning's trainer.
+        edits: As in `run`.
+
+    Returns:
+        What watched: the context manager or the callback.
+
+    Raises:
+        ScenarioError: A word of the scenario is not known.
+    """
+    with _settled(seed):
         model, sets = before_training(scenario, seed)
         sets, model = edits.sets(sets), edits.model(model)
         if scenario.loop.framework == "lightning":
             from benchmarks.zoo.lightning_run import run as run_lightning  # imports take seconds
 
-            return run_lightning(scenario, model, sets, settings, edits)
-        return _loop(scenario, model, sets, settings, edits)
+            return run_lightning(scenario, model, sets, callback(), edits)
+        return _loop(scenario, model, sets, watch, edits)
+
+
+@contextmanager
+def _settled(seed: int) -> Iterator[None]:
+    """One thread, random numbers from a seed, and no warnings: some planted faults make torch warn."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def before_training(scenario: Scenario, seed: int) -> tuple[nn.Module, Sets]:
@@ -270,14 +309,14 @@ def loaders(scenario: Scenario, sets: Sets) -> tuple[DataLoader[Any], DataLoader
     )
 
 
-def _loop(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch.Settings, edits: Edits) -> RunRecord:
+def _loop(scenario: Scenario, model: nn.Module, sets: Sets, watched_by: Callable[..., Any], edits: Edits) -> Any:
     loop, loss_fn = scenario.loop, edits.criterion(criterion(scenario.loss, sets))
     train_loader, val_loader = loaders(scenario, sets)
     planned = loop.epochs * math.ceil(len(train_loader) / loop.accumulate)
     optim, schedule = optimizer(scenario, model, min(planned, loop.steps or planned), edits)
     model.train(loop.train_mode != "eval")
     best, best_state, since, step = math.inf, None, 0, 0
-    with trainwatch.watch(model, optim, loss_fn=loss_fn, settings=settings) as watch:
+    with watched_by(model, optim, loss_fn=loss_fn) as watch:
         for epoch in range(loop.epochs):
             if loop.freeze_after and epoch == loop.freeze_after:
                 freeze_body(model)
@@ -323,7 +362,7 @@ def _loop(scenario: Scenario, model: nn.Module, sets: Sets, settings: trainwatch
                 break
         if loop.restore and best_state is not None:
             model.load_state_dict(best_state)
-    return watch.record
+    return watch
 
 
 def mixed(x: Tensor, y: Tensor, outputs: int, strength: float) -> tuple[Tensor, Tensor]:
