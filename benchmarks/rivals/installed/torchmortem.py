@@ -75,11 +75,8 @@ class Torchmortem(Adapter):
             states = self._report.collector_states
             found = [f for f in found if f.detector != name] + detector.analyze(states, self._report.metadata)
         found.sort(key=lambda f: -f.severity)
-        return once([(_name(f.title), "info" if f.severity == 0 else "warning") for f in found])
-
-
-def _name(title: str) -> str:
-    return title.partition(" in ")[0].partition(" (")[0].replace("-", " ")
+        names = [f.title.partition(" in ")[0].partition(" (")[0].replace("-", " ") for f in found]
+        return once([(n, "warning" if f.severity else "info") for n, f in zip(names, found, strict=True)])
 
 
 ADAPTER = Torchmortem
