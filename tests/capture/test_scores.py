@@ -9,6 +9,7 @@ from torch import nn
 import trainwatch
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.scores import MOST_CELLS, MOST_SAMPLES, EvenSubset, scored
+from trainwatch.symptoms.classes import scores_of
 
 DRAW = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(40, 1, generator=DRAW)
@@ -123,6 +124,15 @@ def test_several_labels_keep_their_places_and_ignored_targets_their_value():
     assert torch.equal(scored(call, outputs, target), torch.stack([outputs, target], -1))
     call = LossCall("cross_entropy", outputs.sum(), known=True)
     assert scored(call, PAIR[:2], torch.tensor([1, -100]))[:, 0, 1].tolist() == [1, -100]
+
+
+def test_smoothed_labels_are_labels_and_shares_are_none():
+    smooth = torch.tensor([[0.05, 0.95, 0.3], [0.9, 0.1, 0.7], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    call = LossCall("binary_cross_entropy_with_logits", torch.zeros(()), known=True)
+    pairs = scored(call, torch.zeros(4, 3), smooth).numpy()
+    np.testing.assert_array_equal(scores_of(pairs, 0)[1], [0, 1, 1, 0])
+    np.testing.assert_array_equal(scores_of(pairs, 1)[1], [1, 0, 0, 1])
+    assert scores_of(pairs, 2) is None
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 8, 8), (4, 65)], ids=["pixels", "too-many-labels"])

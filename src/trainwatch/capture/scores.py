@@ -10,21 +10,23 @@ from trainwatch.capture.interception import LossCall
 MOST_SAMPLES = 20_000  # of a pass
 MOST_CELLS = 1 << 18  # samples times labels
 MOST_LABELS = 64
+SMOOTHED = 0.1
 SMALLEST = 1e-7  # of a probability: single precision knows none between 1 - 6e-8 and 1
 
 
 def scored(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
     """Logit and target of each sample and label, shape (samples, labels, 2); None where the loss has no such labels.
 
-    Two classes under one softmax are one label: the logit of class 1 is the difference of the two. Targets that are
-    ignored keep their value, which is then neither 0 nor 1.
+    Two classes under one softmax are one label: the logit of class 1 is the difference of the two. Targets near
+    0 and 1 are smoothed labels; others keep their value: shares, or such as are ignored.
     """
     if call.sort in OVER_CLASSES:
         if predictions.ndim != 2 or predictions.shape[1] != 2:
             return None
         logits, truth = predictions[:, 1:].float() - predictions[:, :1].float(), class_indices(call.sort, target)
     elif call.sort in PER_LABEL and predictions.shape == target.shape and predictions.ndim <= 2:
-        truth = class_indices(call.sort, target)
+        values = target.float()
+        truth = torch.where((values - values.round()).abs() <= SMOOTHED, values.round(), values)
         logits = predictions.float()
         if call.sort == "binary_cross_entropy":
             logits = logits.logit(SMALLEST)

@@ -170,7 +170,9 @@ def label_scores(record: RunRecord) -> tuple[int, Array] | None:
 
 
 def scores_of(pairs: Array, label: int) -> tuple[Array, Array] | None:
-    """Logits and targets (0 or 1) of one label; None unless both targets occur. Absent and ignored ones are left out.
+    """Logits and targets (0 or 1) of one label; None unless both targets occur, or where some are shares between them.
+
+    Absent and ignored ones are left out.
 
     Args:
         pairs: Logits and targets, shape (samples, labels, 2).
@@ -178,8 +180,9 @@ def scores_of(pairs: Array, label: int) -> tuple[Array, Array] | None:
     """
     scores, targets = pairs[:, label].T
     known = np.isfinite(scores) & np.isin(targets, (0, 1))
+    shares = (targets > 0) & (targets < 1)
     scores, targets = scores[known], targets[known]
-    return (scores, targets) if len(np.unique(targets)) == 2 else None
+    return (scores, targets) if len(np.unique(targets)) == 2 and not shares.any() else None
 
 
 def binary_scores(record: RunRecord) -> tuple[Array, Array] | None:
