@@ -10,7 +10,7 @@ from trainwatch.capture.interception import LossCall
 MOST_SAMPLES = 20_000  # of a pass
 MOST_CELLS = 1 << 18  # samples times labels
 MOST_LABELS = 64
-SMOOTHED = 0.1
+SMOOTHED = 0.15  # usual label smoothing moves targets by less
 SMALLEST = 1e-7  # of a probability: single precision knows none between 1 - 6e-8 and 1
 
 
