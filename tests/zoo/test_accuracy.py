@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from benchmarks.zoo.__main__ import app
 from benchmarks.zoo.accuracy import by_count, document, macro, upper_bound
-from benchmarks.zoo.calibration import cases, fit, fitted, write
+from benchmarks.zoo.calibration import cases, fitted, write
 from benchmarks.zoo.judges import judge_all
 from benchmarks.zoo.reasons import mistakes, outdated, reasons
 from benchmarks.zoo.scenario import SEEDS, scenarios
@@ -24,16 +24,20 @@ def judged():
     return judge_all(FIXTURES, scenarios("tuning"), 1, rivals=False)["trainwatch"]
 
 
+def some_of(records):
+    """Copies of a few committed records in another folder."""
+    for path in sorted(FIXTURES.rglob("*.npz"))[:6]:
+        (records / path.relative_to(FIXTURES)).parent.mkdir(parents=True)
+        (records / path.relative_to(FIXTURES)).write_bytes(path.read_bytes())
+    return records
+
+
 def test_the_document_is_written_by_one_command_and_names_no_held_out_case(tmp_path):
-    records = tmp_path / "records"
+    records = some_of(tmp_path / "records")
+    some_of(thorough(records))
     held_out = scenarios("held_out")
     for s in held_out[:8]:
         save(path_of(records, s, 0), RunRecord(), {})
-    kept = sorted(FIXTURES.rglob("*.npz"))[:6]
-    for folder in (records, thorough(records)):
-        for path in kept:
-            (folder / path.relative_to(FIXTURES)).parent.mkdir(parents=True)
-            (folder / path.relative_to(FIXTURES)).write_bytes(path.read_bytes())
     options = ["--folder", str(records), "--output", str(tmp_path / "accuracy.md"), "--workers", "1"]
     result = CliRunner().invoke(app, ["accuracy", *options])
     assert result.exit_code == 0, result.output
@@ -55,17 +59,15 @@ def test_the_document_says_what_was_measured(judged):
 
 
 def test_the_table_of_confidence_is_what_the_fit_makes_of_the_records(judged, tmp_path):
-    options = ["--folder", str(FIXTURES), "--output", str(tmp_path / "table.py"), "--workers", "1"]
+    records = some_of(tmp_path / "records")
+    options = ["--folder", str(records), "--output", str(tmp_path / "table.py"), "--workers", "1"]
     result = CliRunner().invoke(app, ["calibrate", *options])
     assert result.exit_code == 0, result.output
-    known = cases(judged)
-    curves = []
-    for remark in (False, True):
-        some = [c for c in known if c.remark == remark]
-        curves.append(fit(some, fitted(some).spread))
+    known = cases([o for o in judged if path_of(records, o.scenario, o.seed).is_file()])
+    curves = [fitted([c for c in known if c.remark == remark]).curve for remark in (False, True)]
     write(tmp_path / "ours.py", *curves)
     assert (tmp_path / "table.py").read_text() == (tmp_path / "ours.py").read_text()
-    assert len(curves[0].codes) > 10
+    assert len(curves[0].codes) > 5
 
 
 def test_every_mistake_on_the_committed_records_has_a_reason(judged):

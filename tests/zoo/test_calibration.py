@@ -46,10 +46,17 @@ def test_more_margin_is_never_held_against_a_diagnosis():
 
 def test_facts_get_their_own_rate():
     facts = [case(right=i % 2 == 0, family=str(i), margin=math.inf) for i in range(40)]
-    others = [case(family=f"o{i}") for i in range(40)]
+    others = [case(right=i >= 10, family=f"o{i}", margin=float(i)) for i in range(20)]
     curve = fit(facts + others, 0.25)
+    assert curve.slope > 0.5
     assert curve(math.inf, "TW101") == pytest.approx(0.5, abs=0.1)
-    assert curve(2.0, "TW101") > 0.9
+
+
+def test_a_case_of_twice_the_weight_is_two_cases():
+    once, twice = fit([*MIXED, MIXED[5]], 1.0), fit([*MIXED[:5], replace(MIXED[5], weight=2.0), *MIXED[6:]], 1.0)
+    assert once.codes == pytest.approx(twice.codes, abs=2e-3)
+    assert once.intercept == pytest.approx(twice.intercept, abs=2e-3)
+    assert fit(MIXED, 1.0).intercept != pytest.approx(once.intercept, abs=2e-3)
 
 
 def test_no_curve_reaches_one_and_its_lapse_is_the_rule_of_three_over_families():
