@@ -24,7 +24,8 @@ from torch import nn
 
 from trained import split
 from trainwatch.config import Settings
-from trainwatch.engine import judge
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import judge, nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw401_saddle_point import SaddlePoint
 from trainwatch.symptoms.curvature import curvature
@@ -326,3 +327,13 @@ def test_what_it_explains_and_what_explains_it():
     data, model, how = SADDLES["deep linear"]
     causes = {d.code: d for d in run(data, model, **how).report.diagnoses}
     assert "TW602" in [d.code for d in causes["TW401"].walk()]
+
+
+@pytest.mark.parametrize(
+    "code", ["TW301", "TW302", "TW304", "TW305", "TW306", "TW307", "TW308", "TW309", "TW601", "TW604", "TW706"]
+)
+def test_what_brought_the_weights_to_rest_there_is_the_cause(code):
+    cause = Diagnosis(code, "cause", Severity.WARNING, "of it", margin=1.0)
+    rest = Diagnosis("TW401", "saddle-point", Severity.WARNING, "at rest", margin=9.0)
+    (root,) = nest([rest, cause])
+    assert [d.code for d in root.walk()] == [code, "TW401"]

@@ -299,7 +299,9 @@ def test_steps_that_threw_the_run_off_are_the_cause_and_gradients_that_grew_are_
     assert found.code == "TW604"
 
 
-EFFECTS = ("TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW306", "TW402", "TW602")
+EFFECTS = (
+    "TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW306", "TW401", "TW402", "TW602",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("code", EFFECTS)

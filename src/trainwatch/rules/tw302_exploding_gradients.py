@@ -25,7 +25,7 @@ from trainwatch.symptoms.gradients import (
 )
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306")
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW401", "TW402")
 GROWTH_ERROR = 0.3  # decades: scatter of single norms in sound runs
 
 

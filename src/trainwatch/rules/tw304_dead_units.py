@@ -52,7 +52,7 @@ class DeadUnits(HiddenActivity):
     name: ClassVar[str] = "dead-units"
     section: ClassVar[str] = "§9"
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(
-        ("TW204", "TW205", "TW208", "TW307", "TW402", "TW602"), always
+        ("TW204", "TW205", "TW208", "TW307", "TW401", "TW402", "TW602"), always
     )
 
     many: float = 0.7

@@ -48,7 +48,7 @@ class SaturatedActivations(HiddenActivity):
     name: ClassVar[str] = "saturated-activations"
     section: ClassVar[str] = "§9"
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(
-        ("TW204", "TW205", "TW208", "TW301", "TW307", "TW402", "TW602"), always
+        ("TW204", "TW205", "TW208", "TW301", "TW307", "TW401", "TW402", "TW602"), always
     )
 
     flat: float = 0.9

@@ -14,7 +14,7 @@ from trainwatch.rules.stuck import FLAT, HIGH, LOW, OPEN, SHARP, SHUT, Stuck
 from trainwatch.symptoms.gates import Gate, attentions_of, gates_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
-EFFECTS = ("TW204", "TW205", "TW208", "TW301", "TW305", "TW402", "TW602")
+EFFECTS = ("TW204", "TW205", "TW208", "TW301", "TW305", "TW401", "TW402", "TW602")
 SHOWN = 3
 
 

@@ -18,6 +18,7 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import gained_in_both, has_settled
 
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW401", "TW402", "TW602")
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to, as in TW602
 
 
@@ -56,7 +57,7 @@ class AlwaysClipped(Rule):
     name: ClassVar[str] = "always-clipped"
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208", "TW602"), no_remark)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
 
     always: float = 0.95
     shortened: float = 3.0

@@ -17,8 +17,8 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.plateau import gained_in_both
 
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW402", "TW403", "TW603",
-           "TW604")  # fmt: skip
+EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW401", "TW402", "TW403",
+           "TW603", "TW604")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from trainwatch.symptoms.plateau import gained_in_both
 from trainwatch.symptoms.spikes import Spikes, spikes_of
 
 SHOWN = 6
-EFFECTS = ("TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW306", "TW402", "TW602")
+EFFECTS = ("TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW306", "TW401", "TW402", "TW602")
 
 
 @dataclass(frozen=True)
