@@ -330,7 +330,7 @@ def test_what_it_explains_and_what_explains_it():
 
 
 @pytest.mark.parametrize(
-    "code", ["TW301", "TW302", "TW304", "TW305", "TW306", "TW307", "TW308", "TW309", "TW601", "TW604", "TW706"]
+    "code", ["TW301", "TW302", "TW304", "TW305", "TW306", "TW308", "TW309", "TW601", "TW604", "TW706"]
 )
 def test_what_brought_the_weights_to_rest_there_is_the_cause(code):
     cause = Diagnosis(code, "cause", Severity.WARNING, "of it", margin=1.0)

@@ -19,7 +19,7 @@ from trainwatch.symptoms.useful_motion import LayerMotion, layer_motions
 
 SHOWN = 3
 SPREAD = 0.05  # of a distance: its standard error from a thousand coordinates, and what a seed changes
-EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW401", "TW402", "TW602")
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW602")
 
 
 @dataclass(frozen=True)
