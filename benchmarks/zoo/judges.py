@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.rivals import RIVALS
@@ -11,29 +12,29 @@ from benchmarks.zoo.scenario import SEEDS, Scenario
 from benchmarks.zoo.score import Outcome, Said
 from benchmarks.zoo.store import path_of, restore
 from trainwatch import Settings
-from trainwatch.diagnosis import Severity
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 
 
 def trainwatch(record: RunRecord) -> Said:
     """Findings of warning or above by `Settings()`."""
-    report = judge(record, Settings())
-    worst = [d for d in report.diagnoses if d.severity >= Severity.WARNING]
-    below = [d for cause in worst for d in cause.walk() if d is not cause and d.severity >= Severity.WARNING]
     reported = {t["code"]: t["step"] / max(record.steps, 1) for t in reversed(record.transitions)}
-    return Said(
-        causes=tuple(frozenset({d.code}) for d in worst),
-        nested=frozenset(d.code for d in below),
-        reported=tuple(sorted(reported.items())),
-    )
+    return replace(said(judge(record, Settings()).diagnoses), reported=tuple(sorted(reported.items())))
+
+
+def said(diagnoses: Iterable[Diagnosis]) -> Said:
+    """What diagnoses of warning or above come to, causes and consequences."""
+    worst = [d for d in diagnoses if d.severity >= Severity.WARNING]
+    below = [d for cause in worst for d in cause.walk() if d is not cause and d.severity >= Severity.WARNING]
+    return Said(causes=tuple(frozenset({d.code}) for d in worst), nested=frozenset(d.code for d in below))
 
 
 def _rival(name: str) -> Callable[[RunRecord], Said]:
-    def said(record: RunRecord) -> Said:
+    def alarms(record: RunRecord) -> Said:
         return Said(tuple(alarm.codes for alarm in RIVALS[name].judge(record)))
 
-    return said
+    return alarms
 
 
 JUDGES: dict[str, Callable[[RunRecord], Said]] = {"trainwatch": trainwatch, **{n: _rival(n) for n in RIVALS}}
@@ -44,8 +45,8 @@ def judge_all(folder: Path, chosen: list[Scenario], workers: int, rivals: bool =
     runs = [(s, seed) for s in chosen for seed in SEEDS if path_of(folder, s, seed).is_file()]
     paths = [path_of(folder, s, seed) for s, seed in runs]
     with ProcessPoolExecutor(workers) as pool:
-        said = list(pool.map(_judge, paths, [rivals] * len(paths), chunksize=8))
-    return {name: [Outcome(s, seed, all_said[name]) for (s, seed), all_said in zip(runs, said, strict=True)]
+        heard = list(pool.map(_judge, paths, [rivals] * len(paths), chunksize=8))
+    return {name: [Outcome(s, seed, all_said[name]) for (s, seed), all_said in zip(runs, heard, strict=True)]
             for name in _active(rivals)}  # fmt: skip
 
 
