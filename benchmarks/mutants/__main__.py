@@ -1,27 +1,31 @@
 """Mutation tests of the rules: ``python -m benchmarks.mutants [CODE ...]``, from the root of the repository.
 
-Each condition of each rule, and of the modules that rules share, is changed by itself (`making.py`). A mutant is noticed
-by the zoo where its tables would show a mistake that was not there before, or by a test of the rule. Prints how many
-are noticed, and every one that is not.
+Each condition of each rule, and of the modules that rules share, is changed by itself (`making.py`). A mutant is
+noticed by a quick test of the rule, or else by the zoo, where its tables would show a mistake that was not there
+before. Prints how many are noticed, and every one that is not.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import pkgutil
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import trainwatch.rules
-from benchmarks.mutants.by_tests import ROOT, Tests
+from benchmarks.mutants.by_tests import ROOT, with_tests
 from benchmarks.mutants.by_zoo import Zoo
-from benchmarks.mutants.making import Mutant, mutants_of
+from benchmarks.mutants.making import Key, mutants_of
 from benchmarks.mutants.planting import plant
 from benchmarks.zoo.__main__ import FIXTURES
 from benchmarks.zoo.store import RECORDS
@@ -33,57 +37,80 @@ else:
 
 RULES = Path(trainwatch.rules.__file__).parent
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+TESTS = ROOT / "tests" / "rules"
 TIMES = ROOT / ".pytest_cache" / "mutants.json"
-MACHINERY = {"__init__", "base", "confidence", "page"}  # they hold no rule's condition, and have tests of their own
 console = Console(width=200, highlight=False, soft_wrap=True)
 
 
 def main(
     codes: Annotated[list[str] | None, typer.Argument(help="Rules; all by default.")] = None,
     records: Annotated[Path | None, typer.Option(help="Records of the zoo; those of its tests by default.")] = None,
-    zoo: Annotated[bool, typer.Option(help="Ask the zoo before the tests.")] = True,
+    zoo: Annotated[bool, typer.Option(help="Ask the zoo about mutants that no test notices.")] = True,
 ) -> None:
     """Make the mutants, and count who notices them."""
-    modules = {p: _users(p.stem) for p in sorted(RULES.glob("*.py")) if p.stem not in MACHINERY and not p.stem.endswith("_remedies")}
+    modules = {p: _users(p.stem) for p in sorted(RULES.glob("*.py")) if _judges(p.stem)}
     if codes:
         modules = {p: used for p, used in modules.items() if any(_code(rule) in codes for rule in used)}
-    folder = records or (RECORDS if RECORDS.is_dir() else FIXTURES)
-    runs = Zoo(folder) if zoo else None
-    console.print(f"{len(runs) if runs else 0} runs of the zoo")
-    tests, rows, reviewed = Tests(TIMES), [], _reviewed()
+    _load()
+    runs = Zoo(records or (RECORDS if RECORDS.is_dir() else FIXTURES)) if zoo else None
+    rows, reviewed = [], _reviewed()
     for path, used in modules.items():
-        files = [ROOT / "tests" / "rules" / f"test_{name}.py" for name in dict.fromkeys((path.stem, *used))]
-        rows.append((path.stem, *_judge(path, used, files, runs, tests, reviewed)))
-    _print(rows)
+        rows.append(_count(path, used, runs, reviewed))
+    _print([row for row in rows if row.made])
     if reviewed and not codes:
         raise SystemExit(f"{EQUIVALENT.name} names mutants that are not there: {sorted(reviewed)}")
 
 
-def _judge(
-    path: Path, used: Sequence[str], files: Sequence[Path], zoo: Zoo | None, tests: Tests, reviewed: set[Any]
-) -> tuple[int, int, int]:
-    """Mutants of a module; how many the zoo notices, and how many of the others the tests do."""
-    mutants = [m for m in mutants_of(path) if (m.path.name, m.function, m.change) not in reviewed]
-    reviewed -= {(m.path.name, m.function, m.change) for m in mutants_of(path)}
-    for file in files if mutants else ():
-        if file.is_file():
-            tests.learn(file)
+@dataclass
+class Row:
+    """Mutants of a module: how many were made, and how many were noticed by whom."""
+
+    module: str
+    made: int = 0
+    by_tests: int = 0
+    by_zoo: int = 0
+
+    def shown(self) -> tuple[str, ...]:
+        noticed = self.by_tests + self.by_zoo
+        counts = (self.made, self.by_tests, self.by_zoo, self.made - noticed)
+        return self.module, *map(str, counts), f"{noticed / self.made:.3f}" if self.made else "-"
+
+
+def _count(path: Path, used: Sequence[str], zoo: Zoo | None, reviewed: set[Key]) -> Row:
+    made = mutants_of(path)
+    mutants = [m for m in made if m.key not in reviewed]
+    reviewed -= {m.key for m in made}
+    row = Row(path.stem, len(mutants))
     sound = ast.parse(path.read_text(encoding="utf-8"))
-    by_zoo = by_tests = 0
-    for mutant in mutants:
-        plant(path, mutant.tree)
-        try:
-            if zoo and zoo.notices([_code(rule) for rule in used]):
-                by_zoo += 1
-            elif tests.notice(files):
-                by_tests += 1
+
+    def work(notice: Callable[[], bool]) -> None:
+        for mutant in mutants:
+            plant(path, mutant.tree)
+            if notice():
+                row.by_tests += 1
+            elif zoo is not None and zoo.notices([_code(rule) for rule in used]):
+                row.by_zoo += 1
             else:
                 console.print(f"not noticed: {mutant}", markup=False)
-        finally:
             plant(path, sound)
-    noticed = by_zoo + by_tests
-    console.print(f"{path.stem}: {noticed} of {len(mutants)}, {by_zoo} of them by the zoo")
-    return len(mutants), by_zoo, by_tests
+
+    if mutants:
+        with_tests((TESTS / f"test_{name}.py" for name in dict.fromkeys((path.stem, *used))), TIMES, work)
+        console.print(*row.shown())
+    return row
+
+
+def _load() -> None:
+    """All of trainwatch, so that no forked process has to."""
+    for module in pkgutil.walk_packages(trainwatch.__path__, "trainwatch."):
+        if not module.name.endswith(("__main__", "huggingface", "lightning")):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
+
+def _judges(module: str) -> bool:
+    """Whether a module holds conditions of verdicts; remedies advise, and the machinery has tests of its own."""
+    return module not in ("__init__", "base", "confidence", "page") and not module.endswith("_remedies")
 
 
 def _users(module: str) -> list[str]:
@@ -99,20 +126,18 @@ def _code(module: str) -> str:
     return module[:5].upper()
 
 
-def _reviewed() -> set[Any]:
+def _reviewed() -> set[Key]:
     """Mutants that change no verdict, each with its reason in the file."""
     found = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.is_file() else {}
     return {(m["file"], m["function"], m["change"]) for m in found.get("mutant", ())}
 
 
-def _print(rows: list[tuple[str, int, int, int]]) -> None:
-    table = Table("module", "mutants", "by the zoo", "by tests", "not noticed", "score", title="mutants of the rules")
-    rows = [row for row in rows if row[1]]
-    total = ("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])) if rows else ("all", 0, 0, 0)
-    for name, made, by_zoo, by_tests in [*rows, total]:
-        noticed = by_zoo + by_tests
-        score = f"{noticed / made:.3f}" if made else "-"
-        table.add_row(name, str(made), str(by_zoo), str(by_tests), str(made - noticed), score)
+def _print(rows: list[Row]) -> None:
+    titles = ("module", "mutants", "by its tests", "by the zoo", "not noticed", "score")
+    table = Table(*titles, title="mutants of the rules, and who notices them")
+    total = Row("all", *(sum(getattr(row, name) for row in rows) for name in ("made", "by_tests", "by_zoo")))
+    for row in (*rows, total):
+        table.add_row(*row.shown())
     console.print(table)
 
 

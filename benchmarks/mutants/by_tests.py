@@ -1,128 +1,92 @@
 """Do a rule's own tests notice a mutant? The quick ones run in a forked process, in which the mutant is planted.
 
-A test that takes longer than `LONGEST` trains a network, and the zoo stands for those. Which tests are quick is found by
-running all once, in processes that end at the first test that is not.
+A test that takes longer than `LONGEST` trains a network, and the zoo stands for those. The tests are collected once,
+and processes are forked from there: a mutant costs little more than the tests up to the first that fails.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 LONGEST = 0.5  # s of processor time
 PATIENCE = 60.0  # s of processor time, after which a mutant hangs
 ROOT = Path(__file__).parents[2]
-OPTIONS = ("-n", "0", "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT))
+OPTIONS = ("-n", "0", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
+           "-W", "ignore::pytest.PytestAssertRewriteWarning")  # fmt: skip
+NEVER = float("inf")
+Notice = Callable[[], bool]
 
 
-class Tests:
-    """The quick tests of files.
+def with_tests(files: Iterable[Path], kept: Path, work: Callable[[Notice], None]) -> None:
+    """Do some work that can ask whether the quick tests of some files notice how this process is at that moment.
 
     Args:
+        files: Files of tests; those that do not exist are left out.
         kept: File in which it is kept how long each test takes (infinity: too long, or it fails as things are).
+        work: Gets the question.
     """
-
-    def __init__(self, kept: Path) -> None:
-        self._kept = kept
-        self._times: dict[str, float] = json.loads(kept.read_text()) if kept.is_file() else {}
-
-    def learn(self, file: Path) -> None:
-        """Find the quick tests of a file, and load what it needs, so that forked processes have it."""
-        _collect(file)
-        while True:
-            before = dict(self._times)
-            _forked(lambda: int(pytest.main([str(file), *OPTIONS], plugins=[_Clock(self._times, self._kept)])))
-            self._times = json.loads(self._kept.read_text()) if self._kept.is_file() else {}
-            if self._times == before:
-                return
-
-    def notice(self, files: Iterable[Path]) -> bool:
-        """Whether a quick test of these files fails in this process as it is now."""
-        names = [str(file) for file in files if file.is_file()]
-        outcome = _forked(lambda: int(pytest.main([*names, *OPTIONS], plugins=[_Quick(self._times)])), PATIENCE)
-        return outcome not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    names = [str(file) for file in files if file.is_file()]
+    pytest.main([*names, *OPTIONS], plugins=[_Session(kept, work)])
 
 
-class _Quick:
-    """Plugin: the quick tests alone, the quickest first."""
+class _Session:
+    """Plugin: does the work in place of running the tests."""
 
-    def __init__(self, times: dict[str, float]) -> None:
-        self._times = times
+    def __init__(self, kept: Path, work: Callable[[Notice], None]) -> None:
+        self._kept, self._work, self._failed = kept, work, False
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        times = {item: self._times.get(item.nodeid, float("inf")) for item in items}
-        items[:] = sorted((item for item in items if times[item] <= LONGEST), key=lambda item: times[item])
-
-
-class _Clock:
-    """Plugin: tests of which it is not known how long they take; the process ends at the first that takes too long."""
-
-    def __init__(self, times: dict[str, float], kept: Path) -> None:
-        self._times, self._kept = dict(times), kept
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if not {item.nodeid, _function(item)} & set(self._times)]
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._times[_function(item)] = float("inf")  # and all of its parameters, until it has passed
-        signal.signal(signal.SIGPROF, lambda *_: self._end())
-        signal.setitimer(signal.ITIMER_PROF, LONGEST)
-        began = time.process_time()
-        self._passed = True
-        outcome = yield
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        if self._passed:
-            del self._times[_function(item)]
-            self._times[item.nodeid] = time.process_time() - began
-        else:
-            self._end()
-        return outcome
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        quick = self._quick(session.items)
+        self._work(lambda: bool(_forked(lambda: self._fails(quick), PATIENCE)[0]))
+        return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._passed &= not report.failed
+        self._failed |= report.failed
 
-    def pytest_sessionfinish(self) -> None:
+    def _fails(self, items: Sequence[pytest.Item]) -> bool:
+        """Whether one of them fails; the others are not run."""
+        for item in items:
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+            if self._failed:
+                return True
+        return False
+
+    def _quick(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+        """The quick ones, the quickest first."""
+        times: dict[str, float] = json.loads(self._kept.read_text()) if self._kept.is_file() else {}
+        for item in items:
+            function = item.nodeid.partition("[")[0]
+            if item.nodeid not in times and times.get(function) != NEVER:
+                failed, seconds = _forked(lambda item=item: self._fails([item]), LONGEST)
+                times[item.nodeid] = NEVER if failed else seconds
+                if failed:
+                    times[function] = NEVER  # with other parameters it is as slow
         self._kept.parent.mkdir(parents=True, exist_ok=True)
-        self._kept.write_text(json.dumps(self._times))
-
-    def _end(self) -> None:
-        self.pytest_sessionfinish()
-        os._exit(pytest.ExitCode.INTERRUPTED)
+        self._kept.write_text(json.dumps(times))
+        found = [(times.get(item.nodeid, NEVER), i) for i, item in enumerate(items)]
+        return [items[i] for seconds, i in sorted(found) if seconds < NEVER]
 
 
-def _function(item: pytest.Item) -> str:
-    return item.nodeid.partition("[")[0]
-
-
-def _collect(file: Path) -> None:
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        pytest.main([str(file), *OPTIONS, "--collect-only"])
-
-
-def _forked(work: Callable[[], Any], patience: float = 0.0) -> int:
-    """Exit code of some work in a process of its own, silent; minus the signal that ended it."""
+def _forked(work: Callable[[], bool], patience: float) -> tuple[int, float]:
+    """Whether some work in a process of its own says so, fails or takes too long; and its seconds of processor time."""
     gc.freeze()  # what is there stays shared
     child = os.fork()
     if not child:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
         code = 1
         try:
-            signal.setitimer(signal.ITIMER_PROF, patience)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            signal.setitimer(signal.ITIMER_PROF, patience)  # its signal ends the process
             code = int(work())
         finally:
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    _, status, usage = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime

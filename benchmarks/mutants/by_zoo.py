@@ -38,7 +38,9 @@ class Zoo:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._runs = [_run(folder, s, seed) for s in scenarios("tuning") for seed in SEEDS if is_stored(folder, s, seed)]
+        self._runs = [
+            _run(folder, s, seed) for s in scenarios("tuning") for seed in SEEDS if is_stored(folder, s, seed)
+        ]
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -49,9 +51,9 @@ class Zoo:
         for run in sorted(self._runs, key=lambda r: not any(r.found.get(code) for code in rules)):
             _forget(run.record)
             found = {code: list(_judge(rule, run.record)) for code, rule in rules.items()}
-            if any(_heard(found[code]) != _heard(run.found[code]) for code in rules):
-                if not _mistakes(run.scenario, run.seed, {**run.found, **found}) <= run.mistakes:
-                    return True
+            changed = any(_heard(found[code]) != _heard(run.found[code]) for code in rules)
+            if changed and _mistakes(run.scenario, run.seed, {**run.found, **found}) - run.mistakes:
+                return True
         return False
 
 

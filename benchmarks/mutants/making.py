@@ -26,6 +26,7 @@ SMALL = 4  # whole numbers up to this are shifted by 1, others by a factor of 2
 ADVICE = {"Evidence", "Remedy", "remedy"}
 WORDS = {"Evidence", "Remedy", "str", "Iterator", "Iterable", "list", "tuple", "None"}
 Edit = Callable[[Any], None]
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Mutant:
         tree = ast.parse(self.path.read_text(encoding="utf-8"))
         self.edit(list(ast.walk(tree))[self.index])
         return ast.fix_missing_locations(tree)
+
+    @property
+    def key(self) -> Key:
+        """What names it, whatever its line."""
+        return self.path.name, self.function, self.change
 
     def __str__(self) -> str:
         return f"{self.path.name}:{self.line} {self.function}: {self.kind}: {self.change}"
@@ -125,8 +131,9 @@ def _words(node: ast.AST) -> bool:
     """The node words or advises, and judges nothing."""
     if isinstance(node, ast.FunctionDef):
         returned = set(re.findall(r"\w+", ast.unparse(node.returns))) if node.returns else set()
-        return node.name == "__post_init__" or (returned <= WORDS and bool(returned & {"str", *ADVICE}) and
-                                                 returned != {"str", "None"})
+        return node.name == "__post_init__" or (
+            returned <= WORDS and bool(returned & {"str", *ADVICE}) and returned != {"str", "None"}
+        )
     if isinstance(node, ast.keyword):
         return node.arg in ("evidence", "remedies", "note", "summary")
     if isinstance(node, ast.IfExp):

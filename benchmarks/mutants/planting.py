@@ -31,17 +31,19 @@ def plant(path: Path, tree: ast.Module) -> None:
 def _take(old: Any, new: Any, module: str) -> None:
     """Let what a module or class holds be as in another."""
     for name, value in vars(new).items():
-        known = vars(old).get(name)
-        theirs = getattr(value, "__module__", None) == module
-        if isinstance(value, type) and theirs and isinstance(known, type):
+        known, made, held = vars(old).get(name), _function(value), _function(vars(old).get(name))
+        if isinstance(value, type) and value.__module__ == module:
             _take(known, value, module)
-        elif isinstance(inner := _function(value), FunctionType) and isinstance(of := _function(known), FunctionType):
-            if inner.__module__ == module:
-                of.__code__, of.__defaults__, of.__kwdefaults__ = inner.__code__, inner.__defaults__, inner.__kwdefaults__
+        elif isinstance(made, FunctionType) and isinstance(held, FunctionType) and made.__module__ == module:
+            held.__code__, held.__defaults__, held.__kwdefaults__ = (
+                made.__code__,
+                made.__defaults__,
+                made.__kwdefaults__,
+            )
         elif isinstance(value, (int, float, str, tuple)) and not name.startswith("__"):
             setattr(old, name, value)
 
 
 def _function(value: Any) -> Any:
-    """The function in a property, a class method or the like."""
-    return getattr(value, "fget", None) or getattr(value, "func", None) or getattr(value, "__wrapped__", value)
+    """The function in a property or static method, else what it is."""
+    return getattr(value, "fget", None) or getattr(value, "__wrapped__", value)
