@@ -10,12 +10,13 @@ import gc
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-LONGEST = 0.5  # s of processor time
+LONGEST = 0.2  # s of processor time
 PATIENCE = 60.0  # s of processor time, after which a mutant hangs
 ROOT = Path(__file__).parents[2]
 OPTIONS = ("-n", "0", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
@@ -44,7 +45,7 @@ class _Session:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         quick = self._quick(session.items)
-        self._work(lambda: bool(_forked(lambda: self._fails(quick), PATIENCE)[0]))
+        self._work(lambda: _forked(lambda _: self._fails(quick))[0] != 0)
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -52,31 +53,47 @@ class _Session:
 
     def _fails(self, items: Sequence[pytest.Item]) -> bool:
         """Whether one of them fails; the others are not run."""
-        for item in items:
-            item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
-            if self._failed:
-                return True
-        return False
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)  # its signal ends the process
+        return any(self._fail(item) for item in items)
+
+    def _fail(self, item: pytest.Item) -> bool:
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+        return self._failed
 
     def _quick(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
         """The quick ones, the quickest first."""
         times: dict[str, float] = json.loads(self._kept.read_text()) if self._kept.is_file() else {}
-        for item in items:
-            function = item.nodeid.partition("[")[0]
-            if item.nodeid not in times and times.get(function) != NEVER:
-                failed, seconds = _forked(lambda item=item: self._fails([item]), LONGEST)
-                times[item.nodeid] = NEVER if failed else seconds
-                if failed:
-                    times[function] = NEVER  # with other parameters it is as slow
-        self._kept.parent.mkdir(parents=True, exist_ok=True)
-        self._kept.write_text(json.dumps(times))
+        while new := [i for i in items if i.nodeid not in times and times.get(_function(i)) != NEVER]:
+            _, told = _forked(lambda out, new=new: self._time(new, out))
+            times |= {new[i].nodeid: float(seconds) for i, seconds in enumerate(told)}
+            if len(told) < len(new):
+                times |= dict.fromkeys((new[len(told)].nodeid, _function(new[len(told)])), NEVER)
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            self._kept.write_text(json.dumps(times))
         found = [(times.get(item.nodeid, NEVER), i) for i, item in enumerate(items)]
         return [items[i] for seconds, i in sorted(found) if seconds < NEVER]
 
+    def _time(self, items: Sequence[pytest.Item], out: int) -> bool:
+        """Write how long each takes; the process ends at the first that fails or takes too long."""
+        for item in items:
+            began = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, LONGEST)
+            if self._fail(item):
+                return True
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            os.write(out, f"{time.process_time() - began}\n".encode())
+        return False
 
-def _forked(work: Callable[[], bool], patience: float) -> tuple[int, float]:
-    """Whether some work in a process of its own says so, fails or takes too long; and its seconds of processor time."""
+
+def _function(item: pytest.Item) -> str:
+    """A test's name without its parameters: with others it is as slow."""
+    return item.nodeid.partition("[")[0]
+
+
+def _forked(work: Callable[[int], bool]) -> tuple[int, list[str]]:
+    """What a process of its own ends with that does some work, and the lines that it writes."""
     gc.freeze()  # what is there stays shared
+    lines, out = os.pipe()
     child = os.fork()
     if not child:
         code = 1
@@ -84,9 +101,10 @@ def _forked(work: Callable[[], bool], patience: float) -> tuple[int, float]:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
-            signal.setitimer(signal.ITIMER_PROF, patience)  # its signal ends the process
-            code = int(work())
+            code = int(work(out))
         finally:
             os._exit(code)
-    _, status, usage = os.wait4(child, 0)
-    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    os.close(out)
+    with os.fdopen(lines) as told:
+        text = told.read()
+    return os.waitpid(child, 0)[1], text.split()
