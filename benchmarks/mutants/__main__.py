@@ -48,7 +48,7 @@ def main(
     zoo: Annotated[bool, typer.Option(help="Ask the zoo about mutants that no test notices.")] = True,
 ) -> None:
     """Make the mutants, and count who notices them."""
-    modules = {p: _users(p.stem) for p in sorted(RULES.glob("*.py")) if _judges(p.stem)}
+    modules = {p: _users(p.stem) for p in sorted(RULES.glob("*.py"), reverse=True) if _judges(p.stem)}
     if codes:
         modules = {p: used for p, used in modules.items() if any(_code(rule) in codes for rule in used)}
     _load()

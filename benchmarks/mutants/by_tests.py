@@ -45,16 +45,27 @@ class _Session:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         quick = self._quick(session.items)
-        self._work(lambda: _forked(lambda _: self._fails(quick))[0] != 0)
+
+        def notice() -> bool:
+            status, failed = _forked(lambda out: self._fails(quick, out))
+            if failed:  # what noticed one mutant is likely to notice the next
+                quick.insert(0, quick.pop(int(failed[0])))
+            return status != 0
+
+        self._work(notice)
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._failed |= report.failed
 
-    def _fails(self, items: Sequence[pytest.Item]) -> bool:
-        """Whether one of them fails; the others are not run."""
+    def _fails(self, items: Sequence[pytest.Item], out: int) -> bool:
+        """Whether one of them fails, which is written; the others are not run."""
         signal.setitimer(signal.ITIMER_PROF, PATIENCE)  # its signal ends the process
-        return any(self._fail(item) for item in items)
+        for i, item in enumerate(items):
+            if self._fail(item):
+                os.write(out, str(i).encode())
+                return True
+        return False
 
     def _fail(self, item: pytest.Item) -> bool:
         item.ihook.pytest_runtest_protocol(item=item, nextitem=None)

@@ -84,7 +84,7 @@ def mutants_of(path: Path) -> list[Mutant]:
         for kind, edit in edits:
             changed = copy.deepcopy(node)
             edit(changed)
-            change = f"{_shown(node)} -> {_shown(changed)}"
+            change = f"{_shown(node).strip()} -> {_shown(changed).strip()}"
             found.append(Mutant(path, _place(node), function or "module", kind, change, places[id(node)], edit))
     return sorted(found, key=lambda m: m.line)
 
@@ -137,7 +137,7 @@ def _words(node: ast.AST) -> bool:
     if isinstance(node, ast.keyword):
         return node.arg in ("evidence", "remedies", "note", "summary")
     if isinstance(node, ast.IfExp):
-        return all(_is_text(leaf) for leaf in (node.body, node.orelse))
+        return _is_text(node)
     if isinstance(node, (ast.If, ast.For)):
         return all(_advises(s) for s in [*node.body, *node.orelse])
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.stmt) and _advises(node))
@@ -147,7 +147,9 @@ def _is_text(node: ast.AST) -> bool:
     if isinstance(node, ast.BinOp):
         return _is_text(node.left) or _is_text(node.right)
     if isinstance(node, ast.IfExp):
-        return _is_text(node.body) and _is_text(node.orelse)
+        leaves = (node.body, node.orelse)
+        formed = any(isinstance(leaf, ast.JoinedStr) for leaf in leaves)
+        return all(_is_text(leaf) or (formed and getattr(leaf, "value", 0) is None) for leaf in leaves)
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
