@@ -1,8 +1,8 @@
 """Mutation tests of the rules: ``python -m benchmarks.mutants [CODE ...]``, from the root of the repository.
 
 Each condition of each rule, and of the modules that rules share, is changed by itself (`making.py`). A mutant is
-noticed by a quick test of the rule, or else by the zoo, where its tables would show a mistake that was not there
-before. Prints how many are noticed, and every one that is not.
+noticed by a quick test of the rule, or else by mypy, or else by the zoo, where its tables would show a mistake that was
+not there before. Prints how many are noticed, and every one that is not.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.table import Table
 
 import trainwatch.rules
 from benchmarks.mutants.by_tests import ROOT, with_tests
+from benchmarks.mutants.by_types import Types
 from benchmarks.mutants.by_zoo import Zoo
 from benchmarks.mutants.making import Key, mutants_of
 from benchmarks.mutants.planting import plant
@@ -38,6 +39,7 @@ else:
 RULES = Path(trainwatch.rules.__file__).parent
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 TESTS = ROOT / "tests" / "rules"
+COUNTS = ("made", "by_tests", "by_types", "by_zoo")
 TIMES = ROOT / ".pytest_cache" / "mutants.json"
 console = Console(width=200, highlight=False, soft_wrap=True)
 
@@ -48,14 +50,15 @@ def main(
     zoo: Annotated[bool, typer.Option(help="Ask the zoo about mutants that no test notices.")] = True,
 ) -> None:
     """Make the mutants, and count who notices them."""
-    modules = {p: _users(p.stem) for p in sorted(RULES.glob("*.py"), reverse=True) if _judges(p.stem)}
+    modules = {p: _users(p.stem) for p in sorted(RULES.glob("*.py")) if _judges(p.stem)}
     if codes:
         modules = {p: used for p, used in modules.items() if any(_code(rule) in codes for rule in used)}
     _load()
     runs = Zoo(records or (RECORDS if RECORDS.is_dir() else FIXTURES)) if zoo else None
     rows, reviewed = [], _reviewed()
-    for path, used in modules.items():
-        rows.append(_count(path, used, runs, reviewed))
+    with Types() as types:
+        for path, used in modules.items():
+            rows.append(_count(path, used, types, runs, reviewed))
     _print([row for row in rows if row.made])
     if reviewed and not codes:
         raise SystemExit(f"{EQUIVALENT.name} names mutants that are not there: {sorted(reviewed)}")
@@ -68,15 +71,16 @@ class Row:
     module: str
     made: int = 0
     by_tests: int = 0
+    by_types: int = 0
     by_zoo: int = 0
 
     def shown(self) -> tuple[str, ...]:
-        noticed = self.by_tests + self.by_zoo
-        counts = (self.made, self.by_tests, self.by_zoo, self.made - noticed)
+        noticed = self.by_tests + self.by_types + self.by_zoo
+        counts = (self.made, self.by_tests, self.by_types, self.by_zoo, self.made - noticed)
         return self.module, *map(str, counts), f"{noticed / self.made:.3f}" if self.made else "-"
 
 
-def _count(path: Path, used: Sequence[str], zoo: Zoo | None, reviewed: set[Key]) -> Row:
+def _count(path: Path, used: Sequence[str], types: Types, zoo: Zoo | None, reviewed: set[Key]) -> Row:
     made = mutants_of(path)
     mutants = [m for m in made if m.key not in reviewed]
     reviewed -= {m.key for m in made}
@@ -88,6 +92,8 @@ def _count(path: Path, used: Sequence[str], zoo: Zoo | None, reviewed: set[Key])
             plant(path, mutant.tree)
             if notice():
                 row.by_tests += 1
+            elif types.notice(mutant):
+                row.by_types += 1
             elif zoo is not None and zoo.notices([_code(rule) for rule in used]):
                 row.by_zoo += 1
             else:
@@ -133,9 +139,9 @@ def _reviewed() -> set[Key]:
 
 
 def _print(rows: list[Row]) -> None:
-    titles = ("module", "mutants", "by its tests", "by the zoo", "not noticed", "score")
+    titles = ("module", "mutants", "by its tests", "by types", "by the zoo", "not noticed", "score")
     table = Table(*titles, title="mutants of the rules, and who notices them")
-    total = Row("all", *(sum(getattr(row, name) for row in rows) for name in ("made", "by_tests", "by_zoo")))
+    total = Row("all", *(sum(getattr(row, name) for row in rows) for name in COUNTS))
     for row in (*rows, total):
         table.add_row(*row.shown())
     console.print(table)

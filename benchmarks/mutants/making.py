@@ -229,7 +229,7 @@ def _shifts(node: ast.Assign | ast.AnnAssign) -> Iterator[tuple[str, Edit]]:
     elif isinstance(value, int):
         beside = (value - 1, value + 1) if abs(value) <= SMALL else (value // 2, value * 2)
         yield from (("shifted", _set(v)) for v in beside)
-    elif isinstance(value, float):
+    elif isinstance(value, float) and value:
         yield from (("shifted", _set(v)) for v in (value / 2, value * 2))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -34,6 +35,8 @@ def _take(old: Any, new: Any, module: str) -> None:
         known, made, held = vars(old).get(name), _function(value), _function(vars(old).get(name))
         if isinstance(value, type) and value.__module__ == module:
             _take(known, value, module)
+            for child in known.__subclasses__() if is_dataclass(known) else ():  # they hold copies of its defaults
+                child.__init__.__defaults__ = tuple(getattr(child, field.name) for field in fields(child))
         elif isinstance(made, FunctionType) and isinstance(held, FunctionType) and made.__module__ == module:
             held.__code__, held.__defaults__, held.__kwdefaults__ = (
                 made.__code__,

@@ -80,6 +80,9 @@ def test_thresholds():
     assert not verdict(steps=3, evaluating=3)
     assert verdict(steps=4, evaluating=4)
     assert not verdict(evaluating=30, share=0.8)
+    assert [verdict(evaluating=9, statistics_kept=kept)[0].severity for kept in (False, True)] == [
+        Severity.WARNING, Severity.INFO,
+    ]  # fmt: skip
 
 
 def test_abstains_without_steps():
