@@ -47,6 +47,7 @@ console = Console(width=200, highlight=False, soft_wrap=True)
 def main(
     codes: Annotated[list[str] | None, typer.Argument(help="Rules; all by default.")] = None,
     records: Annotated[Path | None, typer.Option(help="Records of the zoo; those of its tests by default.")] = None,
+    every: Annotated[int, typer.Option(help="Of the mutants of a module only every n-th.")] = 1,
     zoo: Annotated[bool, typer.Option(help="Ask the zoo about mutants that no test notices.")] = True,
 ) -> None:
     """Make the mutants, and count who notices them."""
@@ -58,7 +59,7 @@ def main(
     rows, reviewed = [], _reviewed()
     with Types() as types:
         for path, used in modules.items():
-            rows.append(_count(path, used, types, runs, reviewed))
+            rows.append(_count(path, used, every, types, runs, reviewed))
     _print([row for row in rows if row.made])
     if reviewed and not codes:
         raise SystemExit(f"{EQUIVALENT.name} names mutants that are not there: {sorted(reviewed)}")
@@ -80,9 +81,9 @@ class Row:
         return self.module, *map(str, counts), f"{noticed / self.made:.3f}" if self.made else "-"
 
 
-def _count(path: Path, used: Sequence[str], types: Types, zoo: Zoo | None, reviewed: set[Key]) -> Row:
+def _count(path: Path, used: Sequence[str], every: int, types: Types, zoo: Zoo | None, reviewed: set[Key]) -> Row:
     made = mutants_of(path)
-    mutants = [m for m in made if m.key not in reviewed]
+    mutants = [m for m in made if m.key not in reviewed][::every]
     reviewed -= {m.key for m in made}
     row = Row(path.stem, len(mutants))
     sound = ast.parse(path.read_text(encoding="utf-8"))

@@ -133,7 +133,7 @@ def test_a_part_that_cannot_be_seen_is_given_the_benefit_of_the_doubt():
         assert found.severity == severity
 
 
-def seen(*shapes, pairs=None, nonlinear=False, names="abcdef"):
+def seen(*shapes, pairs=None, nonlinear=False, names="abcdef", **thresholds):
     """Findings where layers of these weights follow one another; the first comes last in the list of parameters."""
     record, names = RunRecord(), [f"{name}.weight" for name in names[: len(shapes)]]
     facts = [{"name": n, "shape": s, "order": i} for i, (n, s) in enumerate(zip(names, shapes, strict=True)) if s]
@@ -141,7 +141,7 @@ def seen(*shapes, pairs=None, nonlinear=False, names="abcdef"):
     pairs = [[i + 1, i] for i in range(len(names) - 1)] if pairs is None else pairs
     pairs = [[names[above], names[below]] for above, below in pairs][::-1]
     record.set_fact("linearity", {"layers": names, "pairs": pairs, "nonlinear": nonlinear, "opaque": False})
-    return list(MissingNonlinearity().check(record))
+    return list(MissingNonlinearity(**thresholds).check(record))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,10 @@ def test_a_part_without_non_linearities_is_a_remark():
     (all_of_it,) = seen([8, 8], [8, 8], nonlinear=True)
     (part,) = seen([8, 8], [8, 8], [8, 8], pairs=[[1, 0]])
     assert all_of_it.severity == part.severity == Severity.INFO
+
+
+def test_how_many_layers_make_a_net_can_be_set():
+    assert [seen([8, 8], [8, 8], layers=n)[0].severity for n in (2, 3)] == [Severity.WARNING, Severity.INFO]
 
 
 def test_abstains_where_no_graph_was_seen():

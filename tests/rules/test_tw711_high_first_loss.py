@@ -86,8 +86,8 @@ def test_abstains_where_the_loss_of_a_guess_or_the_first_one_is_not_known(start)
     record = record_of("cross_entropy", start, classes=10 if start > 1e9 else None)
     with pytest.raises(NotChecked):
         list(HighFirstLoss().check(record))
-    record = record_of("mse_loss", 50.0)
-    record.set_fact("loss", {"mse_loss": {"function": "mse_loss", "reduction": "sum"}})
+    record = record_of("cross_entropy", 50.0)
+    record.set_fact("loss", {"cross_entropy": {"function": "cross_entropy", "reduction": "sum", "classes": 10}})
     with pytest.raises(NotChecked):
         list(HighFirstLoss().check(record))
 
