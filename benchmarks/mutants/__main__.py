@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import trainwatch.rules
-from benchmarks.mutants.by_tests import ROOT, with_tests
+from benchmarks.mutants.by_tests import EVERY_RULE, ROOT, with_tests
 from benchmarks.mutants.by_types import Types
 from benchmarks.mutants.by_zoo import Zoo
 from benchmarks.mutants.making import Key, mutants_of
@@ -38,7 +38,7 @@ else:
 
 RULES = Path(trainwatch.rules.__file__).parent
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
-TESTS = ROOT / "tests" / "rules"
+TESTS = ROOT / "tests"
 COUNTS = ("made", "by_tests", "by_types", "by_zoo")
 TIMES = ROOT / ".pytest_cache" / "mutants.json"
 console = Console(width=200, highlight=False, soft_wrap=True)
@@ -86,7 +86,7 @@ def _count(path: Path, used: Sequence[str], every: int, types: Types, zoo: Zoo |
     mutants = [m for m in made if m.key not in reviewed][::every]
     reviewed -= {m.key for m in made}
     row = Row(path.stem, len(mutants))
-    sound = ast.parse(path.read_text(encoding="utf-8"))
+    sound, codes = ast.parse(path.read_text(encoding="utf-8")), [_code(rule) for rule in used]
 
     def work(notice: Callable[[], bool]) -> None:
         if notice():
@@ -97,14 +97,15 @@ def _count(path: Path, used: Sequence[str], every: int, types: Types, zoo: Zoo |
                 row.by_tests += 1
             elif types.notice(mutant):
                 row.by_types += 1
-            elif zoo is not None and zoo.notices([_code(rule) for rule in used]):
+            elif zoo is not None and zoo.notices(codes):
                 row.by_zoo += 1
             else:
                 console.print(f"not noticed: {mutant}", markup=False)
             plant(path, sound)
 
     if mutants:
-        with_tests((TESTS / f"test_{name}.py" for name in dict.fromkeys((path.stem, *used))), TIMES, work)
+        files = [TESTS / "rules" / f"test_{name}.py" for name in dict.fromkeys((path.stem, *used))]
+        with_tests([*files, TESTS / EVERY_RULE], codes, TIMES, work)
         console.print(*row.shown())
     return row
 

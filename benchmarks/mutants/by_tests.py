@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,28 +22,42 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = ("-n", "0", "-s", "-p", "no:terminal", "-p", "no:cacheprovider", "--rootdir", str(ROOT),
            "-W", "ignore::pytest.PytestAssertRewriteWarning")  # fmt: skip
 NEVER = float("inf")
+EVERY_RULE = "test_every_rule.py"
 Notice = Callable[[], bool]
 
 
-def with_tests(files: Iterable[Path], kept: Path, work: Callable[[Notice], None]) -> None:
+def with_tests(files: Iterable[Path], codes: Collection[str], kept: Path, work: Callable[[Notice], None]) -> None:
     """Do some work that can ask whether the quick tests of some files notice how this process is at that moment.
 
     Args:
         files: Files of tests; those that do not exist are left out.
+        codes: Rules; of the tests that hold for every rule, those of other rules are left out.
         kept: File in which it is kept how long each test takes (infinity: too long, or it fails as things are).
         work: Gets the question.
+
+    Raises:
+        RuntimeError: The tests cannot be collected.
+        BaseException: What the work raises.
     """
-    names = [str(file) for file in files if file.is_file()]
-    pytest.main([*names, *OPTIONS], plugins=[_Session(kept, work)])
+    names, session = [str(file) for file in files if file.is_file()], _Session(codes, kept, work)
+    pytest.main([*names, *OPTIONS], plugins=[session])
+    if session.ended is not None:
+        raise session.ended
 
 
 class _Session:
     """Plugin: does the work in place of running the tests."""
 
-    def __init__(self, kept: Path, work: Callable[[Notice], None]) -> None:
-        self._kept, self._work, self._failed = kept, work, False
+    def __init__(self, codes: Collection[str], kept: Path, work: Callable[[Notice], None]) -> None:
+        self._codes, self._kept, self._work, self._failed = codes, kept, work, False
+        self.ended: BaseException | None = RuntimeError("the tests cannot be collected: run them by pytest")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.path.name != EVERY_RULE or _parameters(item) in self._codes]
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            return True
         quick = self._quick(session.items)
 
         def notice() -> bool:
@@ -52,7 +66,11 @@ class _Session:
                 quick.insert(0, quick.pop(int(failed[0])))
             return status != 0
 
-        self._work(notice)
+        try:
+            self._work(notice)
+            self.ended = None
+        except BaseException as error:  # pytest would print it and go on
+            self.ended = error
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -94,6 +112,10 @@ class _Session:
             signal.setitimer(signal.ITIMER_PROF, 0)
             os.write(out, f"{time.process_time() - began}\n".encode())
         return False
+
+
+def _parameters(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[2].rstrip("]")
 
 
 def _function(item: pytest.Item) -> str:

@@ -144,10 +144,18 @@ def test_quick_tests_that_pass_as_things_are_notice_what_has_changed(tmp_path, m
             heard.append(notice())
 
     monkeypatch.setenv("STATE", "sound")
-    with_tests([file, tmp_path / "missing.py"], kept, work)
+    with_tests([file, tmp_path / "missing.py"], [], kept, work)
     assert heard == [False, True, False]
     times = {name.partition("::")[2]: seconds for name, seconds in json.loads(kept.read_text()).items()}
     assert times["test_quick"] < 9
     assert times["test_that_fails"] == times["test_slow"] == float("inf")
     assert "test_slow[2]" not in times
     assert os.environ["STATE"] == "sound"
+
+
+def test_what_the_work_raises_is_raised_and_tests_must_be_there(tmp_path):
+    file = tmp_path / "test_some.py"
+    for source, error in (("def test_quick(): pass", ZeroDivisionError), ("import nowhere", RuntimeError)):
+        file.write_text(source, encoding="utf-8")
+        with pytest.raises(error):
+            with_tests([file], [], tmp_path / "times.json", lambda notice: 1 / 0)
