@@ -153,9 +153,11 @@ def test_quick_tests_that_pass_as_things_are_notice_what_has_changed(tmp_path, m
     assert os.environ["STATE"] == "sound"
 
 
-def test_what_the_work_raises_is_raised_and_tests_must_be_there(tmp_path):
-    file = tmp_path / "test_some.py"
-    for source, error in (("def test_quick(): pass", ZeroDivisionError), ("import nowhere", RuntimeError)):
-        file.write_text(source, encoding="utf-8")
-        with pytest.raises(error):
-            with_tests([file], [], tmp_path / "times.json", lambda notice: 1 / 0)
+@pytest.mark.parametrize(
+    ("source", "error"), [("def test_quick(): pass", ZeroDivisionError), ("import nowhere", RuntimeError)]
+)
+def test_what_the_work_raises_is_raised_and_tests_must_be_there(source, error, tmp_path):
+    file = tmp_path / f"test_{error.__name__}.py"
+    file.write_text(source, encoding="utf-8")
+    with pytest.raises(error):
+        with_tests([file], [], tmp_path / "times.json", lambda notice: 1 / 0)
