@@ -32,7 +32,8 @@ def with_tests(files: Iterable[Path], codes: Collection[str], kept: Path, work: 
     Args:
         files: Files of tests; those that do not exist are left out.
         codes: Rules; of the tests that hold for every rule, those of other rules are left out.
-        kept: File in which it is kept how long each test takes (infinity: too long, or it fails as things are).
+        kept: File in which it is kept how long each test takes (infinity: too long, or it fails as things are), until
+            its file changes.
         work: Gets the question.
 
     Raises:
@@ -92,6 +93,11 @@ class _Session:
     def _quick(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
         """The quick ones, the quickest first."""
         times: dict[str, float] = json.loads(self._kept.read_text()) if self._kept.is_file() else {}
+        written = self._kept.stat().st_mtime if times else 0.0
+        for item in items:
+            if item.path.stat().st_mtime > written:
+                times.pop(item.nodeid, None)
+                times.pop(_function(item), None)
         while new := [i for i in items if i.nodeid not in times and times.get(_function(i)) != NEVER]:
             _, told = _forked(lambda out, new=new: self._time(new, out))
             times |= {new[i].nodeid: float(seconds) for i, seconds in enumerate(told)}
