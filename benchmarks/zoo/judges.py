@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.rivals import RIVALS
@@ -21,16 +22,20 @@ from trainwatch.record import RunRecord
 def trainwatch(record: RunRecord) -> Said:
     """What is said by `Settings()`: findings are of warning or above."""
     report = judge(record, Settings())
-    worst = [d for d in report.diagnoses if d.severity >= Severity.WARNING]
-    below = [d for cause in worst for d in cause.walk() if d is not cause and d.severity >= Severity.WARNING]
     reported = {t["code"]: t["step"] for t in reversed(record.transitions) if t["state"] == "reported"}
-    return Said(
-        causes=tuple(frozenset({d.code}) for d in worst),
-        nested=frozenset(d.code for d in below),
+    return replace(
+        said(report.diagnoses),
         reported=tuple(sorted(reported.items())),
         steps=record.steps,
         told=tuple(told for cause in report.diagnoses for told in _told(cause, ())),
     )
+
+
+def said(diagnoses: Iterable[Diagnosis]) -> Said:
+    """What diagnoses of warning or above come to, causes and consequences."""
+    worst = [d for d in diagnoses if d.severity >= Severity.WARNING]
+    below = [d for cause in worst for d in cause.walk() if d is not cause and d.severity >= Severity.WARNING]
+    return Said(causes=tuple(frozenset({d.code}) for d in worst), nested=frozenset(d.code for d in below))
 
 
 def _told(d: Diagnosis, above: tuple[str, ...]) -> Iterator[Told]:
@@ -40,10 +45,10 @@ def _told(d: Diagnosis, above: tuple[str, ...]) -> Iterator[Told]:
 
 
 def _rival(rival: Rival, thresholds: Thresholds) -> Callable[[RunRecord], Said]:
-    def said(record: RunRecord) -> Said:
+    def alarms(record: RunRecord) -> Said:
         return Said(tuple(alarm.codes for alarm in rival.judge(record, thresholds)))
 
-    return said
+    return alarms
 
 
 JUDGES: dict[str, Callable[[RunRecord], Said]] = {"trainwatch": trainwatch}
@@ -65,8 +70,8 @@ def judge_runs(
     runs = [(s, seed) for s, seed in chosen if path_of(folder, s, seed).is_file()]
     paths = [path_of(folder, s, seed) for s, seed in runs]
     with ProcessPoolExecutor(workers) as pool:
-        said = list(pool.map(_judge, paths, [rivals] * len(paths), chunksize=8))
-    return {name: [Outcome(s, seed, all_said[name]) for (s, seed), all_said in zip(runs, said, strict=True)]
+        heard = list(pool.map(_judge, paths, [rivals] * len(paths), chunksize=8))
+    return {name: [Outcome(s, seed, all_said[name]) for (s, seed), all_said in zip(runs, heard, strict=True)]
             for name in _active(rivals)}  # fmt: skip
 
 

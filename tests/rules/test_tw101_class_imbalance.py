@@ -47,6 +47,29 @@ def test_stays_silent(counts, tables):
     assert verdict(class_record(counts, tables)) == []
 
 
+def missing(recalled, of):
+    """Recall of the rare class; that of the others is 0.95."""
+    return [confusion([200, 200, of], [0.95, 0.95, recalled / of])] * 2
+
+
+@pytest.mark.parametrize(
+    ("rare", "tables", "found"),
+    [
+        (400, [BAD, BAD], []),  # 2.5 to one
+        (250, [BAD, BAD], ["warning"]),
+        (200, missing(8, 10), []),  # 1.6 standard errors
+        (200, missing(48, 60), ["warning"]),  # 3.0
+        (200, [confusion([9000, 9000, 5000], [0.95, 0.95, 0.87])] * 2, []),  # by 0.08
+        (200, [confusion([9000, 9000, 5000], [0.95, 0.95, 0.8])] * 2, ["warning"]),  # by 0.15
+        (70, [GOOD, GOOD], []),  # 14 to one
+        (40, [GOOD, GOOD], ["info"]),  # 25 to one
+        (200, [], ["info"]),
+    ],
+)
+def test_how_uneven_classes_must_be_and_how_far_behind(rare, tables, found):
+    assert [d.severity for d in verdict(class_record([1000, 900, rare], tables))] == found
+
+
 def test_strong_but_learned_is_info():
     (found,) = verdict(class_record([1000, 900, 20], [GOOD, GOOD]))
     assert found.severity == Severity.INFO
@@ -157,7 +180,7 @@ def test_the_threshold_is_moved_for_a_rare_positive_class_alone():
     assert "move-threshold" not in ids(found)
 
 
-@pytest.mark.parametrize(("rare", "offered"), [(4, True), (50, False)])
+@pytest.mark.parametrize(("rare", "offered"), [(4, True), (8, False)])
 def test_anomaly_detection_is_offered_where_very_rare(rare, offered):
     (found,) = verdict(class_record([1000, rare], [confusion([200, 60], [0.95, 0.3])] * 2))
     assert ("reframe-as-anomaly" in ids(found)) is offered

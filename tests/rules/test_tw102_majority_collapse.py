@@ -76,6 +76,20 @@ def test_message():
     )
     assert found.evidence[1].value == pytest.approx(0.0596, abs=1e-3)
     assert found.evidence[1].threshold == 0.5
+    assert found.margin == pytest.approx(0.5 / (found.evidence[1].value / 1.96))
+
+
+@pytest.mark.parametrize(("rare", "offered"), [(4, True), (8, False)])
+def test_anomaly_detection_is_offered_where_very_rare(rare, offered):
+    (found,) = verdict(class_record([1000, rare], [ALL_MAJOR] * 2))
+    assert ("reframe-as-anomaly" in {r.id for r in found.remedies}) is offered
+
+
+def test_samples_of_several_labels_are_not_judged():
+    record = class_record([900, 100], [ALL_MAJOR] * 2)
+    record._series["train_classes"] = {"labels": record.series("train_classes", "targets")}
+    with pytest.raises(NotChecked, match="single class"):
+        verdict(record)
 
 
 def test_imbalance_explains_it():

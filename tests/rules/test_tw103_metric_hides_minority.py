@@ -35,13 +35,14 @@ FAULTS = {
     "mild: a third is found": (HALF_MISSED,) * 2,
     "several-classes": (confusion([200, 200, 200, 30], [0.97, 0.95, 0.96, 0.1]),) * 2,
     "after-a-good-pass": (FOUND, MISSED, MISSED),
+    "a fifth of all": (confusion([240, 60], [1.0, 0.05]),) * 2,
 }
 
 
 @pytest.mark.parametrize("tables", FAULTS.values(), ids=FAULTS)
 def test_fires(tables):
     (found,) = verdict(run(*tables))
-    assert found.margin > 0
+    assert 0 < found.margin < 100
     assert found.severity == Severity.WARNING
     assert found.where == (str(len(tables[0]) - 1),)
 
@@ -50,6 +51,7 @@ SILENT = {
     "found": (FOUND,) * 2,
     "bound-too-wide": (confusion([900, 8], [1.0, 0.2]),) * 2,
     "accuracy-is-poor": (confusion([900, 60], [0.7, 0.05]),) * 2,
+    "accuracy-is-poor-now": (MISSED, confusion([900, 60], [0.7, 0.05])),
     "not-rare": (confusion([900, 310], [1.0, 0.4]),) * 2,
     "found-in-one-pass": (MISSED, FOUND),
     "another-class-each-time": (
@@ -110,6 +112,20 @@ def test_a_logged_accuracy_that_looks_fine_counts_where_the_own_one_does_not():
     poor = confusion([900, 60], [0.75, 0.05])
     assert not verdict(run(poor, poor))
     assert verdict(run(poor, poor, metrics={"accuracy": 0.9}))
+
+
+def test_of_several_accuracies_the_one_that_looks_best_is_named():
+    (found,) = verdict(run(MISSED, MISSED, metrics={"accuracy": 0.95, "val_acc": 0.97, "top_accuracy": 0.96}))
+    assert found.summary.startswith("val_acc is 0.970")
+
+
+def test_scores_of_several_labels_are_judged_at_the_first_look():
+    record = class_record([100, 100], task="multilabel")
+    often, rare = np.arange(600) % 2, np.arange(600) < 30
+    scores = np.stack([np.where(often, 3.0, -3.0), np.full(600, -3.0)], 1)
+    record.append("val_scores", "val", 10, np.stack([scores, np.stack([often, rare], 1)], 2))
+    record.append("val_loss", "val", 10, 1.0)
+    assert len(verdict(record)) == 1
 
 
 @pytest.mark.parametrize("metric", ["val_f1", "balanced_accuracy", "auroc", "recall"])

@@ -114,6 +114,12 @@ def test_abstains_where_inputs_were_not_seen():
         verdict(RunRecord())
 
 
+def test_validation_inputs_without_a_loss_do_no_harm():
+    unscored = run(rms=1.0, val=9.0)
+    del unscored._series["val_loss"]
+    assert verdict(unscored) == []
+
+
 @pytest.mark.parametrize(("odd", "said"), [(0, True), (1, True), (4, False)])
 def test_validation_is_compared_with_the_usual_batch_of_training(odd, said):
     """Eight looks at training, of which so many are as wide as validation is."""

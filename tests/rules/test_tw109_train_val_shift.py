@@ -106,7 +106,7 @@ def test_a_class_that_was_never_trained_on():
     (found,) = verdict(record_of(votes=0, counts=([500, 0, 500], [90, 20, 90]), class_names=["ant", "bee", "cat"]))
     assert found.severity == Severity.WARNING
     assert "10.0% of the validation samples are of classes that were never trained on: bee" in found.summary
-    assert verdict(record_of(votes=0, counts=([500, 0, 500], [97, 4, 99]))) == []
+    assert verdict(record_of(votes=0, counts=([500, 0, 500], [96, 8, 96]))) == []
 
 
 def test_other_shares_of_the_classes_are_a_remark():
@@ -115,8 +115,17 @@ def test_other_shares_of_the_classes_are_a_remark():
     assert verdict(record_of(votes=0, counts=([900, 100], [100, 100])), shares=0.5) == []
     assert verdict(record_of(votes=0, counts=([900, 100], [100, 100])), chance=1e-60) == []
     assert verdict(record_of(votes=0, counts=([500, 500], [110, 90]))) == []
+    (found,) = verdict(record_of(votes=0, counts=([500, 500], [68, 32])))  # by a chance of 0.0006
+    assert found.severity == Severity.INFO
+    assert verdict(record_of(votes=0, counts=([500, 500], [67, 33]))) == []  # 0.0012
     (found,) = verdict(record_of(votes=0, counts=([500, 0, 500], [80, 40, 80])), unseen=0.3)
     assert found.severity == Severity.INFO
+
+
+def test_classes_alone_are_judged_where_inputs_were_not_compared():
+    record = record_of(counts=([500, 500], [100, 100]))
+    record._series.pop("held_shift")
+    assert verdict(record) == []
 
 
 def test_it_abstains_where_nothing_is_known():

@@ -31,13 +31,13 @@ def verdict(record, **thresholds):
     [
         ({"leaked": 20}, Severity.WARNING),
         ({"leaked": 11}, Severity.WARNING),
-        ({"leaked": 6}, Severity.INFO),
+        ({"leaked": 8}, Severity.INFO),
         ({"copies": 40}, Severity.WARNING),
         ({"copies": 25}, Severity.INFO),
         ({"copies": 12, "against": 12}, Severity.WARNING),
-        ({"copies": 8, "against": 5}, Severity.INFO),
+        ({"copies": 12, "against": 8}, Severity.INFO),
         ({"near_leaked": 30}, Severity.WARNING),
-        ({"recur": 400, "twins": 100}, Severity.WARNING),
+        ({"recur": 200, "twins": 100}, Severity.WARNING),
         ({"leaked": 6, "recur": 400, "twins": 100}, Severity.WARNING),
     ],
 )
@@ -56,6 +56,7 @@ def test_it_warns_where_a_bound_is_beyond_its_threshold(how, severity):
         {"recur": 600, "twins": 600},
         {"recur": 640, "twins": 600},
         {"recur": 130, "twins": 100, "n": 1000},
+        {"recur": 160, "twins": 100},  # by 2.7 standard errors
         {"near_leaked": 0},
     ],
 )
@@ -75,6 +76,12 @@ def test_rows_that_recur_by_chance_are_no_copies(how):
 )
 def test_each_threshold_can_silence_it(how, thresholds):
     assert [d for d in verdict(record_of(**how), **thresholds) if d.severity > Severity.INFO] == []
+
+
+def test_copies_that_are_many_are_told_before_those_that_recur():
+    (many,), (few,) = (verdict(record_of(leaked=n, recur=400, twins=100)) for n in (20, 6))
+    assert many.summary.startswith("20 of 1000 validation samples")
+    assert few.summary.startswith("validation samples recur in training by")
 
 
 def test_it_names_places_and_what_to_do():

@@ -93,6 +93,7 @@ def test_a_constant_is_a_remark_and_most_features_a_warning():
 )
 def test_a_feature_that_changes_in_validation_alone(beyond, thresholds, severity):
     (d,) = verdict(record_of(CONSTANT, val=[{"beyond": beyond}]), **thresholds)
+    assert len(d.where) == 1
     assert d.severity == severity
 
 

@@ -131,6 +131,7 @@ def test_nothing_learned_and_no_cause_is_somebody_elses():
 
 def test_a_gap_to_validation_is_no_underfitting():
     assert verdict(record_of(STUCK, STUCK))
+    assert verdict(record_of(STUCK, STUCK - 0.15))
     assert not verdict(record_of(STUCK, STUCK - 0.3))
 
 
@@ -281,7 +282,8 @@ def asked(record):
 
 
 def test_it_asks_for_the_experiments_where_the_loss_is_not_low():
-    assert asked(record_of()) == {"train_eval", "reference", "one_batch"}
+    for loss in (STUCK, np.full(20, 0.8)):
+        assert asked(record_of(loss)) == {"train_eval", "reference", "one_batch"}
     assert asked(record_of(np.full(20, 0.2))) == set()
 
 

@@ -91,6 +91,18 @@ def test_silent(made):
     assert verdict(made) == []
 
 
+@pytest.mark.parametrize(
+    ("fires", "silent"),
+    [
+        ({"rms": [1e-3, 1e-3, 2e-3, 5e-3]}, {"rms": [1e-3, 1e-3, 2e-3, 3e-3]}),
+        ({"decay": 7e-6}, {"decay": 4e-6}),  # takes 6.8 % and 3.9 % of the weights
+    ],
+)
+def test_each_threshold_is_needed(fires, silent):
+    assert len(verdict(record_of(**fires))) == 1
+    assert verdict(record_of(**silent)) == []
+
+
 def test_thresholds():
     assert verdict(record_of(), spread=21.0) == verdict(record_of(), felt=0.7) == []
 

@@ -63,6 +63,20 @@ def test_message_names_the_modules():
     assert single.summary.endswith(", the model itself in evaluation mode")
 
 
+def test_the_place_is_the_module_the_model_itself_or_else_the_stream():
+    assert [verdict(mode_record(modules=m))[0].where for m in (("drop",), ("",), ())] == [
+        ("drop",), ("the model itself",), ("val",),
+    ]  # fmt: skip
+
+
+def test_a_parent_in_training_mode_is_no_sampling_on_purpose():
+    record = mode_record(root=False)
+    assert verdict(record)[0].severity == Severity.INFO
+    known = {**record.facts["validation"]["val"], "parent_in_train_mode": True}
+    record.set_fact("validation", {"val": known})
+    assert verdict(record)[0].severity == Severity.WARNING
+
+
 def test_batch_norm_needs_its_statistics_again():
     (found,) = verdict(mode_record(batch_norm=True, modules=("norm",)))
     assert [r.id for r in found.remedies] == ["eval-mode", "restore-running-statistics"]

@@ -13,10 +13,10 @@ def adam(model):
     return torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
-def verdict(steps=40, evaluating=0, **options):
+def verdict(steps=40, evaluating=0, *, statistics_kept=False, **options):
     record = RunRecord()
     known = {"steps": steps, "evaluating": evaluating, "first": 0, "modules": ["drop"], "batch_norm": False}
-    record.set_fact("training_mode", known)
+    record.set_fact("training_mode", {**known, "statistics_kept": statistics_kept})
     return list(EvalModeInTraining(**options).check(record))
 
 
@@ -80,6 +80,12 @@ def test_thresholds():
     assert not verdict(steps=3, evaluating=3)
     assert verdict(steps=4, evaluating=4)
     assert not verdict(evaluating=30, share=0.8)
+
+
+@pytest.mark.parametrize(("kept", "severity"), [(False, Severity.WARNING), (True, Severity.INFO)])
+def test_statistics_that_are_kept_on_purpose_are_a_remark(kept, severity):
+    (found,) = verdict(evaluating=9, statistics_kept=kept)
+    assert found.severity == severity
 
 
 def test_abstains_without_steps():

@@ -105,10 +105,10 @@ def test_the_floor_of_a_second_softmax():
     assert "CrossEntropyLoss" in one.remedies[0].how
 
 
-def record(function="mse_loss", last="Sigmoid", ours=(32, 1), theirs=(32, 1), **targets):
+def record(function="mse_loss", last="Sigmoid", ours=(32, 1), theirs=(32, 1), classes=None, **targets):
     run = RunRecord()
-    known = {"function": function, "last_operation": last, "input_shape": list(ours), "target_shape": list(theirs)}
-    run.set_fact("loss", {function: {**known, "classes": None}})
+    known = {"function": function, "last_operation": last, "input_shape": ours, "target_shape": theirs}
+    run.set_fact("loss", {function: {**known, "classes": classes}})
     stats = {"least": 0.0, "most": 1.0, "mean": 0.5, "sd": 0.3, "low": 0.05, "high": 0.95, "whole": 0.0, **targets}
     run.append("target_stats", function, 0, np.array(list(stats.values()), np.float32))
     return run
@@ -120,7 +120,9 @@ def verdict(run, **thresholds):
 
 def test_targets_may_be_a_little_beyond_reach():
     assert not verdict(record(high=1.02, most=1.05))
-    assert verdict(record(high=1.04, most=1.05))
+    (one,) = verdict(record(high=1.04, most=1.05))
+    assert "a sigmoid at the end of the net reaches 0 to 1" in one.summary
+    assert not verdict(record(least=-5.0))  # a single one
     assert not verdict(record(high=1.04, most=1.05), slack=0.2)
 
 
@@ -144,6 +146,87 @@ def test_class_numbers_are_even_whole_and_begin_at_zero():
     assert not verdict(record(last="Addmm", **of_eight), classes=7)
 
 
+def test_numbers_of_more_than_thirty_classes_are_numbers():
+    for classes, fires in ((30, True), (31, False)):
+        even = {"least": 0.0, "most": classes - 1, "mean": (classes - 1) / 2, "sd": ((classes**2 - 1) / 12) ** 0.5}
+        for shape in ((32, 1), (32,), None):
+            made = record(last="Addmm", ours=shape, theirs=shape, low=0.0, high=classes - 1.0, whole=1.0, **even)
+            assert [d.severity for d in verdict(made)] == [Severity.WARNING] * fires
+            made = record("kl_div", "Addmm", shape, shape, low=0.0, high=classes - 1.0, whole=1.0, **even)
+            assert verdict(made) == []
+
+
+BINARY_LOGITS = "binary_cross_entropy_with_logits"
+WIDE, FLAT, UNIT_WIDE = (32, 4), (32,), (32, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "last", "ours", "theirs", "advice"),
+    [
+        ("cross_entropy", "Softmax", WIDE, FLAT, "drop-last-activation"),
+        ("cross_entropy", "Addmm", UNIT_WIDE, FLAT, "one-unit-per-class"),
+        ("cross_entropy", "Addmm", WIDE, FLAT, None),
+        ("cross_entropy", "Addmm", (4,), (), None),
+        (BINARY_LOGITS, "Sigmoid", UNIT_WIDE, UNIT_WIDE, "drop-last-activation"),
+        ("nll_loss", "Softmax", WIDE, FLAT, "log-probabilities"),
+        ("nll_loss", "LogSoftmax", WIDE, FLAT, None),
+        ("binary_cross_entropy", "Softmax", UNIT_WIDE, UNIT_WIDE, "one-unit-per-class"),
+        ("binary_cross_entropy", "Softmax", WIDE, WIDE, None),
+        ("binary_cross_entropy", "Softmax", None, UNIT_WIDE, None),
+        ("binary_cross_entropy", "Sigmoid", UNIT_WIDE, UNIT_WIDE, None),
+        ("mse_loss", "Addmm", UNIT_WIDE, FLAT, "same-shape"),
+        ("mse_loss", "Addmm", (4, 1), (1,), None),
+        ("mse_loss", "Addmm", None, FLAT, None),
+        ("mse_loss", "Addmm", FLAT, None, None),
+        ("mse_loss", "Addmm", WIDE, WIDE, None),
+    ],
+)
+def test_what_the_loss_was_given(function, last, ours, theirs, advice):
+    made = record(function, last, ours, theirs)
+    del made._series["target_stats"]
+    assert [d.remedies[0].id for d in verdict(made)] == ([advice] if advice else [])
+
+
+@pytest.mark.parametrize(
+    ("function", "last", "classes", "lowest", "words"),
+    [
+        ("cross_entropy", "Softmax", 4, np.log(np.e + 3) - 1, "applies softmax itself"),
+        ("cross_entropy", "Sigmoid", 4, np.log(np.e + 3) - 1, "wants unbounded logits"),
+        ("cross_entropy", "Tanh", 4, np.log(np.e + 3 / np.e) - 1, "wants unbounded logits"),
+        (BINARY_LOGITS, "Sigmoid", None, np.log(np.e + 1) - 1, "applies sigmoid itself"),
+        ("cross_entropy", "Relu", 4, None, "wants unbounded logits"),
+    ],
+)
+def test_how_low_a_loss_can_get_behind_an_activation(function, last, classes, lowest, words):
+    (one,) = verdict(record(function, last, WIDE, WIDE, classes))
+    assert one.evidence[0].value == (None if lowest is None else pytest.approx(lowest))
+    assert words in one.summary
+
+
+def test_the_largest_output_shows_that_it_is_no_logarithm():
+    made = record("nll_loss", "Softmax", WIDE, FLAT, 4)
+    assert verdict(made)[0].evidence[0].value is None
+    made.append("output_stats", "nll_loss", 0, [0.0, 1.0, 0.25, 0.2, 0.01, 0.75, 0.0])
+    assert verdict(made)[0].evidence[0].value == 0.75
+
+
+@pytest.mark.parametrize(
+    ("function", "last", "targets", "fires"),
+    [
+        (BINARY_LOGITS, "Addmm", {"least": 1.0, "most": 2.0}, True),
+        (BINARY_LOGITS, "Addmm", {"least": -0.5, "low": 0.0}, True),  # a single label
+        (BINARY_LOGITS, "Addmm", {}, False),
+        ("kl_div", "Sigmoid", {"high": 5.0, "most": 5.0}, False),
+    ],
+)
+def test_labels_and_targets_within_reach(function, last, targets, fires):
+    advice = [d.remedies[0].id for d in verdict(record(function, last, **targets))]
+    assert advice == ["targets-within-reach"] * fires
+
+
 def test_abstains_where_no_loss_was_seen():
+    unseen = RunRecord()
+    unseen.set_fact("loss", {"root": {"function": "root"}})
+    assert verdict(unseen) == []
     with pytest.raises(NotChecked):
         verdict(RunRecord())

@@ -177,6 +177,55 @@ def test_the_first_steps_tell_nothing():
         assert len(list(ParametersLeftOut().check(record))) == (steps == 8)
 
 
+def one(name="0.weight", **changes):
+    return {"name": name, "numel": 9, "frozen": False, "used": True, "fresh": True, "moved": False, **changes}
+
+
+def left_out(*parameters, unregistered=(), foreign=None, optimizers=None):
+    """Severity, place, remedy and share in per cent of what is found; the optimiser holds as many numbers, too."""
+    record = RunRecord()
+    record.set_fact("parameters", [*parameters, {"name": "held", "numel": 9 * max(1, len(parameters))}])
+    record.set_fact("optimizers", optimizers or {})
+    record.append("train_loss", "root", range(20), [1.0] * 20)
+    facts = {"parameters": list(parameters), "unregistered": list(unregistered), "foreign": foreign or {}}
+    record.set_fact("left_out", facts)
+    found = ParametersLeftOut().check(record)
+    return [(d.severity, d.where, d.remedies[0].id, round(d.evidence[0].value, 1)) for d in found]
+
+
+OPTIMISE, UNFREEZE, REGISTER = "optimise-all-parameters", "unfreeze-layers", "register-layers"
+
+
+def test_what_is_left_out_is_told_by_how_it_is_left_out():
+    assert left_out(one()) == [(Severity.WARNING, ("0",), OPTIMISE, 50.0)]
+    assert left_out(one("scale")) == [(Severity.WARNING, ("scale",), OPTIMISE, 50.0)]
+    assert left_out(one(fresh=False)) == [(Severity.INFO, ("0",), OPTIMISE, 50.0)]
+    assert left_out(one(frozen=True)) == [(Severity.WARNING, ("0",), UNFREEZE, 50.0)]
+    assert left_out(one(moved=True)) == left_out(one(used=False)) == left_out(one(frozen=True, fresh=False)) == []
+    hidden = left_out(unregistered=[one("layers[0].weight"), one("layers[1].weight", used=False)])
+    assert hidden == [(Severity.ERROR, ("layers[0]",), REGISTER, 50.0)]
+
+
+def test_parameters_that_begin_at_no_random_value_count_with_those_of_their_module():
+    bias = one("0.bias", fresh=False)
+    assert left_out(one(), bias, one("1.weight", fresh=False)) == [(Severity.WARNING, ("0",), OPTIMISE, 33.3)]
+
+
+def test_an_optimiser_that_holds_what_is_not_the_models_makes_it_an_error():
+    for with_gradient, severity in ((False, Severity.ERROR), (True, Severity.WARNING)):
+        assert left_out(one(), foreign={"default": {"with_gradient": with_gradient}})[0][0] == severity
+
+
+def test_an_optimiser_without_groups_has_no_rate_to_tell():
+    optimizers = {"a": {"type": "SGD", "groups": []}, "b": {"type": "Adam", "groups": [{"lr": 0.1}]}}
+    assert len(left_out(one(), optimizers=optimizers)) == 1
+
+
 def test_abstains_where_parameters_are_unknown():
     with pytest.raises(NotChecked):
         list(ParametersLeftOut().check(RunRecord()))
+    assert left_out() == []
+    record = RunRecord()
+    record.set_fact("parameters", [])
+    record.append("train_loss", "root", range(20), [1.0] * 20)
+    assert list(ParametersLeftOut().check(record)) == []

@@ -133,6 +133,61 @@ def test_a_part_that_cannot_be_seen_is_given_the_benefit_of_the_doubt():
         assert found.severity == severity
 
 
+def seen(*shapes, pairs=None, nonlinear=False, names="abcdef", **thresholds):
+    """Findings where layers of these weights follow one another; the first comes last in the list of parameters."""
+    record, names = RunRecord(), [f"{name}.weight" for name in names[: len(shapes)]]
+    facts = [{"name": n, "shape": s, "order": i} for i, (n, s) in enumerate(zip(names, shapes, strict=True)) if s]
+    record.set_fact("parameters", facts[::-1])
+    pairs = [[i + 1, i] for i in range(len(names) - 1)] if pairs is None else pairs
+    pairs = [[names[above], names[below]] for above, below in pairs][::-1]
+    record.set_fact("linearity", {"layers": names, "pairs": pairs, "nonlinear": nonlinear, "opaque": False})
+    return list(MissingNonlinearity(**thresholds).check(record))
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "found"),
+    [
+        ([8, 8], [8, 8], True),
+        ([2, 8], [8, 2], False),  # a bottleneck
+        ([4, 8], [2, 4], True),  # as narrow as what follows is none
+        ([8, 8, 3, 3], [8, 8, 3, 3], True),
+        ([8, 8, 1, 1], [8, 1, 3, 3], False),  # depthwise
+        ([1, 8, 3, 3], [1, 1, 3, 3], True),  # a single channel is not
+        ([1, 8, 3, 3], [1, 1, 1, 1], True),
+        ([8, 8, 3, 3], [8, 1, 1, 1], True),
+        ([8, 1, 3, 3], [8, 8, 1, 1], False),  # separable
+        ([8, 8, 3, 3], [8, 8, 1, 1], True),
+        ([8, 1, 3, 3], [8, 8, 3, 3], True),
+        ([8, 1, 3, 3], [8, 72], True),
+        ([8, 1], [8, 8, 1, 1], True),
+        (None, [8, 8], False),
+        ([8, 8], None, False),
+    ],
+)
+def test_pairs_that_are_linear_on_purpose(below, above, found):
+    assert bool(seen(below, above)) is found
+
+
+@pytest.mark.parametrize("names", ["abc", "cba"])
+def test_layers_are_named_in_order_of_execution(names):
+    (found,) = seen([8, 8], [8, 8], [8, 8], names=names)
+    assert (found.severity, found.where) == (Severity.WARNING, tuple(names))
+    assert found.evidence[0].threshold == 2
+    assert f'get_submodule("{names[0]}")' in found.remedies[0].how
+
+
+def test_a_part_without_non_linearities_is_a_remark():
+    (all_of_it,) = seen([8, 8], [8, 8], nonlinear=True)
+    (part,) = seen([8, 8], [8, 8], [8, 8], pairs=[[1, 0]])
+    assert all_of_it.severity == part.severity == Severity.INFO
+
+
+def test_how_many_layers_make_a_net_can_be_set():
+    assert [seen([8, 8], [8, 8], layers=n)[0].severity for n in (2, 3)] == [Severity.WARNING, Severity.INFO]
+
+
 def test_abstains_where_no_graph_was_seen():
     with pytest.raises(NotChecked):
         list(MissingNonlinearity().check(RunRecord()))
+    with pytest.raises(NotChecked):
+        seen()

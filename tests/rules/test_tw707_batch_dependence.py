@@ -140,6 +140,8 @@ def row(record, key="dimension 0", kept=0.0, replaced=1.0, turned=0.0, random=0.
         ({"turned": 5e-4}, False),
         ({"turned": 1.0, "random": 1.0}, False),
         ({"kept": 2e-3, "size": 1e2}, False),  # rounding
+        ({"kept": 1.5e-3, "size": 20}, False),
+        ({"kept": 3e-3, "size": 20}, True),
         ({"kept": 2e3, "replaced": 1e6, "size": 1e6}, True),  # the same in another unit
     ],
 )

@@ -106,3 +106,14 @@ def test_says_nothing_of_a_run():
     record = RunRecord()
     record.set_fact("failure", {"phase": "loss"})
     assert list(FailingStep().check(record)) == []
+
+
+@pytest.mark.parametrize(("module", "where"), [("", "loss"), ("2", "2")])
+def test_the_place_is_the_module_or_else_the_phase(module, where):
+    record = RunRecord()
+    record.set_fact("subject", "preflight")
+    assert list(FailingStep().check(record)) == []
+    failure = {"phase": "loss", "validating": False, "cause": "scalar", "module": module, "error": "RuntimeError"}
+    record.set_fact("failure", {**failure, "targets": [], "outputs": [], "inputs": [], "widths": {}, "given": []})
+    (found,) = FailingStep().check(record)
+    assert found.where == (where,)

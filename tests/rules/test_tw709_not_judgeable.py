@@ -62,3 +62,11 @@ def test_too_few_steps(steps, fires):
 
 def test_passes_needed_can_be_set():
     assert verdict(fit_record(curve(length=4)), min_passes=5)
+
+
+@pytest.mark.parametrize(("validated", "fires"), [(False, True), (True, False), (None, False)])
+def test_before_a_training_what_counts_is_whether_there_will_be_validation(validated, fires):
+    record = RunRecord()
+    record.set_fact("subject", "preflight")
+    record.set_fact("validated", validated)
+    assert [d.summary.partition(":")[0] for d in verdict(record)] == ["there is no validation"] * fires

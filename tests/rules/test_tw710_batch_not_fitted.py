@@ -42,7 +42,11 @@ def test_a_rate_that_does_nothing_is_a_remark():
     assert "10 * 1e-06" in found.remedies[0].how
 
 
-def fit(before, own, reference, chance=1.0, subject="preflight"):
+def fit(*levels, **more):
+    return [d.severity for d in BatchNotFitted().check(record_of(*levels, **more))]
+
+
+def record_of(before, own, reference, chance=1.0, subject="preflight"):
     record = RunRecord()
     record.set_fact("subject", subject)
     record.set_fact("loss", {"mse_loss": {"function": "mse_loss", "reduction": "mean"}})
@@ -50,7 +54,7 @@ def fit(before, own, reference, chance=1.0, subject="preflight"):
         record.append("train_loss", "mse_loss", step, before)
     record.append("target_stats", "mse_loss", 0, [-1.0, 1.0, 0.0, chance**0.5, -1.0, 1.0, 0.0])
     record.append("one_batch_fit", "train", 3, [before, own, reference, 16.0])
-    return [d.severity for d in BatchNotFitted().check(record)]
+    return record
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,8 @@ def fit(before, own, reference, chance=1.0, subject="preflight"):
     [
         (1.0, 0.99, 0.985, ["warning"]),
         (1.0, 0.97, 0.99, []),
-        (1.0, 0.999, 0.5, ["info"]),
+        (1.0, 0.976, 0.5, ["info"]),  # less than a twentieth of the way
+        (1.0, 0.974, 0.5, []),
         (1.0, 0.9, 0.5, []),
         (9.0, 1.2, 1.1, ["warning"]),  # no better than a constant guess
         (9.0, 8.9, 0.1, ["info"]),
@@ -70,9 +75,17 @@ def test_thresholds_do_not_hang_on_the_unit_of_the_loss(before, own, reference, 
         assert fit(unit * before, unit * own, unit * reference, unit) == found
 
 
+def test_the_lowest_loss_is_told():
+    (found,) = BatchNotFitted().check(record_of(1.0, 0.985, 0.99))
+    assert "take its loss from 1 to 0.985" in found.summary
+
+
 def test_says_nothing_of_a_run_and_abstains_where_nothing_was_tried():
     assert fit(1.0, 1.0, 1.0, subject="run") == []
     record = RunRecord()
     record.set_fact("subject", "preflight")
+    with pytest.raises(NotChecked, match="no batch was tried"):
+        list(BatchNotFitted().check(record))
+    record.append("train_loss", "mse_loss", 0, 1.0)
     with pytest.raises(NotChecked, match="no batch was tried"):
         list(BatchNotFitted().check(record))

@@ -65,6 +65,7 @@ def record_of(function, start, subject="preflight", sd=1.0, classes=None, argume
         ("mse_loss", 26e6, {"sd": 1e3}, ["warning"]),
         ("mse_loss", 26.0, {"trained": 3}, ["info"]),
         ("mse_loss", 26.0, {"subject": "run"}, []),
+        ("binary_cross_entropy_with_logits", 3.5, {"arguments": ("label_smoothing",)}, ["warning"]),
     ],
 )
 def test_thresholds(function, start, options, found):
@@ -78,3 +79,44 @@ def test_abstains_where_labels_are_weighted(arguments):
         list(HighFirstLoss().check(record))
     with pytest.raises(NotChecked):
         list(HighFirstLoss().check(record_of("l1_loss", 50.0)))
+
+
+@pytest.mark.parametrize("start", [float("inf"), 50.0])
+def test_abstains_where_the_loss_of_a_guess_or_the_first_one_is_not_known(start):
+    record = record_of("cross_entropy", start, classes=10 if start > 1e9 else None)
+    with pytest.raises(NotChecked):
+        list(HighFirstLoss().check(record))
+    record = record_of("cross_entropy", 50.0)
+    record.set_fact("loss", {"cross_entropy": {"function": "cross_entropy", "reduction": "sum", "classes": 10}})
+    with pytest.raises(NotChecked):
+        list(HighFirstLoss().check(record))
+
+
+def test_an_undecided_net_does_not_know_how_frequent_classes_are():
+    record = record_of("cross_entropy", 11.0, classes=10)
+    record.append("train_classes", "targets", 0, [991.0, *[1.0] * 9, 0.0])
+    record.set_fact("start_weights", None)
+    assert list(HighFirstLoss().check(record)) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "sd", "outputs", "factor"),
+    [
+        ("mse_loss", 1.0, 100.0, "0.001"),
+        ("mse_loss", 10.0, 100.0, "0.01"),
+        ("mse_loss", 1.0, 0.01, "1"),
+        ("mse_loss", 1.0, 0.0, "0.1"),
+        ("mse_loss", 1.0, None, "0.1"),
+        ("binary_cross_entropy", 0.0, 100.0, "0.001"),  # all samples have one label
+        ("binary_cross_entropy", None, 100.0, "0.001"),
+    ],
+)
+def test_the_factor_brings_outputs_to_a_tenth_of_the_scale_of_the_targets(function, sd, outputs, factor):
+    record = record_of(function, 1e4, sd=sd or 0.0)
+    if sd is None:
+        del record._series["target_stats"]
+    if outputs is not None:
+        record.append("output_stats", function, 0, [-outputs, outputs, 0.0, outputs, -outputs, outputs, 0.0])
+    record.set_fact("start_weights", None)
+    (found,) = HighFirstLoss().check(record)
+    assert found.remedies[0].title.rpartition(" ")[2] == factor

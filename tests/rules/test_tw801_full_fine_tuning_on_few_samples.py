@@ -178,6 +178,8 @@ def test_thresholds():
     last = (3, 0.9, 0.01)
     assert verdict(a_record(frozen=((1, 0.53, 0.01), last))) == []  # beyond two errors
     assert verdict(a_record(frozen=((1, 0.519, 0.01), last))) == [(Severity.WARNING, ("0",))]
+    assert verdict(a_record(frozen=((1, 0.515, 0.001), last))) == []  # beyond a fiftieth
+    assert verdict(a_record(frozen=((1, 0.508, 0.001), last))) == [(Severity.WARNING, ("0",))]
     assert verdict(a_record(frozen=((1, 0.56, 0.1), last))) == []  # beyond a tenth
     assert verdict(a_record(frozen=((1, 0.54, 0.1), (3, 0.49, 0.01)))) == [(Severity.WARNING, ("0", "1", "2"))]
 
@@ -192,6 +194,21 @@ def test_copies_that_learn_better_are_harm_enough():
     (found,) = FullFineTuningOnFewSamples().check(a_record(frozen=((2, 0.44, 0.02), (3, 0.9, 0.01)), rises=False))
     assert "copies learn better" in found.summary
     assert found.margin == pytest.approx((0.06 - 0.05) / 0.02, rel=1e-3)
+
+
+def test_the_surer_of_two_harms_makes_the_margin():
+    def margin(loss, rises):
+        return next(
+            FullFineTuningOnFewSamples().check(a_record(frozen=((2, loss, 0.02), (3, 0.9, 0.01)), rises=rises))
+        ).margin
+
+    assert margin(0.44, rises=True) == margin(0.5, rises=True) > margin(0.44, rises=False)
+
+
+def test_copies_that_learn_better_are_no_harm_where_the_run_itself_was_not_validated():
+    record = a_record(frozen=((2, 0.44, 0.02), (3, 0.9, 0.01)), rises=False)
+    del record._series["val_loss"]
+    assert [s for s, _ in verdict(record)] == [Severity.INFO]
 
 
 def test_a_run_that_ends_below_its_copies_is_none_the_worse():
@@ -254,6 +271,11 @@ def test_abstains_where_it_cannot_know():
     for record in (RunRecord(), a_record(finished=False), a_record(samples=0)):
         with pytest.raises(NotChecked):
             list(rule.check(record))
+    assert verdict(a_record(trained=2, samples=0)) == []  # a net that was not trained before is none of its business
+    record = a_record()
+    del record.facts["start_weights"]
+    with pytest.raises(NotChecked, match="trained before"):
+        list(rule.check(record))
     record = a_record()
     unmeasured = RunRecord()
     for topic, value in record.facts.items():

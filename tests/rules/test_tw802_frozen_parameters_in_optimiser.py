@@ -167,6 +167,28 @@ def test_thresholds():
     assert verdict(a_record(0.009)) == [Severity.INFO]
 
 
+def several(*moved):
+    """As `a_record`, of parameters that were frozen from step 20, 30, 40 ... on, without gradients but the first."""
+    record = a_record()
+    places = list(range(len(moved)))
+    record.set_fact("parameters", [{"name": f"{i}.weight", "numel": 8} for i in places])
+    group = {"lr": 0.1, "weight_decay": 0.1, "parameters": places}
+    record.set_fact("optimizers", {"default": {"type": "SGD", "parameters": places, "groups": [group]}})
+    held = [{"parameter": i, "since": 20 + 10 * i, "gradient": True, "moved": m} for i, m in enumerate(moved)]
+    record.set_fact("frozen_held", {"default": held})
+    record._series.pop("grad_norm")
+    return record
+
+
+def test_of_several_those_that_move_are_named_and_where_none_does_all():
+    (found,) = FrozenParametersInOptimiser().check(several(0.0, 0.2, 0.5))
+    assert (found.severity, found.where, found.onset_step) == (Severity.WARNING, ("2.weight", "1.weight"), 30)
+    assert 0 < found.margin < np.inf
+    (found,) = FrozenParametersInOptimiser().check(several(0.0, 0.0))
+    assert (found.severity, found.where, found.onset_step) == (Severity.INFO, ("0.weight", "1.weight"), 20)
+    assert found.margin == np.inf
+
+
 def test_weights_that_are_loaded_are_moved_by_nobody():
     model = body_and_head()
     state = {name: value + 1 for name, value in model.state_dict().items()}

@@ -206,6 +206,28 @@ def test_small_batches_make_statistics_waver():
     assert verdict(a_record([a_module(shift=0.33, momentum=None)], **two)) == [Severity.WARNING]
 
 
+def test_while_a_run_goes_on_its_loader_tells_the_size_of_a_batch_or_it_is_taken_for_one():
+    going = a_record([a_module(shift=0.5)])
+    going.set_fact("run", {})
+    assert verdict(going) == [Severity.INFO]  # 2 * (2 * 0.1 / 1.9) ** 0.5 = 0.65
+    going.set_fact("loaders", {"train": {"batch_size": 2}})
+    assert verdict(going) == [Severity.WARNING]
+
+
+def test_the_module_that_drifted_furthest_decides():
+    (found,) = FrozenBatchNormUpdating().check(a_record([a_module(shift=0.05, spread=0.0), a_module("5", shift=0.4)]))
+    assert found.severity == Severity.WARNING
+    assert found.margin == pytest.approx(0.3 / (2 * 0.1 / 1.9 / 320) ** 0.5)
+    (sure,) = FrozenBatchNormUpdating().check(a_record([a_module(momentum=0.0)]))
+    assert sure.margin == np.inf
+
+
+@pytest.mark.parametrize(("shift", "ids"), [(0.45, 1), (0.55, 2)])
+def test_inputs_are_suspected_where_the_first_statistics_are_far_off(shift, ids):
+    (found,) = FrozenBatchNormUpdating().check(a_record([a_module(shift=shift)]))
+    assert [r.id for r in found.remedies] == ["freeze-batch-norm", "prepare-as-pretrained"][:ids]
+
+
 def test_it_is_known_while_the_training_runs():
     model, (x, y, *_) = frozen_body(), split(0)
     optimizer = torch.optim.Adam(model[-1].parameters(), lr=3e-3)
@@ -258,3 +280,6 @@ Settings = trainwatch.Settings(quiet=True, strict=True, probes="off")
 def test_abstains_where_parameters_are_unknown():
     with pytest.raises(NotChecked):
         list(FrozenBatchNormUpdating().check(RunRecord()))
+    nothing_frozen = RunRecord()
+    nothing_frozen.set_fact("parameters", [])
+    assert verdict(nothing_frozen) == []

@@ -75,7 +75,7 @@ class ClassImbalance(Rule):
         classes = record.memo(train_classes)
         if classes is None:
             raise NotChecked("no single class per sample was seen in training")
-        if len(classes.present) < 2 or classes.ratio < self.ratio or classes.beyond_chance < self.chance:
+        if classes.ratio < self.ratio or classes.beyond_chance < self.chance:
             return
         rare = classes.present[classes.counts[classes.present] * self.ratio <= classes.counts.max()]
         tables = record.memo(confusions)

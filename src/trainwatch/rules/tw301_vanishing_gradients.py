@@ -96,7 +96,7 @@ class VanishingGradients(Rule):
             return
         lasting, measured = seen[-1] and seen.mean() >= self.sustained, float(np.nanmedian(signal.decades))
         severe = signal.decades[0] <= -self.severe and measured <= -FADED
-        decades, limit = (FADED, self.slow) if severe and not lasting else (self.decades, self.learned)
+        decades, limit = (self.decades, self.learned) if lasting else (FADED, self.slow)
         if not (lasting or severe) or not -np.inf < course.learned < limit:
             return
         margin = min((-measured - decades) / signal.error, (limit - course.learned) / course.gained_error)

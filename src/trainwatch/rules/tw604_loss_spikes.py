@@ -86,7 +86,7 @@ class LossSpikes(Rule):
 
     def _found(self, record: RunRecord, spikes: Spikes, gradient: float, energy: float, least: float) -> Diagnosis:
         remedies = tuple(_remedies(record, spikes, gradient))
-        clipped = any(r.id == "gradient-clipping" and r.already_in_use for r in remedies)
+        clipped = any(r.already_in_use for r in remedies)
         top, n = int(spikes.heights.argmax()), len(spikes)
         step, level = int(spikes.steps[top]), float(spikes.levels[top])
         loss = level + float(spikes.heights[top])

@@ -65,9 +65,9 @@ class MissingNonlinearity(Rule):
         yield self._found(record, pairs, chained, whole)
 
     def _found(self, record: RunRecord, pairs: list[Any], chained: list[str], whole: bool) -> Diagnosis:
-        order = {p["name"]: p["order"] for p in record.facts.get("parameters", ())}
-        first, second = min(pairs, key=lambda pair: order.get(pair[0], 0))
-        modules = sorted({name.rpartition(".")[0] for name in chained}, key=lambda m: _rank(order, m))
+        order = {_module(p["name"]): p["order"] for p in record.facts.get("parameters", ())}
+        first, second = min((tuple(map(_module, pair)) for pair in pairs), key=lambda pair: order.get(pair[0], 0))
+        modules = sorted({_module(name) for name in chained}, key=lambda m: order.get(m, 0))
         named = ", ".join(modules[:SHOWN]) + (f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else "")
         return self.diagnose(
             f"nothing non-linear stands between the {len(modules)} layers of the net ({named}): together they are one "
@@ -80,7 +80,7 @@ class MissingNonlinearity(Rule):
                 Evidence("weight layers in a row without a non-linearity", float(len(modules)),
                          threshold=float(self.layers), where=named, step=0),
             ),
-            remedies=(remedy("add-nonlinearity", below=first.rpartition(".")[0], above=second.rpartition(".")[0]),),
+            remedies=(remedy("add-nonlinearity", below=first, above=second),),
         )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def _on_purpose(shapes: dict[str, list[int]], below: str, above: str) -> bool:
     if below not in shapes or above not in shapes:
         return True
     low, high = shapes[below], shapes[above]
-    depthwise = any(len(s) > 2 and s[1] == 1 and s[0] > 1 and _kernel(s) > 1 for s in (high,))
+    depthwise = high[1] == 1 and high[0] > 1 and _kernel(high) > 1
     depthwise |= len(low) > 2 and low[1] == 1 and len(high) > 2 and _kernel(high) == 1
     narrow = low[0] < min(math.prod(low[1:]), high[0])
     return depthwise or narrow
@@ -99,10 +99,10 @@ def _kernel(shape: list[int]) -> int:
     return math.prod(shape[2:])
 
 
-def _rank(order: dict[str, int], module: str) -> int:
-    return min((place for name, place in order.items() if name.rpartition(".")[0] == module), default=0)
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _pairs(pairs: list[Any]) -> str:
-    told = [f"{below.rpartition('.')[0]} and {above.rpartition('.')[0]}" for below, above in pairs[:SHOWN]]
+    told = [f"{_module(below)} and {_module(above)}" for below, above in pairs[:SHOWN]]
     return ", ".join(told) + (f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else "")

@@ -1,0 +1,1 @@
+"""Mutation tests of the rules: each condition changed by itself; who notices?"""
