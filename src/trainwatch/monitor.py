@@ -37,6 +37,7 @@ FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine
 WATCH_SHARE = 0.75  # of the budget for everything but probes; where it is used up, steps go by unwatched
+NAMED = 3  # parameters that a line of the report names
 LAST_ROUND = 5.0  # seconds that probes may take at the end of a run, or the budget's share of it if that is more
 VALIDATION = (
     "val_loss",
@@ -432,6 +433,13 @@ class Monitor:
             skipped.append(f"{self.capture.pace.unwatched} of {self.capture.step} steps were not watched")
         if self.capture.classes.uncounted:
             skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
+        for some in self.record.facts.get("joined", {}).values():
+            names = [p["name"] for p in some]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            skipped.append(
+                f"gradients and motion of {', '.join(names[:NAMED])}{more}, which joined the optimiser by step "
+                f"{min(p['since'] for p in some)}, were not measured"
+            )
         processes = self.record.facts.get("processes", {})
         for rank, why in processes.get("apart", {}).items():
             skipped.append(f"process {rank} of {processes['world']} was left out: {why}")

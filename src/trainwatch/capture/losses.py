@@ -18,6 +18,7 @@ from trainwatch.capture.interception import LossCall
 
 PATIENCE = 2  # optimiser steps after which a loss that was not backpropagated is taken for validation with gradients
 CALM = 3  # steps in which every root was a criterion itself, after which no hook is needed to see it reached
+MOST = 1024  # losses between two steps that are kept: those of an optimiser that never steps must not gather
 ROOT = "root"
 
 
@@ -74,6 +75,8 @@ class StepLosses:
         if self._calm < CALM and output.requires_grad:
             self._tell_when_reached(entry, output)
         self.pending.append(entry)
+        if len(self.pending) > MOST:
+            del self.pending[0]
         return entry
 
     def observe(self, call: LossCall, count: int, step: int) -> None:
@@ -109,7 +112,7 @@ class StepLosses:
             for entry in self.pending:
                 entry.reached = True
         self._calm = 0
-        self._roots.append(root.detach())
+        self._roots = [*self._roots[1 - MOST :], root.detach()]
         return self._roots[-1]
 
     def commit(self, step: int, prefix: str, scale: torch.Tensor | None) -> tuple[list[Entry], list[Entry]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainwatch.capture import interception, wiring
 from trainwatch.capture.batches import TARGETS, TRAIN_BATCH, VAL_BATCH, loss_in
@@ -87,9 +88,9 @@ class RunCapture(Measuring):
 
     @contained("hooks")
     def _attach(self, criterion: Any) -> None:
-        for key, optimizer in self.optimizers.items():
-            stepped = functools.partial(self._stepped, key)
-            self._optimizer_hooks.append(optimizer.register_step_post_hook(lambda *_, stepped=stepped: stepped()))
+        for key in self.optimizers:
+            self._hook_optimizer(key)
+        self._optimizer_hooks.append(register_optimizer_step_post_hook(lambda optimizer, *_: self._other(optimizer)))
         for model in self.models.values():
             self._hooks.before(model, self.on_forward_start)
             self._hooks.after(model, self.on_forward_end)
@@ -98,6 +99,27 @@ class RunCapture(Measuring):
             self._hooks.before(criterion, self.on_criterion_start)
             self._hooks.after(criterion, self.on_criterion_end)
         interception.subscribe(self)
+
+    def _hook_optimizer(self, key: str) -> None:
+        hook = self.optimizers[key].register_step_post_hook(lambda *_: self._stepped(key))
+        self._optimizer_hooks.append(hook)
+
+    def _other(self, optimizer: torch.optim.Optimizer) -> None:
+        """Some optimiser of the process has stepped: one that is not watched may train what a watched one did."""
+        known = any(optimizer is one for one in self.optimizers.values())
+        if not known and self.stage != OFF and not interception.is_unheard():
+            key = self._successor(optimizer)
+            if key is not None:
+                self._stepped(key)
+
+    @contained("wiring")
+    def _successor(self, optimizer: torch.optim.Optimizer) -> str | None:
+        key = self.changes.another_stepped(optimizer)
+        if key is not None:
+            self.optimizers[key] = optimizer
+            self._hook_optimizer(key)
+            self.facts.succeeded(key, optimizer, self._places)
+        return key
 
     def detach(self) -> None:
         """Take every hook and wrapper off."""
@@ -447,6 +469,8 @@ class RunCapture(Measuring):
             self._note_order(root)
             self._begin_motion()
             self._note_starts()
+        elif self.wiring is not None and self.wiring.unread:
+            self._note_order(root)
         self._watch_backward(False)
         if self.penalties.due(self.step):
             self._look_for_penalties(root)
@@ -541,6 +565,7 @@ class RunCapture(Measuring):
         """Give losses and gradients to the step that was just taken; True where a buffer is full."""
         step = self._commits[key]
         self._commits[key] += 1
+        self.changes.stepped(key)
         self._forwarded = self._backpropagated = False
         self._given = None
         if self._loader is not None:
