@@ -56,9 +56,16 @@ class Entry:
 
 
 class StepLosses:
-    """Losses of the coming step, and those of the steps since the last flush."""
+    """Losses of the coming step, and those of the steps since the last flush.
+
+    Attributes:
+        pending: Losses with gradients that no step came after yet.
+        empty: Batches without any sample so far.
+        sample_factor: The coming step is one whose factors are read.
+    """
 
     def __init__(self) -> None:
+        self.empty = 0
         self.pending: list[Entry] = []
         self._roots: list[torch.Tensor] = []
         self._calm = 0
@@ -108,6 +115,9 @@ class StepLosses:
             if entry.output() is root:
                 entry.reached = entry.root = True
                 return None
+        fresh = [entry for entry in self.pending if not entry.reached]
+        if fresh and not any(entry.count for entry in fresh):
+            return None  # what follows from the loss of no sample is no loss either
         if self._calm >= CALM:  # no hook was set this time: everything pending is taken to be part of it
             for entry in self.pending:
                 entry.reached = True
@@ -133,7 +143,10 @@ class StepLosses:
         for entry in rest:
             entry.commits += 1
             (stale if entry.commits >= PATIENCE else self.pending).append(entry)
+        self.empty += sum(not entry.count for entry in mine)
         for entry in mine:
+            if not entry.count:  # the mean over no sample is no number
+                continue
             self._rows[prefix + entry.call.name].append((step, entry.value))
             if self.sample_factor and entry.factor is not None:
                 self._factors.append((prefix + entry.call.name, step, entry.factor, scale))

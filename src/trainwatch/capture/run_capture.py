@@ -291,7 +291,7 @@ class RunCapture(Measuring):
     @contained("first non-finite")
     def _glance(self, call: LossCall) -> None:
         """Look at a training loss of an unwatched step, and at nothing else. One that is not finite ends the rest."""
-        if self.nonfinite.looks and not call.output.ndim and not finite(call.output):
+        if self.nonfinite.looks and samples_in(call) and not call.output.ndim and not finite(call.output):
             if self._inside is not None and self.stage is None:
                 self.nonfinite.begins(())
             elif self._unwatched is not None:
@@ -395,7 +395,7 @@ class RunCapture(Measuring):
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
-        if self.nonfinite.keeps:
+        if self.nonfinite.keeps and entry.count:
             self._follow_loss(call, entry.call)
         if self.ranges.due(self.step):
             self._measure_ranges(call)
