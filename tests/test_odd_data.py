@@ -15,6 +15,13 @@ import trainwatch
 generator = torch.Generator().manual_seed(3)
 X = torch.randn(240, 8, generator=generator)
 Y = (X[:, 0] + 0.3 * torch.randn(240, generator=generator) > 0).long()
+SETTINGS = {
+    "quiet": True,
+    "strict": True,
+    "flush_every": 5,
+    "overhead": 0.9,
+    "ignore": {"TW205": "forty steps are few"},
+}
 QUICK = {"activations": 10, "train_eval": 10, "gradient_noise": 10}
 
 
@@ -32,11 +39,11 @@ def loader(rows, shuffle=False, batch=16):
     return DataLoader(TensorDataset(X[rows], Y[rows]), batch_size=batch, shuffle=shuffle)
 
 
-def train(*, watched, train, val, model=None, probes="off", strict=True, epochs=4):
+def train(*, watched, train, val, model=None, probes="off", epochs=4):
     """Train, with a pass over `val` each epoch; weights and random numbers at the end, and the watch."""
     model = model or Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    settings = {"quiet": True, "strict": strict, "flush_every": 5, "probes": probes}
+    settings = {**SETTINGS, "probes": probes}
     watch = trainwatch.watch(model, optimizer, settings=settings) if watched else None
     for _ in range(epochs):
         for x, y in train:
@@ -109,8 +116,7 @@ def test_a_batch_without_samples_has_no_loss_and_is_no_fault(part):
     def training(watched):
         model = Net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        settings = {"quiet": True, "strict": True, "flush_every": 5, "probes": "off"}
-        watch = trainwatch.watch(model, optimizer, settings=settings) if watched else None
+        watch = trainwatch.watch(model, optimizer, settings={**SETTINGS, "probes": "off"}) if watched else None
         for _ in range(4):
             for x, y in Batches():
                 optimizer.zero_grad()

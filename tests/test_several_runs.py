@@ -14,7 +14,7 @@ import trainwatch
 from trainwatch.record import read_record
 from trainwatch.report import Report
 
-QUIET = {"quiet": True, "strict": True, "flush_every": 5, "probes": "off"}
+QUIET = {"quiet": True, "strict": True, "flush_every": 5, "probes": "off", "overhead": 0.9}
 X = torch.randn(160, 8, generator=torch.Generator().manual_seed(3))
 Y = (X[:, 0] > 0).long()
 
@@ -145,7 +145,7 @@ import trainwatch
 
 model = torch.nn.Linear(8, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-watch = trainwatch.watch(model, optimizer, log_dir=sys.argv[1], settings={"flush_every": 3, "probes": "off"})
+watch = trainwatch.watch(model, optimizer, log_dir=sys.argv[1], settings={"flush_every": 3, "probes": "off", "overhead": 0.9})
 
 def train(steps):
     for _ in range(steps):

@@ -125,6 +125,16 @@ class StepLosses:
         self._roots = [*self._roots[1 - MOST :], root.detach()]
         return self._roots[-1]
 
+    def mark(self) -> tuple[set[int], int]:
+        """What was backpropagated so far, for `retract`."""
+        return {id(entry) for entry in self.pending if entry.reached}, len(self._roots)
+
+    def retract(self, mark: tuple[set[int], int]) -> None:
+        """What was backpropagated since was none of ours."""
+        known, roots = mark
+        self.pending = [entry for entry in self.pending if not entry.reached or id(entry) in known]
+        self._roots = self._roots[:roots]
+
     def commit(self, step: int, prefix: str, scale: torch.Tensor | None) -> tuple[list[Entry], list[Entry]]:
         """Give what was backpropagated to an optimiser step.
 

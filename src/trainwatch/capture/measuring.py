@@ -27,7 +27,7 @@ from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.scaling import Scaling
-from trainwatch.capture.shards import flattened
+from trainwatch.capture.shards import flattened, is_shard
 from trainwatch.capture.starts import StartWeights
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.capture.wiring_watch import WiringWatch
@@ -235,8 +235,8 @@ class Measuring:
 
     @contained("wiring")
     def _look_for_changes(self) -> None:
-        """Layers may have been replaced, added or thawed."""
-        if self.changes.changed():
+        """Layers may have been replaced, added or thawed. Shards come and go by themselves."""
+        if not self._flat and not any(map(is_shard, self._parameters)) and self.changes.changed():
             self.record.set_fact("joined", self.changes.joined(self.step))
             if self.wiring is not None:
                 self.wiring.rewired()

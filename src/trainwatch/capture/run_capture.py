@@ -78,6 +78,8 @@ class RunCapture(Measuring):
         self._batch_samples = 0  # of the last watched step
         self._unwatched: Callable[[], None] | None = None  # what to tell of an unwatched call that made a bad loss
         self._forwarded = self._backpropagated = False  # since the last step
+        self._doubtful = False  # whether the backward pass that runs is ours
+        self._before: Any = None  # gradients and losses before it
         self._trains_in_eval_mode = False
         self._orders_noted = 0
         self._loader: Any = None
@@ -459,12 +461,16 @@ class RunCapture(Measuring):
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
+        self._doubtful = self.stage is None and not (self._forwarded or self._backpropagated)
         if self.pace.resting:
             self._glance_at_root(root)
         if self.stage == OFF or self.pace.resting:
             self._unwatched = None
             return
-        if self.step == 0 and self._orders_noted < len(self.models):  # several models: each has a first backward
+        if self._doubtful:
+            self._before = self._gradients(), self.losses.mark()
+        first = self.step == 0 and self._orders_noted < len(self.models)  # several models: each has a first backward
+        if first and not (self._doubtful and self._places.keys().isdisjoint(wiring.first_uses(root))):
             self._orders_noted += 1
             self._note_order(root)
             self._begin_motion()
@@ -504,7 +510,7 @@ class RunCapture(Measuring):
 
     @contained("gradients")
     def on_backward_end(self, root: torch.Tensor) -> None:
-        if self.stage == OFF or not self._concerns_us():
+        if self.stage == OFF or (self._doubtful and not self._reached_us()):
             return
         self._backpropagated = True
         if not self.pace.resting:
@@ -520,9 +526,23 @@ class RunCapture(Measuring):
     def _follow_gradient(self) -> None:
         self.nonfinite.gradient(self._rings.values(), self.step)
 
-    def _concerns_us(self) -> bool:
-        """The backward pass may have reached a watched parameter: a watched model was called, or cannot be seen."""
-        return self.validation.forwards == 0 or self.stage is not None or self._forwarded or self._backpropagated
+    def _reached_us(self) -> bool:
+        """Whether a backward pass before which no watched model was called reached a watched parameter all the same.
+
+        If not, it is the training of another net, and so is what was backpropagated.
+        """
+        if self.pace.resting:
+            return self.validation.forwards == 0
+        gradients, mark = self._before
+        if self._gradients() != gradients:
+            return True
+        self.losses.retract(mark)
+        return False
+
+    def _gradients(self) -> list[tuple[int, int] | None]:
+        """Identity and version of each gradient."""
+        found = (p.grad for ring in self._rings.values() for p in ring.parameters)
+        return [None if g is None else (id(g), g._version) for g in found]
 
     @contained("validation")
     def _training_resumes(self) -> None:
