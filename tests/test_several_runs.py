@@ -145,7 +145,8 @@ import trainwatch
 
 model = torch.nn.Linear(8, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-watch = trainwatch.watch(model, optimizer, log_dir=sys.argv[1], settings={"flush_every": 3, "probes": "off", "overhead": 0.9})
+settings = {"flush_every": 3, "probes": "off", "overhead": 0.9}
+watch = trainwatch.watch(model, optimizer, log_dir=sys.argv[1], settings=settings)
 
 def train(steps):
     for _ in range(steps):
