@@ -345,6 +345,7 @@ class Monitor:
         self.latest = report
         self._live.look(report, self.capture.step, self.capture.book.finished)
         self._outlets.look(self.capture.step, report)
+        self.containment.run("tensorboard", self._outlets.draw, self.capture.step, report)
 
     @contained("tensorboard")
     def _show_curves(self) -> None:

@@ -53,6 +53,9 @@ class Outlets:
         """Say, once, that the disk fails: one line, whatever it fails next."""
         if part == "tensorboard" and self._sink is not None:
             self._sink.let_go()
+            self._sink = None
+        if str(self._directory) not in why:
+            why = f"cannot write into {self._directory}: {why}"
         first = not self._lost
         self._lost.setdefault(part, why)
         if first and part != "report files" and not self._quiet:
@@ -77,11 +80,14 @@ class Outlets:
             sink.layout(tags["train_loss"], tags["val_loss"], tags["grad_norm"])
 
     def look(self, step: int, report: Report) -> None:
-        """Draw the findings, where they changed or are due. Where the first verdict is that all is well, say so."""
+        """Where the first verdict is that all is well, say so."""
         if not self._judged and report.verdict != "not-judged":
             self._judged = True
             if report.ok and not self._quiet:
                 tell(f"trainwatch: {all_well(report, step)}")
+
+    def draw(self, step: int, report: Report) -> None:
+        """Draw the findings, where they changed or are due."""
         codes = [d.code for d in report.findings()]
         verdict = codes, set(codes) - self._reported
         if self._sink is not None and self._sink.wants_snapshot(step, verdict != self._verdict):
