@@ -100,7 +100,7 @@ PARTS = {
     "rates": [(Rates, "note"), (Rates, "flush")],
     "steps": [(RunCapture, "_commit_losses")],
     "reads": [(DeferredReads, "deliver"), (PassBook, "_arrived")],
-    "record": [(SegmentWriter, "flush"), (SegmentWriter, "close")],
+    "record files": [(SegmentWriter, "flush"), (SegmentWriter, "close")],
     "tensorboard": [(Outlets, "open"), (Outlets, "curves"), (Outlets, "finish")],
     "notices": [(Outlets, "look"), (Outlets, "show")],
     "report files": [(Report, "save")],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from trainwatch.capture.interception import unheard
 from trainwatch.capture.nonfinite import Suspect
 from trainwatch.capture.ranks import Ranks
 from trainwatch.capture.run_capture import RunCapture
+from trainwatch.clock import steady
 from trainwatch.config import Settings
 from trainwatch.containment import Containment, contained
 from trainwatch.diagnosis import Diagnosis
@@ -26,7 +29,7 @@ from trainwatch.probes import nonfinite
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.processes import LAST_WAIT, PROBES_OFF, Processes
-from trainwatch.record import RunRecord, SegmentWriter
+from trainwatch.record import RecordError, RunRecord, SegmentWriter
 from trainwatch.record.joint import JointRecord
 from trainwatch.report import Report
 from trainwatch.resuming import resume, state_of
@@ -37,6 +40,7 @@ FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine
 WATCH_SHARE = 0.75  # of the budget for everything but probes; where it is used up, steps go by unwatched
+NAMED = 3  # parameters that a line of the report names
 LAST_ROUND = 5.0  # seconds that probes may take at the end of a run, or the budget's share of it if that is more
 VALIDATION = (
     "val_loss",
@@ -64,6 +68,10 @@ MEASURES = {
     **{f"probe {kind}": some for kind, some in QUANTITIES.items()},
     "reads": (*STEPS, *RANGES, *VALIDATION),
 }
+
+
+FILES = ("record files", "tensorboard", "report files")  # parts that fail where the disk does
+_running: weakref.WeakSet[Monitor] = weakref.WeakSet()
 
 
 class StopTraining(Exception):
@@ -101,6 +109,8 @@ class Monitor:
         primary_validation: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        clock = steady(clock)
+        _end_in(directory)
         ranks = Ranks.here()
         if ranks is not None and ranks.rank:  # the first process alone judges, writes and prints
             settings, directory, writer = replace(settings, quiet=True), None, None
@@ -147,6 +157,7 @@ class Monitor:
         self._write()
         self._once = self._spent()  # seconds spent at the start and, later, at the end
         self._began = clock()
+        _running.add(self)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is and what was measured; empty in other processes than the first."""
@@ -204,6 +215,8 @@ class Monitor:
 
     def flush(self) -> None:
         """Read what was measured, write it, and judge it if the budget allows."""
+        if self.report is not None:
+            return
         self._last_flush, self._news = self._clock(), False
         self._flushed_passes = self.capture.book.finished
         self.containment.run("flush", self.capture.flush)
@@ -224,6 +237,8 @@ class Monitor:
 
     def epoch_end(self, metrics: Mapping[str, float]) -> None:
         """The user or the trainer says that an epoch is over."""
+        if self.report is not None:
+            return
         self.capture.end_pass()
         self._note_epoch(dict(metrics))
         self.flush()
@@ -330,12 +345,13 @@ class Monitor:
         self.latest = report
         self._live.look(report, self.capture.step, self.capture.book.finished)
         self._outlets.look(self.capture.step, report)
+        self.containment.run("tensorboard", self._outlets.draw, self.capture.step, report)
 
     @contained("tensorboard")
     def _show_curves(self) -> None:
         self._outlets.curves(self.record, self.capture.step)
 
-    @contained("record")
+    @contained("record files")
     def _write(self) -> None:
         if isinstance(self.record.journal, SegmentWriter):
             self.record.journal.flush()
@@ -350,6 +366,7 @@ class Monitor:
         """
         if self.report is not None:
             return self.report
+        _running.discard(self)
         self._watched_seconds, self._while_training = self._clock() - self._began, self._spent() - self._once
         self.containment.run("hooks", self.capture.detach)
         self.containment.run("flush", self.capture.flush, last=True)
@@ -387,7 +404,7 @@ class Monitor:
 
     def _close(self) -> None:
         assert self.report is not None
-        self.containment.run("record", self._close_journal)
+        self.containment.run("record files", self._close_journal)
         self.containment.run("tensorboard", self._outlets.finish, self.capture.step, self.report)
         if self.directory is not None:
             self.containment.run("report files", self.report.save, self.directory)
@@ -397,6 +414,17 @@ class Monitor:
         if isinstance(self.record.journal, SegmentWriter):
             self.record.journal.close()
             self.record.journal = None
+
+    def _stop_writing(self) -> None:
+        journal, self.record.journal = self.record.journal, None
+        if isinstance(journal, SegmentWriter):
+            journal.abandon()
+
+    def abandon(self) -> None:
+        """This process was forked from the one that trains: here nothing is watched, written or printed."""
+        self.report = Report("not-judged", not_checked={"TW709": "the process that it was forked from is watched"})
+        self._stop_writing()
+        self.capture.detach()
 
     def _note_run(self, finished: bool, error: BaseException | None = None) -> None:
         started = hasattr(self, "capture")
@@ -432,6 +460,15 @@ class Monitor:
             skipped.append(f"{self.capture.pace.unwatched} of {self.capture.step} steps were not watched")
         if self.capture.classes.uncounted:
             skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
+        for some in self.record.facts.get("joined", {}).values():
+            names = [p["name"] for p in some]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            skipped.append(
+                f"gradients and motion of {', '.join(names[:NAMED])}{more}, which joined the optimiser by step "
+                f"{min(p['since'] for p in some)}, were not measured"
+            )
+        if self.capture.losses.empty:
+            skipped.append(f"{self.capture.losses.empty} batches held no sample and have no loss")
         processes = self.record.facts.get("processes", {})
         for rank, why in processes.get("apart", {}).items():
             skipped.append(f"process {rank} of {processes['world']} was left out: {why}")
@@ -452,12 +489,32 @@ class Monitor:
     def _fault(self, part: str, error: Exception) -> None:
         """Note a contained fault. Nothing in here may fail in its turn."""
         fault = fault_of(part, error, self.capture.step if hasattr(self, "capture") else 0)
-        if part == "record":
-            self.record.journal = None
         reason = f"its capture failed with {type(error).__name__} (see TW000)"
         lost = dict.fromkeys(MEASURES.get(part, ()), reason)
         try:
+            if part == "record files":
+                self._stop_writing()
             self.record.add_fault(fault)
             self.record.set_fact("switched_off", {**self.record.facts.get("switched_off", {}), **lost})
+            if part in FILES and isinstance(error, (OSError, RecordError)):
+                self._outlets.lose(part, str(error), fault["step"])
         except Exception:
             self.record.journal = None  # what could not be written is still held in memory
+
+
+def _end_in(directory: Path | None) -> None:
+    """End the runs that this process still records into a directory: the next one records there, and moves theirs."""
+    if directory is not None:
+        for other in list(_running):
+            if other.directory is not None and other.directory.resolve() == directory.resolve():
+                other.finish()
+
+
+def _leave_to_parent() -> None:
+    """In a forked process, such as a worker of a loader: the runs are the parent's to watch, write and report."""
+    while _running:
+        _running.pop().abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

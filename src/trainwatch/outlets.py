@@ -31,6 +31,7 @@ class Outlets:
         self._judged = False
         self._verdict: tuple[list[str], set[str]] = ([], set())  # codes found, those among them not reported yet
         self._reported: set[str] = set()
+        self._lost: dict[str, str] = {}  # what could not be written, and why
         self._resolved: dict[str, tuple[Diagnosis, int]] = {}
 
     def open(self) -> None:
@@ -47,6 +48,18 @@ class Outlets:
             self._reported.add(diagnosis.code)
         if not self._quiet:
             tell(f"trainwatch: {notice(diagnosis, step, resolved=state == 'resolved')}")
+
+    def lose(self, part: str, why: str, step: int) -> None:
+        """Say, once, that the disk fails: one line, whatever it fails next."""
+        if part == "tensorboard" and self._sink is not None:
+            self._sink.let_go()
+            self._sink = None
+        if str(self._directory) not in why:
+            why = f"cannot write into {self._directory}: {why}"
+        first = not self._lost
+        self._lost.setdefault(part, why)
+        if first and part != "report files" and not self._quiet:
+            tell(f"trainwatch: step {step:,}  {why}. The run is still watched, and its report comes at the end")
 
     def curves(self, record: RunRecord, step: int) -> None:
         """One point a flush for each loss, the learning rates and the gradient norm of all parameters together."""
@@ -67,11 +80,14 @@ class Outlets:
             sink.layout(tags["train_loss"], tags["val_loss"], tags["grad_norm"])
 
     def look(self, step: int, report: Report) -> None:
-        """Draw the findings, where they changed or are due. Where the first verdict is that all is well, say so."""
+        """Where the first verdict is that all is well, say so."""
         if not self._judged and report.verdict != "not-judged":
             self._judged = True
             if report.ok and not self._quiet:
                 tell(f"trainwatch: {all_well(report, step)}")
+
+    def draw(self, step: int, report: Report) -> None:
+        """Draw the findings, where they changed or are due."""
         codes = [d.code for d in report.findings()]
         verdict = codes, set(codes) - self._reported
         if self._sink is not None and self._sink.wants_snapshot(step, verdict != self._verdict):
@@ -92,7 +108,14 @@ class Outlets:
         with above_bars():
             report.print()
             if self._directory is not None:
-                print(f"Record and report: {self._directory}")  # noqa: T201 - to standard output, as the report
+                print(self._whereabouts())  # noqa: T201 - to standard output, as the report
+
+    def _whereabouts(self) -> str:
+        if "report files" in self._lost:
+            return f"The report could not be written to {self._directory}: {self._lost['report files']}"
+        if self._lost:
+            return f"Report: {self._directory}. Not all of the run is recorded there: {next(iter(self._lost.values()))}"
+        return f"Record and report: {self._directory}"
 
     def _new(self, record: RunRecord, quantity: str, key: str) -> Any:
         series = record.series(quantity, key)

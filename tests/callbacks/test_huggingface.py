@@ -1,6 +1,7 @@
 import math
 import os
 import pickle
+import socket
 
 import pytest
 import torch
@@ -53,14 +54,20 @@ def labelled(count, seed=0):
     return [{"input_ids": row, "labels": int(row[0]) % 3} for row in sequences(count, seed)]
 
 
-def train(model, data, tmp_path, callbacks, evaluate=None, **arguments):
-    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 3e-3, **arguments}
+def train(model, data, tmp_path, callbacks, evaluate=None, resume=None, **arguments):
+    arguments = {
+        "save_strategy": "no",
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 3e-3,
+        **arguments,
+    }
     arguments = transformers.TrainingArguments(
-        str(tmp_path), report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True, seed=0,
+        str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True, seed=0,
         eval_strategy="epoch" if evaluate else "no", **arguments,
     )  # fmt: skip
     trainer = transformers.Trainer(model, arguments, train_dataset=data, eval_dataset=evaluate, callbacks=callbacks)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -185,3 +192,50 @@ def test_a_plain_loop_with_accelerate():
 def test_a_wrong_argument_is_named_when_the_callback_is_made():
     with pytest.raises(TypeError, match="stop_on"):
         trainwatch.HFTrainWatch(stop_on="TW201")
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_has_one_record(tmp_path):
+    whole = watching()
+    train(classifier(), labelled(64), tmp_path / "whole", [whole])
+    options = {"save_strategy": "steps", "save_steps": 5}
+    first = watching()
+    train(classifier(), labelled(64), tmp_path / "run", [first], max_steps=5, **options)
+    callback = watching()
+    train(
+        classifier(seed=1), labelled(64), tmp_path / "run", [callback], resume=str(tmp_path / "run" / "checkpoint-5"),
+        **options,
+    )  # fmt: skip
+    assert callback.record.steps == 16
+    ours, theirs = (c.record.series("train_loss", "cross_entropy") for c in (callback, whole))
+    assert ours.steps.tolist() == theirs.steps.tolist() == list(range(16))
+    assert ours.values[:5].tolist() == first.record.series("train_loss", "cross_entropy").values.tolist()
+    assert callback.report.facts["run"]["samples"] == 2 * 64
+
+
+def one_of_two(rank, directory):
+    """What each process does: train, and leave behind what it measured."""
+    ports = {"MASTER_ADDR": "localhost", "MASTER_PORT": (directory / "port").read_text()}
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **ports})
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(1)
+    callback, seen, model = watching({"flush_every": 4}), [], classifier()
+    model.register_forward_hook(lambda module, args, output: seen.append(output.loss.item()))
+    train(model, labelled(64), directory, [callback], ddp_backend="gloo", per_device_train_batch_size=4)
+    series = callback.record.series("train_loss", "cross_entropy")
+    kept = {"seen": seen, "losses": series.values.copy(), "verdict": callback.report.verdict}
+    torch.save({**kept, "samples": callback.report.facts.get("run", {}).get("samples")}, directory / str(rank))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_one_report(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        (tmp_path / "port").write_text(str(free.getsockname()[1]))
+    torch.multiprocessing.start_processes(one_of_two, (tmp_path,), nprocs=2, start_method="fork")
+    first, other = (torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2))
+    mean = torch.tensor([first["seen"], other["seen"]]).mean(0)
+    torch.testing.assert_close(torch.as_tensor(first["losses"]), mean, rtol=1e-4, atol=0)
+    assert first["samples"] == 2 * 64
+    assert first["verdict"] != "not-judged"
+    assert other["verdict"] == "not-judged"
+    assert (tmp_path / "trainwatch" / "report.json").is_file()

@@ -34,7 +34,7 @@ def outlets():
 
 
 def look(made, step, *found):
-    made.look(step, Report("findings" if found else "healthy", found))
+    made.draw(step, Report("findings" if found else "healthy", found))
 
 
 def test_a_finding_is_unconfirmed_until_it_is_reported():

@@ -22,6 +22,7 @@ except ImportError:
     ) from None
 
 
+STATE = "trainwatch.pt"  # in a checkpoint
 NO_METRICS = ("_runtime", "_per_second", "epoch")  # how fast an evaluation was, and when
 
 
@@ -30,6 +31,7 @@ class HFTrainWatch(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     The loss is read where the model computes it: the trainer's log hides losses that are not finite. Where the model
     sums its loss and the trainer divides it, by what a whole step counts, what is recorded is the mean of each batch.
+    Its state is kept in the checkpoints: a training that goes on from one in `output_dir` has one record.
 
     Attributes:
         report: The report, after `train`.
@@ -85,6 +87,15 @@ class HFTrainWatch(TrainerCallback):  # type: ignore[misc, unused-ignore]
             stop_by_raising=False,
             **self._options,
         )
+        self._watch.resume_from(self._state_file(args, state))
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Leave the state of the watch in the checkpoint, where the trainer goes on from."""
+        if self._watch is not None and state.is_world_process_zero:
+            self._watch.save_into(self._state_file(args, state))
+
+    def _state_file(self, args: Any, state: Any) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if self._watch is not None and self._watch.should_stop:

@@ -108,6 +108,16 @@ class Watch:
         """
         self._monitor.load_state_dict(state)
 
+    def save_into(self, file: Path) -> None:
+        """Keep the state beside what a trainer saved. A fault is none of the training's."""
+        if file.parent.is_dir():
+            self._monitor.containment.run("state", lambda: torch.save(self.state_dict(), file))
+
+    def resume_from(self, file: Path) -> None:
+        """Go on from what `save_into` kept, where there is such a file. A fault is none of the training's."""
+        if file.is_file():
+            self._monitor.containment.run("state", lambda: self.load_state_dict(torch.load(file, weights_only=True)))
+
     def epoch_end(self, **metrics: float) -> None:
         """Say that an epoch is over, with metrics of your own. Optional: no verdict needs it."""
         self._monitor.epoch_end({k: float(v) for k, v in metrics.items()})

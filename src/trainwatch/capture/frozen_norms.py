@@ -51,9 +51,13 @@ class FrozenNorms:
     """
 
     def __init__(self, models: wiring.Models, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        self._optimized = {id(p) for o in optimizers.values() for p in wiring.parameters_in(o)}
-        self._models, self._steps = models, 0
+        self._models, self._optimizers, self._steps = models, optimizers, 0
+        self.rewired()
         self.begin()
+
+    def rewired(self) -> None:
+        """Parameters came or went: what is trained is read again."""
+        self._optimized = {id(p) for o in self._optimizers.values() for p in wiring.parameters_in(o)}
 
     def begin(self) -> None:
         """Take the statistics as they are now for those that training starts from."""

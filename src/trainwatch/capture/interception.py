@@ -185,6 +185,11 @@ def unheard() -> Iterator[None]:
         _depth -= 1
 
 
+def is_unheard() -> bool:
+    """Whether what happens now is reported to nobody (see `unheard`)."""
+    return _depth > 0
+
+
 @contextmanager
 def heard_by(*listeners: Listener) -> Iterator[None]:
     """Within, these listeners alone are told of what happens: to all others it is not the training that they watch."""

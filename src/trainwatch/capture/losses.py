@@ -18,6 +18,7 @@ from trainwatch.capture.interception import LossCall
 
 PATIENCE = 2  # optimiser steps after which a loss that was not backpropagated is taken for validation with gradients
 CALM = 3  # steps in which every root was a criterion itself, after which no hook is needed to see it reached
+MOST = 1024  # losses between two steps that are kept: those of an optimiser that never steps must not gather
 ROOT = "root"
 
 
@@ -55,9 +56,16 @@ class Entry:
 
 
 class StepLosses:
-    """Losses of the coming step, and those of the steps since the last flush."""
+    """Losses of the coming step, and those of the steps since the last flush.
+
+    Attributes:
+        pending: Losses with gradients that no step came after yet.
+        empty: Batches without any sample so far.
+        sample_factor: The coming step is one whose factors are read.
+    """
 
     def __init__(self) -> None:
+        self.empty = 0
         self.pending: list[Entry] = []
         self._roots: list[torch.Tensor] = []
         self._calm = 0
@@ -74,6 +82,8 @@ class StepLosses:
         if self._calm < CALM and output.requires_grad:
             self._tell_when_reached(entry, output)
         self.pending.append(entry)
+        if len(self.pending) > MOST:
+            del self.pending[0]
         return entry
 
     def observe(self, call: LossCall, count: int, step: int) -> None:
@@ -105,12 +115,25 @@ class StepLosses:
             if entry.output() is root:
                 entry.reached = entry.root = True
                 return None
+        fresh = [entry for entry in self.pending if not entry.reached]
+        if fresh and not any(entry.count for entry in fresh):
+            return None  # what follows from the loss of no sample is no loss either
         if self._calm >= CALM:  # no hook was set this time: everything pending is taken to be part of it
             for entry in self.pending:
                 entry.reached = True
         self._calm = 0
-        self._roots.append(root.detach())
+        self._roots = [*self._roots[1 - MOST :], root.detach()]
         return self._roots[-1]
+
+    def mark(self) -> tuple[set[int], int]:
+        """What was backpropagated so far, for `retract`."""
+        return {id(entry) for entry in self.pending if entry.reached}, len(self._roots)
+
+    def retract(self, mark: tuple[set[int], int]) -> None:
+        """What was backpropagated since was none of ours."""
+        known, roots = mark
+        self.pending = [entry for entry in self.pending if not entry.reached or id(entry) in known]
+        self._roots = self._roots[:roots]
 
     def commit(self, step: int, prefix: str, scale: torch.Tensor | None) -> tuple[list[Entry], list[Entry]]:
         """Give what was backpropagated to an optimiser step.
@@ -130,7 +153,10 @@ class StepLosses:
         for entry in rest:
             entry.commits += 1
             (stale if entry.commits >= PATIENCE else self.pending).append(entry)
+        self.empty += sum(not entry.count for entry in mine)
         for entry in mine:
+            if not entry.count:  # the mean over no sample is no number
+                continue
             self._rows[prefix + entry.call.name].append((step, entry.value))
             if self.sample_factor and entry.factor is not None:
                 self._factors.append((prefix + entry.call.name, step, entry.factor, scale))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture import wiring
+from trainwatch.capture.changes import Changes
 from trainwatch.capture.classes import ClassCounter
 from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.freshness import still_fresh
@@ -26,7 +27,7 @@ from trainwatch.capture.ranges import Ranges
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.scaling import Scaling
-from trainwatch.capture.shards import flattened
+from trainwatch.capture.shards import flattened, is_shard
 from trainwatch.capture.starts import StartWeights
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.capture.wiring_watch import WiringWatch
@@ -73,6 +74,7 @@ class Measuring:
         self.rates = Rates(self.optimizers)
         self.scaling = Scaling()
         self.wiring: WiringWatch | None = None
+        self.changes = Changes(self.models, self.optimizers)
         self.starts: StartWeights | None = None
         self.ranges = Ranges(self.reads, record.append)
         self.penalties = Penalties({id(p): name for name, p in wiring.parameters_of(self.models).items()})
@@ -84,7 +86,8 @@ class Measuring:
         self._print_next = True
         self._flat = flattened(self.models)
         parameters = list(wiring.parameters_of(self.models).values())
-        index = {id(p): i for i, p in enumerate(parameters)}
+        self._places = index = {id(p): i for i, p in enumerate(parameters)}
+        self._parameters = parameters  # held: an id that is free is used again
         self._note_wiring(index)
         self._keep_starts()
         for key, optimizer in self.optimizers.items():
@@ -121,6 +124,7 @@ class Measuring:
         """
         if last:
             self._end_validation()
+        self._look_for_changes()
         self._flush_gradients()
         self._flush_losses()
         self._flush_classes()
@@ -228,6 +232,14 @@ class Measuring:
     @contained("reads")
     def _deliver(self, wait: bool) -> None:
         self.reads.deliver(wait)
+
+    @contained("wiring")
+    def _look_for_changes(self) -> None:
+        """Layers may have been replaced, added or thawed. Shards come and go by themselves."""
+        if not self._flat and not any(map(is_shard, self._parameters)) and self.changes.changed():
+            self.record.set_fact("joined", self.changes.joined(self.step))
+            if self.wiring is not None:
+                self.wiring.rewired()
 
     @contained("wiring")
     def _flush_wiring(self, last: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainwatch.capture import interception, wiring
 from trainwatch.capture.batches import TARGETS, TRAIN_BATCH, VAL_BATCH, loss_in
@@ -77,6 +78,8 @@ class RunCapture(Measuring):
         self._batch_samples = 0  # of the last watched step
         self._unwatched: Callable[[], None] | None = None  # what to tell of an unwatched call that made a bad loss
         self._forwarded = self._backpropagated = False  # since the last step
+        self._doubtful = False  # whether the backward pass that runs is ours
+        self._before: Any = None  # gradients and losses before it
         self._trains_in_eval_mode = False
         self._orders_noted = 0
         self._loader: Any = None
@@ -87,9 +90,9 @@ class RunCapture(Measuring):
 
     @contained("hooks")
     def _attach(self, criterion: Any) -> None:
-        for key, optimizer in self.optimizers.items():
-            stepped = functools.partial(self._stepped, key)
-            self._optimizer_hooks.append(optimizer.register_step_post_hook(lambda *_, stepped=stepped: stepped()))
+        for key in self.optimizers:
+            self._hook_optimizer(key)
+        self._optimizer_hooks.append(register_optimizer_step_post_hook(lambda optimizer, *_: self._other(optimizer)))
         for model in self.models.values():
             self._hooks.before(model, self.on_forward_start)
             self._hooks.after(model, self.on_forward_end)
@@ -98,6 +101,27 @@ class RunCapture(Measuring):
             self._hooks.before(criterion, self.on_criterion_start)
             self._hooks.after(criterion, self.on_criterion_end)
         interception.subscribe(self)
+
+    def _hook_optimizer(self, key: str) -> None:
+        hook = self.optimizers[key].register_step_post_hook(lambda *_: self._stepped(key))
+        self._optimizer_hooks.append(hook)
+
+    def _other(self, optimizer: torch.optim.Optimizer) -> None:
+        """Some optimiser of the process has stepped: one that is not watched may train what a watched one did."""
+        known = any(optimizer is one for one in self.optimizers.values())
+        if not known and self.stage != OFF and not interception.is_unheard():
+            key = self._successor(optimizer)
+            if key is not None:
+                self._stepped(key)
+
+    @contained("wiring")
+    def _successor(self, optimizer: torch.optim.Optimizer) -> str | None:
+        key = self.changes.another_stepped(optimizer)
+        if key is not None:
+            self.optimizers[key] = optimizer
+            self._hook_optimizer(key)
+            self.facts.succeeded(key, optimizer, self._places)
+        return key
 
     def detach(self) -> None:
         """Take every hook and wrapper off."""
@@ -269,7 +293,7 @@ class RunCapture(Measuring):
     @contained("first non-finite")
     def _glance(self, call: LossCall) -> None:
         """Look at a training loss of an unwatched step, and at nothing else. One that is not finite ends the rest."""
-        if self.nonfinite.looks and not call.output.ndim and not finite(call.output):
+        if self.nonfinite.looks and samples_in(call) and not call.output.ndim and not finite(call.output):
             if self._inside is not None and self.stage is None:
                 self.nonfinite.begins(())
             elif self._unwatched is not None:
@@ -373,7 +397,7 @@ class RunCapture(Measuring):
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step)
-        if self.nonfinite.keeps:
+        if self.nonfinite.keeps and entry.count:
             self._follow_loss(call, entry.call)
         if self.ranges.due(self.step):
             self._measure_ranges(call)
@@ -437,16 +461,22 @@ class RunCapture(Measuring):
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
+        self._doubtful = self.stage is None and not (self._forwarded or self._backpropagated)
         if self.pace.resting:
             self._glance_at_root(root)
         if self.stage == OFF or self.pace.resting:
             self._unwatched = None
             return
-        if self.step == 0 and self._orders_noted < len(self.models):  # several models: each has a first backward
+        if self._doubtful:
+            self._before = self._gradients(), self.losses.mark()
+        first = self.step == 0 and self._orders_noted < len(self.models)  # several models: each has a first backward
+        if first and not (self._doubtful and self._places.keys().isdisjoint(wiring.first_uses(root))):
             self._orders_noted += 1
             self._note_order(root)
             self._begin_motion()
             self._note_starts()
+        elif self.wiring is not None and self.wiring.unread:
+            self._note_order(root)
         self._watch_backward(False)
         if self.penalties.due(self.step):
             self._look_for_penalties(root)
@@ -480,7 +510,7 @@ class RunCapture(Measuring):
 
     @contained("gradients")
     def on_backward_end(self, root: torch.Tensor) -> None:
-        if self.stage == OFF or not self._concerns_us():
+        if self.stage == OFF or (self._doubtful and not self._reached_us()):
             return
         self._backpropagated = True
         if not self.pace.resting:
@@ -496,9 +526,23 @@ class RunCapture(Measuring):
     def _follow_gradient(self) -> None:
         self.nonfinite.gradient(self._rings.values(), self.step)
 
-    def _concerns_us(self) -> bool:
-        """The backward pass may have reached a watched parameter: a watched model was called, or cannot be seen."""
-        return self.validation.forwards == 0 or self.stage is not None or self._forwarded or self._backpropagated
+    def _reached_us(self) -> bool:
+        """Whether a backward pass before which no watched model was called reached a watched parameter all the same.
+
+        If not, it is the training of another net, and so is what was backpropagated.
+        """
+        if self.pace.resting:
+            return self.validation.forwards == 0
+        gradients, mark = self._before
+        if self._gradients() != gradients:
+            return True
+        self.losses.retract(mark)
+        return False
+
+    def _gradients(self) -> list[tuple[int, int] | None]:
+        """Identity and version of each gradient."""
+        found = (p.grad for ring in self._rings.values() for p in ring.parameters)
+        return [None if g is None else (id(g), g._version) for g in found]
 
     @contained("validation")
     def _training_resumes(self) -> None:
@@ -541,6 +585,7 @@ class RunCapture(Measuring):
         """Give losses and gradients to the step that was just taken; True where a buffer is full."""
         step = self._commits[key]
         self._commits[key] += 1
+        self.changes.stepped(key)
         self._forwarded = self._backpropagated = False
         self._given = None
         if self._loader is not None:

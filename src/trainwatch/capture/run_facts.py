@@ -36,6 +36,14 @@ class RunFacts:
         put("regularisation", wiring.regularisation_facts(self._models, optimizers))
         put("optimizers", {key: wiring.optimizer_facts(o, index) for key, o in optimizers.items()})
 
+    def succeeded(self, key: str, optimizer: torch.optim.Optimizer, index: Mapping[int, int]) -> None:
+        """An optimiser took over from the one of this name. Its columns in the record are those of the first."""
+        known = self.record.facts["optimizers"]
+        columns = known[key]["parameters"]
+        there = {i: place for i, place in index.items() if place in columns}
+        facts = {**wiring.optimizer_facts(optimizer, there), "parameters": columns}
+        self.record.set_fact("optimizers", {**known, key: facts})
+
     def note_order(self, uses: Mapping[int, int]) -> None:
         """Put parameters and modules in order of execution, as far as the graph behind a loss tells it.
 

@@ -29,6 +29,9 @@ class WiringWatch:
         optimizers: The optimisers by name.
         record: Where the facts go.
         reads: For values that must come from the device.
+
+    Attributes:
+        unread: Parameters came that no graph was seen of: the next one is worth a look.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class WiringWatch:
         record: RunRecord,
         reads: DeferredReads,
     ) -> None:
-        self._record, self._reads, self._models = record, reads, models
+        self._record, self._reads = record, reads
+        self._models, self._optimizers = models, optimizers
         self._zeroing = {key: Zeroing(wiring.parameters_in(o)) for key, o in optimizers.items()}
         self._mode = TrainingMode(models)
         self._left_out = LeftOut(models, optimizers)
@@ -48,6 +52,17 @@ class WiringWatch:
         self._frozen = {key: Frozen({places[id(p)]: p for p in some}) for key, some in held.items()}
         self._uses: dict[int, int] = {}
         self._backwards = self._steps = self._written = 0
+        self.unread = False
+
+    def rewired(self) -> None:
+        """Parameters came or went, in a model or an optimiser."""
+        present = set(map(id, wiring.parameters_of(self._models).values()))
+        for key, optimizer in self._optimizers.items():
+            held = wiring.parameters_in(optimizer)
+            self._zeroing[key].rewired([p for p in held if id(p) in present] or held)
+        self._left_out = LeftOut(self._models, self._optimizers)
+        self._frozen_norms.rewired()
+        self._backwards, self._written, self.unread = 0, 0, True
 
     def graph_seen(self, root: torch.Tensor, uses: Mapping[int, int]) -> None:
         """Read what the graph behind a loss about to be backpropagated tells.
@@ -56,6 +71,7 @@ class WiringWatch:
             root: The loss.
             uses: See `wiring.first_uses`.
         """
+        self.unread = False
         self._uses.update(uses)
         names = {id(p): name for name, p in wiring.parameters_of(self._models).items()}
         chains = LinearChains(root)
@@ -118,6 +134,6 @@ class WiringWatch:
         self._record.set_fact("zeroing", {key: z.facts() for key, z in self._zeroing.items()})
         self._record.set_fact("training_mode", self._mode.facts())
         self._frozen_norms.flush(self._reads, self._record)
-        if self._left_out.anything:
+        if self._left_out.anything or "left_out" in self._record.facts:
             self._left_out.look()
             self._record.set_fact("left_out", self._left_out.facts(self._uses))

@@ -79,6 +79,13 @@ class Zeroing:
         self._steps, self._left = 0, None
         self._zeroed = self._delivered = False
 
+    def rewired(self, parameters: Sequence[torch.Tensor]) -> None:
+        """These are trained from now on: one that was followed and is none of them is left."""
+        self._parameters = list(parameters)
+        if not any(p is self._followed for p in self._parameters):
+            self._followed = None
+            self.forget()
+
     def facts(self) -> dict[str, int | None]:
         """The counts, as the record keeps them."""
         names = ("cycles", "kept", "emptied", "first", "looked", "nonzero")

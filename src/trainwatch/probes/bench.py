@@ -15,6 +15,7 @@ from trainwatch.probes.isolation import CannotIsolate, twin, twin_with_optimizer
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
+COMPUTED_WITH = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FEW = 4  # batches that a probe is given unless it asks for more
 
 
@@ -153,6 +154,8 @@ class Bench:
         return factor * max(1, round(self._samples_per_step / full))
 
     def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
+        if not all(bool(p.isfinite().all()) for p in copied.parameters() if p.dtype in COMPUTED_WITH):
+            raise CannotIsolate("weights of the model are not finite")
         detach_trainer(copied, getattr(self._live, "_trainer", None))
         return copied.train(training)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import torch
+
 from trainwatch.containment import Containment
 from trainwatch.probes import (
     activations,
@@ -103,6 +105,10 @@ class Probes:
             PROBES[kind](bench)
         except CannotIsolate as reason:
             self.refused[kind] = str(reason)
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            self.refused[kind] = "there was too little memory for the experiment"
         else:
             self.refused.pop(kind, None)
 
@@ -110,3 +116,10 @@ class Probes:
     def unmeasured(self) -> dict[str, str]:
         """Quantity -> the reason why no probe could measure it."""
         return {q: reason for kind, reason in self.refused.items() for q in QUANTITIES[kind]}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a probe asked for more memory than there is, which is no fault of its own."""
+    words = ("out of memory", "can't allocate memory")  # of other accelerators, and of the CPU
+    told = isinstance(error, RuntimeError) and any(some in str(error) for some in words)
+    return told or isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))

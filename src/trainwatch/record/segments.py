@@ -9,6 +9,7 @@ it, so neither an interrupted compaction nor one under way loses or repeats anyt
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -93,6 +94,8 @@ class SegmentWriter:
         if self._over is not None:
             return
         try:
+            if self._file != _NONE and not os.fstat(self._file).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, "the record was deleted")
             if self._file == _NONE and self._buffer:
                 self._open()
             self._write()
@@ -123,6 +126,10 @@ class SegmentWriter:
             raise self._failure(error) from error
         finally:
             self._give_up("closed")
+
+    def abandon(self) -> None:
+        """Let go of the record as it is on disk; what was noted since the last flush is dropped."""
+        self._give_up("abandoned")
 
     def __enter__(self) -> SegmentWriter:
         return self

@@ -6,8 +6,12 @@ So where the trainer has a writer, that one is used; otherwise a sub-directory, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import math
+import os
+import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +28,7 @@ REPORT = "trainwatch/report"
 GRADIENTS = "trainwatch/gradients"
 SNAPSHOTS = 64  # of the report in one run
 SUBDIRECTORY = "trainwatch"
+_count = itertools.count()  # of event files of this process
 
 
 def open_sink(directory: str | Path | None, writer: Any = None) -> TensorBoardSink | None:
@@ -167,6 +172,13 @@ class TensorBoardSink:
             if isinstance(self._writer, _OwnWriter):
                 self._writer.close()
 
+    def let_go(self) -> None:
+        """Close what was opened here, whatever became of it."""
+        self._closed = True
+        if isinstance(self._writer, _OwnWriter):
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
     def _rising(self, tag: str, step: int) -> int:
         self._steps[tag] = max(step, self._steps.get(tag, -1) + 1)
         return self._steps[tag]
@@ -182,12 +194,21 @@ class TensorBoardSink:
 
 
 class _OwnWriter:
-    """An event file of our own, with what `TensorBoardSink` uses of torch's ``SummaryWriter``."""
+    """An event file of our own, with what `TensorBoardSink` uses of torch's ``SummaryWriter``.
+
+    Each event is written at once, by the thread that trains: what fails is raised where it is contained, and a forked
+    process inherits neither a thread nor a buffer that it would write once more.
+    """
 
     def __init__(self, directory: str | Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._events = EventFileWriter(str(directory))
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        unique = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
+        file = (Path(directory) / f"events.out.tfevents.{unique}").open("xb", buffering=0)
+        self._events = RecordWriter(file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def _get_file_writer(self) -> _OwnWriter:
         return self
@@ -195,10 +216,13 @@ class _OwnWriter:
     def add_summary(self, summary: Any, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _write(self, event: Any) -> None:
+        self._events.write(event.SerializeToString())
 
     def flush(self) -> None:
-        self._events.flush()
+        """Nothing waits to be written."""
 
     def close(self) -> None:
         self._events.close()
