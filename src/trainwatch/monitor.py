@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from trainwatch import running
 from trainwatch.capture.interception import unheard
 from trainwatch.capture.nonfinite import Suspect
 from trainwatch.capture.ranks import Ranks
@@ -33,6 +32,7 @@ from trainwatch.record import RecordError, RunRecord, SegmentWriter
 from trainwatch.record.joint import JointRecord
 from trainwatch.report import Report
 from trainwatch.resuming import resume, state_of
+from trainwatch.unmeasured import unmeasured
 
 T = TypeVar("T")
 
@@ -40,7 +40,6 @@ FLUSH_SECONDS = 10.0
 FLOOR_PER_STEP = 100e-6  # seconds that watching may take of every step, however short the step is
 LOOK_SHARE = 0.25  # of the budget goes to looks of the engine
 WATCH_SHARE = 0.75  # of the budget for everything but probes; where it is used up, steps go by unwatched
-NAMED = 3  # parameters that a line of the report names
 LAST_ROUND = 5.0  # seconds that probes may take at the end of a run, or the budget's share of it if that is more
 VALIDATION = (
     "val_loss",
@@ -71,7 +70,6 @@ MEASURES = {
 
 
 FILES = ("record files", "tensorboard", "report files")  # parts that fail where the disk does
-_running: weakref.WeakSet[Monitor] = weakref.WeakSet()
 
 
 class StopTraining(Exception):
@@ -110,7 +108,7 @@ class Monitor:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         clock = steady(clock)
-        _end_in(directory)
+        running.end_in(directory)
         ranks = Ranks.here()
         if ranks is not None and ranks.rank:  # the first process alone judges, writes and prints
             settings, directory, writer = replace(settings, quiet=True), None, None
@@ -157,7 +155,7 @@ class Monitor:
         self._write()
         self._once = self._spent()  # seconds spent at the start and, later, at the end
         self._began = clock()
-        _running.add(self)
+        running.began(self)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is and what was measured; empty in other processes than the first."""
@@ -366,7 +364,7 @@ class Monitor:
         """
         if self.report is not None:
             return self.report
-        _running.discard(self)
+        running.ended(self)
         self._watched_seconds, self._while_training = self._clock() - self._began, self._spent() - self._once
         self.containment.run("hooks", self.capture.detach)
         self.containment.run("flush", self.capture.flush, last=True)
@@ -450,32 +448,7 @@ class Monitor:
     def _overhead(self) -> dict[str, Any]:
         run = max(self._watched_seconds, 1e-9)
         spent = self._while_training
-        skipped = []
-        if self._looks_put_off:
-            n = self._looks_put_off
-            told = "1 look of the rule engine was" if n == 1 else f"{n} looks of the rule engine were"
-            skipped.append(f"{told} put off to keep the budget")
-        skipped += self._probes.governor.put_off
-        if self.capture.pace.unwatched:
-            skipped.append(f"{self.capture.pace.unwatched} of {self.capture.step} steps were not watched")
-        if self.capture.classes.uncounted:
-            skipped.append(f"the targets of {self.capture.classes.uncounted} batches were not counted")
-        for some in self.record.facts.get("joined", {}).values():
-            names = [p["name"] for p in some]
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            skipped.append(
-                f"gradients and motion of {', '.join(names[:NAMED])}{more}, which joined the optimiser by step "
-                f"{min(p['since'] for p in some)}, were not measured"
-            )
-        if self.capture.losses.empty:
-            skipped.append(f"{self.capture.losses.empty} batches held no sample and have no loss")
-        processes = self.record.facts.get("processes", {})
-        for rank, why in processes.get("apart", {}).items():
-            skipped.append(f"process {rank} of {processes['world']} was left out: {why}")
-        if processes.get("gradients_differ"):
-            skipped.append(
-                "processes have gradients of their own after the backward pass: norms are those of process 0"
-            )
+        skipped = unmeasured(self.capture, self.record.facts, self._looks_put_off)
         return {
             "seconds": {part: round(s, 6) for part, s in sorted(self.containment.seconds.items())},
             "run_seconds": round(run, 6),
@@ -483,7 +456,7 @@ class Monitor:
             "per_step_us": 1e6 * spent / max(1, self.capture.step),
             "once_seconds": round(self._spent() - spent, 6),
             "budget": self.settings.overhead,
-            "skipped": skipped,
+            "skipped": [*skipped, *self._probes.governor.put_off],
         }
 
     def _fault(self, part: str, error: Exception) -> None:
@@ -500,21 +473,3 @@ class Monitor:
                 self._outlets.lose(part, str(error), fault["step"])
         except Exception:
             self.record.journal = None  # what could not be written is still held in memory
-
-
-def _end_in(directory: Path | None) -> None:
-    """End the runs that this process still records into a directory: the next one records there, and moves theirs."""
-    if directory is not None:
-        for other in list(_running):
-            if other.directory is not None and other.directory.resolve() == directory.resolve():
-                other.finish()
-
-
-def _leave_to_parent() -> None:
-    """In a forked process, such as a worker of a loader: the runs are the parent's to watch, write and report."""
-    while _running:
-        _running.pop().abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
