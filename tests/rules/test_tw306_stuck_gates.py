@@ -289,6 +289,12 @@ def test_biases_that_are_not_there_cannot_be_set():
     assert "forget-gate-bias" not in cures(product(shut=1.0))
 
 
+def test_all_gates_that_are_stuck_are_begun_anew_together():
+    """One that stays shut lets nothing through to the others."""
+    both = cures(product(shut=1.0, layer="up"), product(shut=0.9, module="next", layer="down"))["initialisation"]
+    assert "for name in ['up', 'down']:" in both.how
+
+
 def test_weights_are_scaled_where_they_are_large_or_the_gates_flat():
     shown = cures(gate(shut=1.0))["initialisation"]
     assert shown.why.endswith("its weights began with a gain of 16 (deviation times the root of the fan-in).")

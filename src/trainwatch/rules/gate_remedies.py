@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trainwatch.diagnosis import Remedy
@@ -17,20 +17,22 @@ NORMALISED = {"Linear": "LayerNorm", "Embedding": "LayerNorm", "Conv1d": "BatchN
 LARGE = 1.5  # gain of weights that hold a gate at its ends by themselves
 
 
-def for_gate(record: RunRecord, gate: Gate, *, flat: bool) -> Iterator[Remedy]:
+def for_gate(record: RunRecord, gate: Gate, *, flat: bool, stuck: Sequence[str] = ()) -> Iterator[Remedy]:
     """For the gate that is stuck most.
 
     Args:
         record: The run.
         gate: Which one.
         flat: Its entries lie at either end, which is the doing of its weights rather than of its bias.
+        stuck: Layers of all gates of products that are stuck; one that stays shut would undo the others' cure.
     """
     layer = gate.module if gate.recurrent else gate.layer
     weights = _weights(record, layer)
     if gate.recurrent and not flat:
         yield from _bias(record, gate)
     if weights and (flat or not gate.recurrent or max(map(gain_of, weights)) > LARGE):
-        yield _smaller(layer, weights, f"Of the entries of '{gate.site}' {gate.extreme:.0%} have next to no slope")
+        layers = list(dict.fromkeys([layer, *([] if gate.recurrent else filter(None, stuck))]))
+        yield _smaller(layers, weights, f"Of the entries of '{gate.site}' {gate.extreme:.0%} have next to no slope")
     before = _before(record, weights[0]) if weights and gate.recurrent and flat else weights[0] if weights else None
     if before is not None and before["module_type"] in NORMALISED and (flat or not gate.recurrent):
         width = before["shape"][1 if before["module_type"] == "Embedding" else 0]
@@ -47,7 +49,7 @@ def for_attention(record: RunRecord, attention: Attention) -> Iterator[Remedy]:
     weights = _weights(record, attention.module)
     if weights:
         reason = f"The largest weight of a row of '{attention.site}' is {attention.largest:.2g} on average"
-        yield _smaller(attention.module, weights, reason)
+        yield _smaller([attention.module], weights, reason)
 
 
 def _bias(record: RunRecord, gate: Gate) -> Iterator[Remedy]:
@@ -74,7 +76,7 @@ def _weights(record: RunRecord, module: str) -> list[dict[str, Any]]:
     return [p for p in known if p["module"] == module and len(p["shape"]) > 1 and "std" in p]
 
 
-def _smaller(layer: str, weights: list[dict[str, Any]], what: str) -> Remedy:
+def _smaller(layers: list[str], weights: list[dict[str, Any]], what: str) -> Remedy:
     gain = max(map(gain_of, weights))
     reason = f"{what}; its weights began with a gain of {gain:.3g} (deviation times the root of the fan-in)."
-    return remedy("initialisation", gain=1, reason=reason, layers=[layer], purpose="anew")
+    return remedy("initialisation", gain=1, reason=reason, layers=layers, purpose="anew")

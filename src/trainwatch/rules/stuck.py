@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +37,10 @@ class Stuck:
         error = float(np.sqrt(max(self.share * (1 - self.share), 1 / self.n) / self.n))
         return (self.share - self.limit) / error
 
-    def remedies(self, record: RunRecord) -> Iterator[Remedy]:
-        """What to do about it, with numbers of the run."""
+    def remedies(self, record: RunRecord, found: Iterable[Stuck]) -> Iterator[Remedy]:
+        """What to do about it, with numbers of the run; all that were found to be stuck are begun anew together."""
         if isinstance(self.place, Attention):
             yield from for_attention(record, self.place)
         else:
-            yield from for_gate(record, self.place, flat=self.how == FLAT)
+            layers = [s.place.layer for s in found if isinstance(s.place, Gate) and not s.place.recurrent]
+            yield from for_gate(record, self.place, flat=self.how == FLAT, stuck=layers)

@@ -145,5 +145,5 @@ class StuckGates(Rule):
                 Evidence("at the first probe", worst.first, where=place.site, step=place.first_step),
                 Evidence("share of the loss that training removed", course.gained, goal, where=course.stream),
             ),
-            remedies=tuple(worst.remedies(record)),
+            remedies=tuple(worst.remedies(record, found)),
         )  # fmt: skip
