@@ -162,10 +162,13 @@ def cure(
     if families and half != "tuning":
         raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
     faulty: dict[str, list[Scenario]] = {}
+    repaired: dict[str, Scenario] = {}
     for s in scenarios(half, *(families or ())):
         if s.planted and path_of(folder, s, SEEDS[0]).is_file():
             faulty.setdefault(s.family, []).append(s)
-    jobs = [(folder, s, SEEDS[0]) for some in faulty.values() for s in some[: forms or None]]
+        elif s.form == "base":
+            repaired[s.family] = s
+    jobs = [(folder, s, SEEDS[0], repaired[f]) for f, some in faulty.items() for s in some[: forms or None]]
     found: list[cures.Cure] = []
     with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
         for scenario, one, error in pool.imap_unordered(cures.attempt, jobs):

@@ -89,6 +89,7 @@ class Cure:
         mechanical: It could be applied without a choice of one's own.
         gone: The diagnosis (and, of a single fault, the cause) is not said of the run made again.
         before, after: Quality of the faulty run and of the cured one, see `quality`.
+        sound: Quality of the repaired form, where it is asked for.
     """
 
     scenario: Scenario
@@ -99,13 +100,24 @@ class Cure:
     gone: bool = False
     before: float = float("nan")
     after: float = float("nan")
+    sound: float = float("nan")
+
+    @property
+    def better(self) -> bool:
+        """By more than two trainings of one recipe differ."""
+        return self.after > self.before + WORSE
 
     @property
     def cured(self) -> bool:
-        """The fault is gone, and what the net is for has not become worse; of a remedy afterwards, it is better."""
+        """The fault is gone, and what the net is for has not become worse; of a remedy afterwards, it is better.
+
+        Or the fault is still said, and half of what was lost beside the repaired form is won back.
+        """
         if self.remedy in AFTERWARDS:
             return self.after > self.before
-        return self.gone and not self.after < self.before - WORSE
+        if self.gone:
+            return not self.after < self.before - WORSE
+        return self.better and self.after - self.before >= (self.sound - self.before) / 2
 
 
 class Pasted(Edits):
@@ -163,17 +175,17 @@ def paste(code: str, **names: Any) -> dict[str, Any]:
     return known
 
 
-def attempt(job: tuple[Path, Scenario, int]) -> tuple[Scenario, Cure | None, str]:
+def attempt(job: tuple[Path, Scenario, int, Scenario | None]) -> tuple[Scenario, Cure | None, str]:
     """`cure` for a pool: the scenario, what came of it, and what went wrong, if anything did."""
-    folder, scenario, seed = job
+    folder, scenario, seed, repaired = job
     try:
-        return scenario, cure(folder, scenario, seed), ""
+        return scenario, cure(folder, scenario, seed, repaired), ""
     except Exception as error:
         return scenario, None, f"FAILED: {error!r}"
 
 
-def cure(folder: Path, scenario: Scenario, seed: int) -> Cure:
-    """Apply the first remedy to a stored run and judge the run that comes of it."""
+def cure(folder: Path, scenario: Scenario, seed: int, repaired: Scenario | None = None) -> Cure:
+    """Apply the first remedy to a stored run and judge the run that comes of it; what the repaired form is worth."""
     record, _ = restore(path_of(folder, scenario, seed))
     found = _findings(record)
     remedies = [r for r in found[0].remedies if not r.already_in_use] if found else []
@@ -194,7 +206,11 @@ def cure(folder: Path, scenario: Scenario, seed: int) -> Cure:
     codes = {d.code for cause in said for d in cause.walk() if d.severity >= Severity.WARNING}
     causes = {told.code} if scenario.every else {told.code, *scenario.truth}
     before, after = quality(faulty, scenario), quality(mended, changed)
-    return replace(told, gone=not codes & causes, before=before, after=after)
+    done = replace(told, gone=not codes & causes, before=before, after=after)
+    if repaired is None or done.gone or not done.better:
+        return done
+    run(repaired, seed, edits=(sound := Pasted()))
+    return replace(done, sound=quality(sound, repaired))
 
 
 def _findings(record: RunRecord) -> list[Diagnosis]:

@@ -95,6 +95,11 @@ def test_cured_is_without_the_fault_and_no_worse(gone, before, after, cured):
     assert Cure(FAULTY, 0, "TW104", AFTERWARDS[0], True, gone, before, after).cured is (after > before)
 
 
+@pytest.mark.parametrize(("after", "sound", "cured"), [(0.75, 0.9, True), (0.65, 0.9, False), (0.9, np.nan, False)])
+def test_half_of_what_was_lost_is_a_cure_though_the_fault_is_still_said(after, sound, cured):
+    assert Cure(FAULTY, 0, "TW101", "class-weights", True, False, 0.5, after, sound).cured is cured
+
+
 def test_quality_is_that_of_the_task():
     done = Pasted()
     x, classes = torch.eye(3), torch.tensor([0, 1, 1])
