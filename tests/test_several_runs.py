@@ -143,6 +143,7 @@ import os, sys, torch
 import torch.nn.functional as F
 import trainwatch
 
+torch.set_num_threads(1)  # threads of a process are not there in one that is forked from it
 model = torch.nn.Linear(8, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 settings = {"flush_every": 3, "probes": "off", "overhead": 0.9}
