@@ -67,7 +67,7 @@ def test_the_table_of_confidence_is_what_the_fit_makes_of_the_records(judged, tm
     curves = [fitted([c for c in known if c.remark == remark]).curve for remark in (False, True)]
     write(tmp_path / "ours.py", *curves)
     assert (tmp_path / "table.py").read_text() == (tmp_path / "ours.py").read_text()
-    assert len(curves[0].codes) > 5
+    assert len(curves[0].codes) >= 5
 
 
 def test_every_mistake_on_the_committed_records_has_a_reason(judged):

@@ -77,7 +77,6 @@ class TrainValShift(Rule):
             yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.63)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Compare the inputs and the classes of training and validation."""
         inputs = record.memo(input_shift)
         shift = record.memo(class_shift) if record.facts.get("run", {}).get("finished") else None
         if inputs is not None and inputs.told.low > self.apart:
@@ -105,8 +104,8 @@ class TrainValShift(Rule):
             if found.further.low <= self.further
             else "though the network does no worse there"
         )  # fmt: skip
-        given = record.facts.get("feature_names") or ()
-        named = [given[i] if i < len(given) else f"feature {i}" for i, *_ in found.features]
+        given = dict(enumerate(record.facts.get("feature_names") or ()))
+        named = [given.get(i, f"feature {i}") for i, *_ in found.features]
         names = ", ".join(f"{n}: {a:.3g} against {b:.3g}" for n, (*_, a, b) in zip(named, found.features, strict=True))
         train, val = (", ".join(f"{row[k]:.3g}" for row in found.features) for k in (2, 3))
         yield self.diagnose(

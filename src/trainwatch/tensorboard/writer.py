@@ -13,6 +13,7 @@ import math
 import os
 import socket
 import time
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,7 @@ class _OwnWriter:
         Path(directory).mkdir(parents=True, exist_ok=True)
         unique = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
         file = (Path(directory) / f"events.out.tfevents.{unique}").open("xb", buffering=0)
+        weakref.finalize(self, file.close)  # a sink that is given up after a fault is closed by nobody
         self._events = RecordWriter(file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
