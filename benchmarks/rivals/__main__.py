@@ -17,11 +17,10 @@ from benchmarks.rivals.installed import HOOKED, READERS, adapter, said
 from benchmarks.rivals.rival import Measured, measure
 from benchmarks.rivals.table import better, heard
 from benchmarks.rivals.table import table as side_by_side
-from benchmarks.zoo.judges import judge_runs
-from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
+from benchmarks.zoo.judges import counted, judge_runs
+from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError
 from benchmarks.zoo.score import Outcome
 from benchmarks.zoo.store import RECORDS, path_of, restore
-from trainwatch.rules import all_rules
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=None if os.isatty(1) else 160)
@@ -68,11 +67,10 @@ def _judge(half: str | None, seeds: list[int], workers: int, minutes: float, fol
     with get_context("spawn").Pool(workers, maxtasksperchild=50) as pool:
         jobs = pool.imap_unordered(said.attempt, [(*run, folder) for run in runs])
         for done, (scenario, seed, line, error) in enumerate(jobs, 1):
-            name = f"{scenario.family}/{scenario.form}-{seed}" if scenario.half == "tuning" else "a held-out run"
             if line is not None:
                 said.append(line)
             seconds = line["seconds"] if line is not None else 0.0
-            console.print(f"{done:4}/{len(runs)} {seconds:6.1f} s  {name} {error}", highlight=False)
+            console.print(f"{done:4}/{len(runs)} {seconds:6.1f} s  {scenario.shown(seed)} {error}", highlight=False)
             if time.monotonic() - began > 60 * minutes:
                 pool.terminate()
                 break
@@ -148,8 +146,7 @@ def table(workers: Workers = CORES, folder: Folder = RECORDS) -> None:
 
 def chosen(half: str | None) -> list[Scenario]:
     """Forms with one model whose truth is a rule's."""
-    rules = set(all_rules())
-    return [s for s in scenarios(half) if not set(s.truth) - rules and s.model.kind != "gan"]
+    return [s for s in counted(half) if s.model.kind != "gan"]
 
 
 if __name__ == "__main__":

@@ -60,8 +60,7 @@ def train(
         jobs = pool.imap_unordered(attempt, [(folder, s, seed, probes) for s, seed in wanted])
         for done, (scenario, seed, seconds, error) in enumerate(jobs, 1):
             failed += bool(error)
-            named = scenario.half == "tuning" or error
-            name = f"{scenario.family}/{scenario.form}-{seed}" if named else "a held-out run"
+            name = f"{scenario.family}/{scenario.form}-{seed}" if error else scenario.shown(seed)
             console.print(f"{done:4}/{len(wanted)} {seconds:6.1f} s  {name} {error}", highlight=False)
     console.print(f"{len(wanted) - failed} runs trained in {time.perf_counter() - began:.0f} s, {failed} failed")
     raise typer.Exit(1 if failed else 0)
@@ -76,15 +75,13 @@ def judge(
     rivals: Annotated[bool, typer.Option(help="Also the reference rules of rival tools.")] = True,
 ) -> None:
     """Judge all stored records anew and print the tables; of the held-out half, totals only."""
-    from benchmarks.zoo.judges import judge_all
+    from benchmarks.zoo.judges import counted, judge_all
     from benchmarks.zoo.score import totals
 
-    if families and half != "tuning":
-        raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
+    _no_case_is_held_out(families, half)
     began = time.perf_counter()
     wanted = scenarios(half, *(families or ()))
-    rules = set(all_rules())
-    chosen = _counted(half, *(families or ()))
+    chosen = counted(half, *(families or ()))
     outcomes = judge_all(folder, chosen, workers, rivals)
     for part in HALVES:
         of_part = {name: [o for o in some if o.scenario.half == part] for name, some in outcomes.items()}
@@ -98,7 +95,7 @@ def judge(
         console.print(tables.totals_table({name: totals(some) for name, some in of_part.items()}, title))
     runs = len(outcomes["trainwatch"])
     console.print(f"{runs} records judged in {time.perf_counter() - began:.1f} s")
-    awaited = sorted({code for s in wanted for code in set(s.truth) - rules})
+    awaited = sorted({code for s in wanted for code in set(s.truth) - set(all_rules())})
     if awaited:
         console.print(f"{len(wanted) - len(chosen)} faulty forms await their rule: {', '.join(awaited)}")
 
@@ -111,9 +108,9 @@ def calibrate(
 ) -> None:
     """Fit confidence to the tuning half anew and write the table that the package reads."""
     from benchmarks.zoo import calibration
-    from benchmarks.zoo.judges import judge_all
+    from benchmarks.zoo.judges import counted, judge_all
 
-    known = calibration.cases(judge_all(folder, _counted("tuning"), workers, rivals=False)["trainwatch"])
+    known = calibration.cases(judge_all(folder, counted("tuning"), workers, rivals=False)["trainwatch"])
     told = {
         kind: calibration.fitted([c for c in known if c.remark == (kind == "remarks")]) for kind in calibration.KINDS
     }
@@ -131,12 +128,12 @@ def accuracy(
 ) -> None:
     """Judge all stored records anew and write the document on how often trainwatch is right."""
     from benchmarks.zoo import accuracy as how
-    from benchmarks.zoo.judges import judge_all
+    from benchmarks.zoo.judges import counted, judge_all
     from benchmarks.zoo.reasons import mistakes, outdated, reasons
 
     known = reasons()
-    outcomes = judge_all(folder, _counted(), workers, rivals=False)["trainwatch"]
-    others = judge_all(thorough(folder), _counted("tuning"), workers, rivals=False)["trainwatch"]
+    outcomes = judge_all(folder, counted(), workers, rivals=False)["trainwatch"]
+    others = judge_all(thorough(folder), counted("tuning"), workers, rivals=False)["trainwatch"]
     wrong = mistakes([o for o in outcomes if o.scenario.half == "tuning"], known)
     path = output or how.DOCUMENT
     path.write_text(how.document(outcomes, others, wrong), encoding="utf-8")
@@ -159,8 +156,7 @@ def cure(
     """Apply the first remedy of each stored faulty run (of one seed) as its report has it, train again, and judge."""
     from benchmarks.zoo import cures
 
-    if families and half != "tuning":
-        raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
+    _no_case_is_held_out(families, half)
     faulty: dict[str, list[Scenario]] = {}
     repaired: dict[str, Scenario] = {}
     for s in scenarios(half, *(families or ())):
@@ -173,7 +169,7 @@ def cure(
     with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
         for scenario, one, error in pool.imap_unordered(cures.attempt, jobs):
             found += [one] if one else []
-            named = f"{scenario.family}/{scenario.form}" if scenario.half == "tuning" else "a held-out run"
+            named = scenario.shown(SEEDS[0])
             if error:
                 console.print(f"{named} {error}", highlight=False)
             elif one and one.mechanical and not one.cured and scenario.half == "tuning":
@@ -205,9 +201,9 @@ def freeze(
         console.print(str(path), highlight=False)
 
 
-def _counted(half: str | None = None, *families: str) -> list[Scenario]:
-    """Scenarios but those whose truth awaits its rule."""
-    return [s for s in scenarios(half, *families) if not set(s.truth) - set(all_rules())]
+def _no_case_is_held_out(families: list[str] | None, half: str | None) -> None:
+    if families and half != "tuning":
+        raise typer.BadParameter("single families can be looked at in the tuning half only: add --half tuning")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 import trainwatch
 from benchmarks.zoo.data import Sets
+from benchmarks.zoo.judges import said
 from benchmarks.zoo.scenario import Scenario
 from benchmarks.zoo.store import path_of, restore
 from benchmarks.zoo.training import Edits, run
@@ -202,11 +203,10 @@ def cure(folder: Path, scenario: Scenario, seed: int, repaired: Scenario | None 
         before, after = _afterwards(remedy, faulty)
         return replace(told, before=before, after=after)
     changed = _changed(scenario, remedy)
-    said = _findings(run(changed, seed, edits=mended))
-    codes = {d.code for cause in said for d in cause.walk() if d.severity >= Severity.WARNING}
+    named = said(_findings(run(changed, seed, edits=mended))).codes
     causes = {told.code} if scenario.every else {told.code, *scenario.truth}
     before, after = quality(faulty, scenario), quality(mended, changed)
-    done = replace(told, gone=not codes & causes, before=before, after=after)
+    done = replace(told, gone=not named & causes, before=before, after=after)
     if repaired is None or done.gone or not done.better:
         return done
     run(repaired, seed, edits=(sound := Pasted()))

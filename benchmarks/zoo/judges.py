@@ -10,13 +10,14 @@ from pathlib import Path
 from benchmarks.rivals import RIVALS
 from benchmarks.rivals.rival import Rival, Thresholds
 from benchmarks.rivals.tuning import tuned
-from benchmarks.zoo.scenario import SEEDS, Scenario
+from benchmarks.zoo.scenario import SEEDS, Scenario, scenarios
 from benchmarks.zoo.score import Outcome, Said, Told
 from benchmarks.zoo.store import path_of, restore
 from trainwatch import Settings
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
+from trainwatch.rules import all_rules
 
 
 def trainwatch(record: RunRecord) -> Said:
@@ -56,6 +57,12 @@ for _name, _set in RIVALS.items():
     JUDGES[_name] = _rival(_set, _set.published)
     if (_tuned := tuned(_name)) is not None:
         JUDGES[f"{_name}, tuned"] = _rival(_set, _tuned)
+
+
+def counted(half: str | None = None, *families: str) -> list[Scenario]:
+    """Scenarios but those whose truth awaits its rule."""
+    rules = set(all_rules())
+    return [s for s in scenarios(half, *families) if not set(s.truth) - rules]
 
 
 def judge_all(folder: Path, chosen: list[Scenario], workers: int, rivals: bool = True) -> dict[str, list[Outcome]]:

@@ -278,6 +278,10 @@ class Scenario:
     optimizer: Optimizer
     loop: Loop
 
+    def shown(self, seed: int) -> str:
+        """The name of a run, as commands print it: cases of the held-out half are not to be looked at."""
+        return f"{self.family}/{self.form}-{seed}" if self.half == "tuning" else "a held-out run"
+
     @property
     def fingerprint(self) -> str:
         """Changes with anything that changes the training."""

@@ -37,6 +37,12 @@ class Log:
     lr: list[float] = field(default_factory=list)
     validation: dict[int, float] = field(default_factory=dict)
 
+    def points(self, loss: str, lr: str, grad_norm: str, validation: str) -> Iterator[tuple[str, int, float]]:
+        """Metric, step and value of all that was logged, in order, under the names that are given."""
+        for step, values in enumerate(zip(self.loss, self.lr, self.grad_norm, strict=True)):
+            yield from ((metric, step, value) for metric, value in zip((loss, lr, grad_norm), values, strict=True))
+        yield from ((validation, step, value) for step, value in self.validation.items())
+
 
 class Adapter:
     """One package on one run; whatever it need not know it leaves out.

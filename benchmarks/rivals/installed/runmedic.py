@@ -29,11 +29,8 @@ class Runmedic(Adapter):
         from runmedic.roles import detect
 
         run = Run("zoo", "csv", "")
-        for step, values in enumerate(zip(log.loss, log.lr, log.grad_norm, strict=True)):
-            for metric, value in zip(("train_loss", "lr", "grad_norm"), values, strict=True):
-                run.get(metric).add(step, value)
-        for step, value in log.validation.items():
-            run.get("val_loss").add(step, value)
+        for metric, step, value in log.points("train_loss", "lr", "grad_norm", "val_loss"):
+            run.get(metric).add(step, value)
         run.finalize()
         return once([(f.check, "info" if f.severity == "info" else "warning") for f in run_checks(run, detect(run))])
 

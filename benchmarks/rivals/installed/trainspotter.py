@@ -49,11 +49,8 @@ class Trainspotter(Adapter):
         from trainspotter import Run, default_detectors, run_all
 
         run = Run()
-        for step, values in enumerate(zip(log.loss, log.lr, log.grad_norm, strict=True)):
-            for metric, value in zip(("train/loss", "lr", "grad_norm"), values, strict=True):
-                run.add_point(metric, step, value)
-        for step, value in log.validation.items():
-            run.add_point("eval/loss", step, value)
+        for point in log.points("train/loss", "lr", "grad_norm", "eval/loss"):
+            run.add_point(*point)
         run.finalize()
         detectors = default_detectors()
         for detector in detectors:

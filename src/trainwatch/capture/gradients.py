@@ -19,6 +19,7 @@ from trainwatch.capture.shards import is_shard, is_unreduced, local
 
 ABSENT = -1.0  # in the ring: the parameter had no gradient (NaN would read as a gradient that is not finite)
 OTHER_NORMS = (0, 1, math.inf)
+Versions = list[tuple[int, int] | None]
 Rows = Callable[[NDArray[Any], NDArray[Any]], None]  # steps (n,), L2 norms (n, P); or steps (1,), other norms (1, P, 3)
 
 
@@ -41,7 +42,7 @@ class GradientRing:
         self._steps: list[int] = []
         self._measured = False
         self._followed = False  # `total` was asked for: from now on it is noted which gradients were measured
-        self._seen: list[tuple[int, int]] | None = None
+        self._seen: Versions | None = None
         self._parts = [
             _DevicePart([i for i, p in enumerate(self.parameters) if p.device == device], device, self.parameters, rows)
             for device in dict.fromkeys(p.device for p in self.parameters)
@@ -83,11 +84,14 @@ class GradientRing:
         total: torch.Tensor = torch.linalg.vector_norm(torch.cat([n.to(norms[0].device) for n in norms]))
         return total
 
-    def _state(self) -> list[tuple[int, int]] | None:
-        """Identity and version of each gradient; None where one is sparse, or a part of a larger one."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        plain = not self._shards and all(g.layout is torch.strided for g in gradients)
-        return [(id(g), g._version) for g in gradients] if plain else None
+    def _state(self) -> Versions | None:
+        """As `versions`; None where one is sparse, or a part of a larger one."""
+        plain = not self._shards and all(p.grad is None or p.grad.layout is torch.strided for p in self.parameters)
+        return self.versions() if plain else None
+
+    def versions(self) -> Versions:
+        """Identity and version of each gradient; None where there is none."""
+        return [None if p.grad is None else (id(p.grad), p.grad._version) for p in self.parameters]
 
     def commit(self, step: int, overflow: torch.Tensor | None = None) -> bool:
         """Keep the measured row as that of this step.

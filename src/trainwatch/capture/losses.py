@@ -82,8 +82,7 @@ class StepLosses:
         if self._calm < CALM and output.requires_grad:
             self._tell_when_reached(entry, output)
         self.pending.append(entry)
-        if len(self.pending) > MOST:
-            del self.pending[0]
+        del self.pending[:-MOST]
         return entry
 
     def observe(self, call: LossCall, count: int, step: int) -> None:
@@ -122,7 +121,8 @@ class StepLosses:
             for entry in self.pending:
                 entry.reached = True
         self._calm = 0
-        self._roots = [*self._roots[1 - MOST :], root.detach()]
+        self._roots.append(root.detach())
+        del self._roots[:-MOST]
         return self._roots[-1]
 
     def mark(self) -> tuple[set[int], int]:

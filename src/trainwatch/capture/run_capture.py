@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainwatch.capture import interception, wiring
 from trainwatch.capture.batches import TARGETS, TRAIN_BATCH, VAL_BATCH, loss_in
+from trainwatch.capture.gradients import Versions
 from trainwatch.capture.held import SLOTS
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall, averaged
@@ -468,7 +469,7 @@ class RunCapture(Measuring):
             self._unwatched = None
             return
         if self._doubtful:
-            self._before = self._gradients(), self.losses.mark()
+            self._before = self._versions(), self.losses.mark()
         first = self.step == 0 and self._orders_noted < len(self.models)  # several models: each has a first backward
         if first and not (self._doubtful and self._places.keys().isdisjoint(wiring.first_uses(root))):
             self._orders_noted += 1
@@ -534,15 +535,13 @@ class RunCapture(Measuring):
         if self.pace.resting:
             return self.validation.forwards == 0
         gradients, mark = self._before
-        if self._gradients() != gradients:
+        if self._versions() != gradients:
             return True
         self.losses.retract(mark)
         return False
 
-    def _gradients(self) -> list[tuple[int, int] | None]:
-        """Identity and version of each gradient."""
-        found = (p.grad for ring in self._rings.values() for p in ring.parameters)
-        return [None if g is None else (id(g), g._version) for g in found]
+    def _versions(self) -> list[Versions]:
+        return [ring.versions() for ring in self._rings.values()]
 
     @contained("validation")
     def _training_resumes(self) -> None:
@@ -574,9 +573,7 @@ class RunCapture(Measuring):
         self.nonfinite.skipped(self.scaling.in_a_row, scaler, self.step)
 
     def _stepped(self, key: str) -> None:
-        overflow = getattr(
-            self.optimizers[key], "found_inf", None
-        )  # of a fused optimiser under a scaler: see `Scaling`
+        overflow = getattr(self.optimizers[key], "found_inf", None)  # of a fused one under a scaler: see `Scaling`
         if self.stage != OFF and not self.scaling.kept_from_stepping(overflow):
             self._on_step(bool(self._commit(key, overflow)))
 
