@@ -37,7 +37,7 @@ class Layer:
 def measure(bench: Bench) -> None:
     """On a copy in training mode, one backward pass of the loss of a held batch."""
     batch = bench.batches("train")[0]
-    with bench.model(training=True, further=1) as model:
+    with bench.model(training=True, further=1, finite=False) as model:
         layers = gradients_at(model, batch)
     gains = gains_of(list(layers.values()))
     for name, row in zip(layers, gains, strict=True):

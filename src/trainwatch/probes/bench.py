@@ -85,18 +85,19 @@ class Bench:
         return self._batches(kind)[:most]
 
     @contextmanager
-    def model(self, *, training: bool = False, further: int = 0) -> Iterator[nn.Module]:
+    def model(self, *, training: bool = False, further: int = 0, finite: bool = True) -> Iterator[nn.Module]:
         """A fresh copy of the model in the given mode, in a surrounding that leaves no trace.
 
         Args:
             training: Mode of the copy.
             further: Tensors of the size of each parameter that the probe needs besides: gradients, directions.
+            finite: Weights must be numbers. A mere look takes them as a run has made them that began with numbers.
 
         Raises:
-            CannotIsolate: The model cannot be copied within the memory for probes.
+            CannotIsolate: The model cannot be copied within the memory for probes, or has weights that are no numbers.
         """
         with untouched(self.device, self._live):
-            yield self._prepared(twin(self._live, self._most_bytes, further), training)
+            yield self._prepared(twin(self._live, self._most_bytes, further), training, finite)
 
     @contextmanager
     def learner(self, *, training: bool = True, further: int = 1) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
@@ -153,11 +154,19 @@ class Bench:
         full = max(batch.samples, *(held.samples for held in self._batches("train")), 1)
         return factor * max(1, round(self._samples_per_step / full))
 
-    def _prepared(self, copied: nn.Module, training: bool) -> nn.Module:
-        if not all(bool(p.isfinite().all()) for p in copied.parameters() if p.dtype in COMPUTED_WITH):
+    def _prepared(self, copied: nn.Module, training: bool, finite: bool = True) -> nn.Module:
+        if (finite or not self._began_finite()) and not all(
+            bool(p.isfinite().all()) for p in copied.parameters() if p.dtype in COMPUTED_WITH
+        ):
             raise CannotIsolate("weights of the model are not finite")
         detach_trainer(copied, getattr(self._live, "_trainer", None))
         return copied.train(training)
+
+    def _began_finite(self) -> bool:
+        """Whether some training loss was a number, as far as is recorded: else no look tells a thing."""
+        known = [self.record.series("train_loss", stream) for stream in self.record.keys("train_loss")]
+        losses = [series.values for series in known if series is not None and len(series)]
+        return not losses or any(bool(np.isfinite(some).any()) for some in losses)
 
 
 def step_of_copy(optimizer: torch.optim.Optimizer) -> None:

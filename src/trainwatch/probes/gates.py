@@ -94,7 +94,7 @@ class Gate:
 def measure(bench: Bench) -> None:
     """Run the held training batches through a copy in evaluation mode and record each gate and each attention."""
     batches = bench.batches("train")
-    with bench.model() as model, torch.no_grad():
+    with bench.model(finite=False) as model, torch.no_grad():
         found = gates(model, batches)
     facts: dict[str, dict[str, Any]] = {}
     for order, (name, site) in enumerate(found.sites.items()):

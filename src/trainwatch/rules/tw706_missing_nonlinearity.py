@@ -47,7 +47,7 @@ class MissingNonlinearity(Rule):
     name = "missing-nonlinearity"
     section = "§3"
     at_first_look = True
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW401", "TW402"), no_remark)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW204", "TW205", "TW208", "TW402"), no_remark)
 
     layers: int = 2
 
