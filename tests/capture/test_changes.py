@@ -177,6 +177,52 @@ def test_an_optimiser_that_steps_within_the_watched_one_takes_nothing_over():
     assert watch.record.series("train_loss", "cross_entropy").values.tolist() == pytest.approx(losses, rel=1e-5)
 
 
+def test_a_net_that_trains_between_backward_and_step_is_left_apart():
+    torch.manual_seed(0)
+    x, y = digits()
+    model, other, losses = nn.Linear(64, 10), nn.Linear(64, 10), []
+    optimizer, unrelated = torch.optim.SGD(model.parameters(), 0.1), torch.optim.SGD(other.parameters(), 0.1)
+    watch = trainwatch.watch(model, optimizer, settings=QUIET)
+    for rows in torch.arange(1200).split(BATCH):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x[rows]), y[rows])
+        loss.backward(retain_graph=True)
+        loss.backward()  # of the same forward pass: this one is ours, too
+        unrelated.zero_grad()
+        (3 * F.cross_entropy(other(x[rows]), y[rows])).backward()
+        unrelated.step()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    watch.finish()
+    assert watch.record.keys("train_loss") == ["cross_entropy"]
+    assert watch.record.series("train_loss", "cross_entropy").values.tolist() == pytest.approx(losses, rel=1e-5)
+
+
+def test_calls_within_a_transform_of_torch_func_are_left_apart():
+    torch.manual_seed(0)
+    x, y = digits()
+    model, losses = nn.Linear(64, 10), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch = trainwatch.watch(model, optimizer, settings=QUIET)
+
+    def loss_of(weights, sample, label):
+        return F.cross_entropy(torch.func.functional_call(model, weights, (sample[None],)), label[None])
+
+    for rows in torch.arange(1200).split(BATCH):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x[rows]), y[rows])
+        weights = {name: p.detach() for name, p in model.named_parameters()}
+        each = torch.func.vmap(torch.func.grad(loss_of), in_dims=(None, 0, 0))(weights, x[rows], y[rows])
+        loss.backward()
+        assert torch.allclose(each["weight"].mean(0), model.weight.grad, atol=1e-6)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    report = watch.finish()
+    assert watch.record.series("train_loss", "cross_entropy").values.tolist() == pytest.approx(losses, rel=1e-5)
+    assert not watch.record.keys("val_loss")
+    assert "TW000" not in [d.code for d in report.diagnoses]
+
+
 def test_losses_of_an_optimiser_that_never_steps_do_not_gather(monkeypatch):
     monkeypatch.setattr("trainwatch.capture.losses.MOST", 8)
     torch.manual_seed(0)

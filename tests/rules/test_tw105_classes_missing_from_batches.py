@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from watched import drawn, watched
 
+import trainwatch
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import nest
 from trainwatch.rules import NotChecked, all_rules
@@ -147,3 +148,25 @@ def test_real_trainings(seed):
     order = y.argsort(stable=True)
     (found,) = verdict(trained(zip(x[order].split(32), y[order].split(32), strict=True), seed))
     assert found.evidence[0].value > 0.9
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_classes_that_come_one_by_one_within_a_step_are_a_batch(apart):
+    """A discriminator is given real samples, then made ones; where each class has a step of its own it is a fault."""
+    torch.manual_seed(0)
+    x, _ = digits()
+    model, criterion = nn.Linear(64, 2), nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    watch = trainwatch.watch(model, optimizer, loss_fn=criterion, settings={"quiet": True, "strict": True})
+    for real in x.split(64):
+        optimizer.zero_grad()
+        for samples, kind in ((real, 1), (torch.rand_like(real), 0)):
+            criterion(model(samples), torch.full((len(samples),), kind)).backward()
+            if apart:
+                optimizer.step()
+                optimizer.zero_grad()
+        if not apart:
+            optimizer.step()
+    watch.finish()
+    assert bool(verdict(watch.record)) == apart
+    assert watch.record.keys("batches_without_class")[0] == ("64" if apart else "128")

@@ -154,6 +154,15 @@ def test_the_scale_of_the_loss_does_not_matter(scale):
     assert verdict(record(scale=scale, losses=falling(0.95))) == []
 
 
+def test_weights_that_left_their_group_are_not_judged():
+    made = record()
+    optimizers = copy.deepcopy(made.facts["optimizers"])
+    optimizers["default"]["groups"][0]["parameters"].remove(1)
+    made.set_fact("optimizers", optimizers)
+    (found,) = verdict(made)
+    assert found.where == ("layers.0",)
+
+
 def test_it_waits_for_the_end_and_for_enough_steps():
     with pytest.raises(NotChecked, match="the run has not ended"):
         verdict(record(finished=False))

@@ -44,6 +44,48 @@ def test_stays_silent_however_gradients_are_zeroed(make, zero, parts):
     assert codes(train(model, make(model.parameters(), lr=0.01), zero=zero, parts=parts)[0]) == []
 
 
+@pytest.mark.parametrize("inner", [True, False])
+def test_stays_silent_where_an_optimiser_zeroes_at_the_end_of_its_step(inner):
+    class Sharpness(torch.optim.Optimizer):
+        """Takes the gradient at a neighbouring point, as Foret et al. (2021) do."""
+
+        def __init__(self, parameters):
+            super().__init__(parameters, {"lr": 0.05})
+            self.base = torch.optim.SGD(self.param_groups, lr=0.05)
+
+        @torch.no_grad()
+        def step(self, closure):
+            if inner:
+                torch.enable_grad()(closure)()
+            weights = [p for group in self.param_groups for p in group["params"]]
+            length = torch.stack([p.grad.norm() for p in weights]).norm()
+            moves = [0.05 * p.grad / length for p in weights]
+            torch._foreach_add_(weights, moves)
+            self.zero_grad()
+            torch.enable_grad()(closure)()
+            torch._foreach_sub_(weights, moves)
+            self.base.step()
+            self.zero_grad()
+
+    torch.manual_seed(0)
+    model, (x, y) = net(), data()
+    optimizer = Sharpness(model.parameters())
+    watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True})
+    for rows in torch.arange(len(x)).split(16) * 4:
+
+        def closure(rows=rows):
+            loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+            loss.backward()
+            return loss
+
+        if not inner:
+            closure()
+        optimizer.step(closure)
+    report = watch.finish()
+    assert watch.record.facts["zeroing"]["default"]["cycles"] > 10
+    assert "TW704" not in [d.code for cause in report.diagnoses for d in cause.walk()]
+
+
 def test_fires_where_gradients_are_emptied_before_the_step():
     model = net()
     report, _ = train(model, torch.optim.SGD(model.parameters(), lr=0.1), zero="between")

@@ -54,11 +54,13 @@ class ClassCounter:
 
     def __init__(self) -> None:
         self.uncounted = 0
-        self._held: list[tuple[str, int, int, torch.Tensor, int | None, bool]] = []
+        self._held: list[tuple[str, int, int, torch.Tensor, int | None, int | None]] = []
         self._bytes = 0
         self._sizes: set[int] = set()
 
-    def hold(self, sort: str, classes: int, labels: int, target: torch.Tensor, samples: int | None = None) -> None:
+    def hold(
+        self, sort: str, classes: int, labels: int, target: torch.Tensor, step: int, samples: int | None = None
+    ) -> None:
         """Remember the targets of one training batch.
 
         Args:
@@ -66,6 +68,8 @@ class ClassCounter:
             classes: Number of classes, see `classes_of`.
             labels: Labels per sample, see `labels_of`.
             target: The targets, which the loop may go on using, but should not change in place.
+            step: The optimiser step that they belong to: what is accumulated, or comes in parts of one class each (as
+                what a discriminator is given), is one batch.
             samples: Samples that the model was given, where seen. With a target each, batches are looked at one by
                 one; pixels or tokens of a sample are alike, and say nothing of how batches are drawn.
         """
@@ -75,7 +79,7 @@ class ClassCounter:
             return
         self._bytes += size
         alone = target.ndim > 0 and len(target) == samples and target.numel() == samples
-        self._held.append((sort, classes, labels, target, _version(target), alone))
+        self._held.append((sort, classes, labels, target, _version(target), step if alone else None))
 
     def flush(
         self,
@@ -94,16 +98,21 @@ class ClassCounter:
         held, self._held, self._bytes = self._held, [], 0
         batches: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
         single: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
-        for sort, classes, labels, target, version, alone in held:
+        steps: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
+        for sort, classes, labels, target, version, step in held:
             if _version(target) != version:
                 self.uncounted += 1
                 continue
             batches[sort, classes, labels, target.dtype, target.device, target.shape[1:]].append(target)
-            if alone and (len(self._sizes) < MOST_SIZES or len(target) in self._sizes):
-                self._sizes.add(len(target))
-                single[sort, classes, target.dtype, target.device, target.shape].append(target)
+            if step is not None:
+                steps[step, sort, classes, target.dtype, target.device, target.shape[1:]].append(target)
         totals: dict[tuple[str, int, torch.device], torch.Tensor] = {}
         with torch.no_grad():
+            for (_, sort, classes, dtype, device, _), targets in steps.items():
+                target = targets[0] if len(targets) == 1 else torch.cat(targets)
+                if len(self._sizes) < MOST_SIZES or len(target) in self._sizes:
+                    self._sizes.add(len(target))
+                    single[sort, classes, dtype, device, target.shape].append(target)
             for (sort, classes, labels, *_), targets in batches.items():
                 whole = torch.cat(targets) if targets[0].ndim else torch.stack(targets)
                 key, counts = _count(sort, classes, labels, whole)

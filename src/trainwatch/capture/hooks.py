@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainwatch.capture.interception import is_hidden
+
 _NOTHING = contextlib.nullcontext()
 
 
 class Hook:
-    """A hook (of forward passes, or of loading weights) that calls back, except while `torch.compile` traces.
+    """A hook (of forward passes, or of loading weights) that calls back, unless torch looks on: see `is_hidden`.
 
     A copy or a pickle of the hooked module holds an idle stand-in made of the standard library alone: it works
     where trainwatch is not installed.
@@ -23,7 +25,7 @@ class Hook:
         self.callback = callback
 
     def __call__(self, module: nn.Module, *event: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not is_hidden():
             self.callback(module, *event)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -152,6 +152,7 @@ class Listener(Protocol):
 
 _listeners: tuple[Listener, ...] = ()
 _undo: list[Callable[[], None]] = []
+_transforms: Callable[[], Any] = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
 _depth = 0  # losses and backwards nest (subclasses, compound losses): only the outermost call is reported
 
 
@@ -183,6 +184,14 @@ def unheard() -> Iterator[None]:
         yield
     finally:
         _depth -= 1
+
+
+def is_hidden() -> bool:
+    """Whether torch itself looks on: it compiles, or transforms a function (`torch.func`).
+
+    The tensors of a transform stand for others, and must not be kept: they mean nothing once it is over.
+    """
+    return torch.compiler.is_compiling() or _transforms() is not None
 
 
 def is_unheard() -> bool:
@@ -246,7 +255,7 @@ def _exchange_code(name: str) -> None:
 
 def _call_loss(name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     global _depth
-    if _depth or torch.compiler.is_compiling():
+    if _depth or is_hidden():
         return original(*args, **kwargs)
     _depth += 1
     try:
@@ -268,7 +277,7 @@ def _backward_wrapper(_: str, original: Callable[..., Any]) -> Callable[..., Any
         root = args[0] if args else kwargs.get("tensors")
         if isinstance(root, (list, tuple)) and len(root) == 1:
             root = root[0]
-        if torch.compiler.is_compiling() or not _listeners or _depth or not isinstance(root, torch.Tensor):
+        if is_hidden() or not _listeners or _depth or not isinstance(root, torch.Tensor):
             return original(*args, **kwargs)
         listeners = _listeners
         for listener in listeners:
@@ -348,7 +357,7 @@ def _exchange_clipper(name: str) -> None:
 def _call_clipper(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     result = original(*args, **kwargs)
     limit = args[1] if len(args) > 1 else kwargs.get("max_norm", kwargs.get("clip_value"))
-    if isinstance(limit, (int, float)) and not _depth and not torch.compiler.is_compiling():
+    if isinstance(limit, (int, float)) and not _depth and not is_hidden():
         for listener in _listeners:
             listener.on_clip(CLIPPERS[name], float(limit))
     return result

@@ -104,8 +104,11 @@ class RunCapture(Measuring):
         interception.subscribe(self)
 
     def _hook_optimizer(self, key: str) -> None:
-        hook = self.optimizers[key].register_step_post_hook(lambda *_: self._stepped(key))
-        self._optimizer_hooks.append(hook)
+        optimizer = self.optimizers[key]
+        self._optimizer_hooks += [
+            optimizer.register_step_pre_hook(lambda *_: self._step_begins(key)),
+            optimizer.register_step_post_hook(lambda *_: self._stepped(key)),
+        ]
 
     def _other(self, optimizer: torch.optim.Optimizer) -> None:
         """Some optimiser of the process has stepped: one that is not watched may train what a watched one did."""
@@ -172,6 +175,15 @@ class RunCapture(Measuring):
         else:
             self.wiring.backward_starts()
 
+    def _step_begins(self, key: str) -> None:
+        if self.stage != OFF and not self.pace.resting:
+            self._watch_step_begin(key)
+
+    @contained("wiring")
+    def _watch_step_begin(self, key: str) -> None:
+        if self.wiring is not None:
+            self.wiring.step_begins(key)
+
     @contained("wiring")
     def _watch_step(self, key: str, step: int) -> None:
         if self.wiring is not None:
@@ -233,6 +245,7 @@ class RunCapture(Measuring):
 
     # ------------------------------------------------------------------ forward and losses
 
+    @contained("validation")
     def on_forward_start(self, _: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
         self._inside, self._within, self._given = [], [], None
         if torch.is_grad_enabled() and not self.pace.resting:
@@ -462,7 +475,7 @@ class RunCapture(Measuring):
 
     @contained("losses")
     def on_backward_start(self, root: torch.Tensor) -> None:
-        self._doubtful = self.stage is None and not (self._forwarded or self._backpropagated)
+        self._doubtful = self.stage is None and not self._forwarded
         if self.pace.resting:
             self._glance_at_root(root)
         if self.stage == OFF or self.pace.resting:
@@ -513,7 +526,7 @@ class RunCapture(Measuring):
     def on_backward_end(self, root: torch.Tensor) -> None:
         if self.stage == OFF or (self._doubtful and not self._reached_us()):
             return
-        self._backpropagated = True
+        self._backpropagated, self._forwarded = True, False
         if not self.pace.resting:
             self._watch_backward(True)
             for ring in self._rings.values():
@@ -623,7 +636,7 @@ class RunCapture(Measuring):
         samples = sum(entry.count for entry in mine)
         self._batch_samples += samples
         self.samples += samples
-        self._count_classes(mine)
+        self._count_classes(mine, step)
         if stale:
             self._take_late(stale)
 
@@ -641,12 +654,12 @@ class RunCapture(Measuring):
             self._motions[key].stepped(updates)
 
     @contained("classes")
-    def _count_classes(self, entries: Sequence[Entry]) -> None:
+    def _count_classes(self, entries: Sequence[Entry], step: int) -> None:
         batch = bare(self._inputs) if len(self.models) == 1 else None
         samples = None if batch is None else len(batch)
         for entry in entries:
             if entry.classes is not None and entry.call.target is not None:
-                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target, samples)
+                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target, step, samples)
 
     @contained("validation")
     def _fingerprint(self) -> None:

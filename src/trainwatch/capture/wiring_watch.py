@@ -106,6 +106,10 @@ class WiringWatch:
             self._backwards += 1
             self._left_out.look()
 
+    def step_begins(self, key: str) -> None:
+        """An optimiser is about to step."""
+        self._zeroing[key].step_begins()
+
     def stepped(self, key: str, step: int) -> None:
         """An optimiser has stepped."""
         self._zeroing[key].stepped(step)

@@ -25,7 +25,7 @@ class Zeroing:
     Attributes:
         cycles: Steps after the first that used a gradient.
         kept: Those before which nothing was zeroed since the step before.
-        emptied: Steps at which the gradient was gone that a backward pass had left.
+        emptied: Steps that began after the gradient was gone which a backward pass had left.
         first: Step at which a gradient was kept (or gone) for the first time; None so far.
         looked, nonzero: Gradients that seemed kept and were looked at; those that were not zero.
     """
@@ -36,7 +36,7 @@ class Zeroing:
         self._parameters = list(parameters)
         self._followed: torch.Tensor | None = None
         self._left: State = None
-        self._zeroed = self._delivered = False
+        self._zeroed = self._delivered = self._gone = False
         self._steps = 0
 
     def backward_starts(self, reads: DeferredReads) -> None:
@@ -57,19 +57,22 @@ class Zeroing:
         if self._followed is None:
             self._followed = next((p for p in self._parameters if p.grad is not None), None)
         if self._followed is not None and self._followed.grad is not None:
-            self._left, self._delivered = _state(self._followed.grad), True
+            self._left, self._delivered, self._gone = _state(self._followed.grad), True, False
+
+    def step_begins(self) -> None:
+        """The optimiser is about to step; it may run backward passes of its own, and zero what they leave."""
+        self._gone = self._delivered and self._followed is not None and self._followed.grad is None
 
     def stepped(self, step: int) -> None:
         """The optimiser has taken its step."""
         if not self._delivered or self._followed is None:
             return
         self._steps += 1
-        gone = self._followed.grad is None
         kept = self._steps > 1 and not self._zeroed
-        self.emptied += gone
+        self.emptied += self._gone
         self.cycles += self._steps > 1
         self.kept += kept
-        if (gone or kept) and self.first is None:
+        if (self._gone or kept) and self.first is None:
             self.first = step
         self._left = _state(self._followed.grad)
         self._zeroed = self._delivered = False

@@ -63,7 +63,8 @@ def layer_motions(record: RunRecord) -> list[LayerMotion] | None:
     owner = {p: g for g, group in enumerate(optimizer["groups"]) for p in group["parameters"]}
     found = []
     for i, (place, p) in enumerate(zip(optimizer["parameters"], gradients.parameters, strict=True)):
-        if p["kind"] in WEIGHTS and len(p["shape"]) > 1 and p["numel"] >= SMALLEST and p["trainable"]:
+        trained = p["trainable"] and place in owner
+        if p["kind"] in WEIGHTS and len(p["shape"]) > 1 and p["numel"] >= SMALLEST and trained:
             rms = float(np.median(norms[:, i])) / p["numel"] ** 0.5
             some = (rates[owner[place]], rms, update[i], distance[i], straight[i])
             found.append(LayerMotion(p, owner[place], *map(float, some)))
