@@ -3,7 +3,9 @@ import pytest
 from synthetic import fit_record
 
 from trained import trained
+from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
+from trainwatch.engine import judge
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw204_underfitting import Underfitting
 
@@ -315,3 +317,13 @@ def test_real_nets_that_none_beats(data, how, seed):
 def test_real_digits(seed):
     assert "TW204" in {d.code for d in trained("digits", seed, width=1).findings()}
     assert trained("digits", seed, decay=5e-4, p=0.3, optimizer="sgd").findings() == []
+
+
+def test_where_the_loss_still_falls_and_time_alone_would_pay_that_is_the_cause():
+    loss = np.linspace(2.3, 1.3, 20)
+    slow = judge(with_rival(record_of(loss), net=1.3, loss=0.2, training=1.3), Settings(select=("TW204", "TW205")))
+    assert [[d.code for d in cause.walk()] for cause in slow.diagnoses] == [["TW205", "TW204"]]
+    rested = judge(with_rival(record_of(), loss=0.2), Settings(select=("TW204", "TW205")))
+    assert [d.code for d in rested.diagnoses] == ["TW204"]
+    narrow = judge(record_of(np.linspace(2.3, 1.95, 20), **NARROW_NET), Settings(select=("TW204", "TW205")))
+    assert [d.code for d in narrow.diagnoses][:1] == ["TW204"]

@@ -5,17 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from trainwatch.diagnosis import Evidence, Remedy
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.robust_loss import heavy_tails
 from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch
 from trainwatch.symptoms.plateau import Trend
+from trainwatch.symptoms.rest import Rest
 from trainwatch.symptoms.restraints import Restraint
 
 FITTED = 0.5  # of its loss: a batch that keeps more could not be fitted
 RIVALS = {"neighbours": "nearest neighbours", "boosting": "gradient boosting"}
 COME = {"neighbours": "come", "boosting": "comes"}
+FALLING = "gain of half as many steps again"
+
+
+def still_falls(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: the loss of an underfitting was still falling, and nothing was found that holds the network back."""
+    return any(e.name == FALLING for e in effect.evidence)
+
+
+def falling(end: Rest, causes: Iterable[Restraint]) -> Iterator[Evidence]:
+    """What more of the same training would gain, where the loss has not come to rest and nothing holds it up."""
+    if not (end.flat or list(causes)):
+        trend = end.trends[0]
+        yield Evidence(FALLING, trend.gain, where=trend.stream, note="less than half of the lead of another predictor")
 
 
 def shown(

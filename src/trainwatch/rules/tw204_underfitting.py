@@ -9,7 +9,7 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import Predicate, ProbeRequest, Rule, no_remark
-from trainwatch.rules.fit_evidence import advice, reason, shown
+from trainwatch.rules.fit_evidence import advice, falling, reason, shown
 from trainwatch.rules.poor_fit import rest
 from trainwatch.symptoms.experiments import Lead, lead, one_batch
 from trainwatch.symptoms.losses import loss_course
@@ -62,7 +62,7 @@ class Underfitting(Rule):
     name: ClassVar[str] = "underfitting"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = {"TW203": no_remark, "TW205": no_remark, "TW208": no_remark}
+    explains: ClassVar[dict[str, Predicate]] = {"TW203": no_remark, "TW208": no_remark}
 
     poor: float = 0.6
     held: float = 0.8
@@ -110,7 +110,7 @@ class Underfitting(Rule):
             severity=Severity.WARNING if causes or ahead else Severity.INFO,
             margin=min(margin, 1e3),
             where=(causes[0].where,) if causes else (end.best.stream,),
-            evidence=(share, *shown(record, end.trends, causes, ahead, self.lead)),
+            evidence=(share, *falling(end, causes), *shown(record, end.trends, causes, ahead, self.lead)),
             remedies=tuple(advice(record, causes)),
         )
 

@@ -12,7 +12,8 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Rule
+from trainwatch.rules.base import NotChecked, Predicate, Rule
+from trainwatch.rules.fit_evidence import FALLING, still_falls
 from trainwatch.symptoms.curves import ValidationCurve, validation_curve
 from trainwatch.symptoms.gradients import gradients_of, learning_rate
 from trainwatch.symptoms.plateau import STRETCH, SURE, Trend, rate_is_steady, training_trend, validation_trend
@@ -56,6 +57,7 @@ class StoppedTooEarly(Rule):
     name: ClassVar[str] = "stopped-too-early"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
+    explains: ClassVar[dict[str, Predicate]] = {"TW204": still_falls}
 
     min_gain: float = 0.05
     min_gain_unseen: float = 0.2
@@ -95,7 +97,7 @@ class StoppedTooEarly(Rule):
             onset_step=trend.last_step,
             evidence=(
                 Evidence(
-                    "gain of half as many steps again",
+                    FALLING,
                     trend.gain,
                     threshold=least,
                     where=trend.stream,

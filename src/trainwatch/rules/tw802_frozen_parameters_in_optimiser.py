@@ -14,7 +14,6 @@ from trainwatch.symptoms.frozen import FrozenParameter, frozen_parameters
 
 SHOWN = 3
 LISTED = 12  # names in code that can be pasted
-SPREAD = 0.05  # of a distance: its standard error from a thousand coordinates
 WHY = {"zero": "a gradient of zero is still there", "stale": "the last gradient is still there, and applied each time"}
 
 
@@ -73,13 +72,11 @@ class FrozenParametersInOptimiser(Rule):
                 f"{_number(moving)} that were frozen from step {furthest.since} on are still moved by the optimiser: "
                 f"'{furthest.name}' is {furthest.moved:.2g} of its length away since, as {WHY[furthest.gradient]}"
             )
-            margin = (furthest.moved - self.moved) / (SPREAD * furthest.moved)
         else:
-            margin = float("inf")
             summary = f"{_number(held)} in the optimiser are frozen ({count:,} numbers); it does not move them"
         yield self.diagnose(
             summary,
-            margin=margin,
+            margin=float("inf"),  # read off the weights, not inferred
             severity=self.severity if moving else Severity.INFO,
             where=tuple(p.name for p in moving or held),
             onset_step=min(p.since for p in moving or held),

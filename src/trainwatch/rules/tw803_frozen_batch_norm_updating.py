@@ -15,6 +15,7 @@ from trainwatch.rules.base import NotChecked, Rule
 from trainwatch.symptoms.ranges import range_of
 
 SHOWN = 3
+ALIKE = 4  # channels that say as much as one: they look at the same samples
 LISTED = 12  # names in code that can be pasted; of more, what they have in common
 
 
@@ -25,8 +26,8 @@ class FrozenBatchNormUpdating(Rule):
     ## Symptom
     Batch norm whose gain and shift no optimiser trains, in a part that is frozen as a whole, was in training mode at
     more than `share` of the steps (of at least `steps`), and its running mean or deviation has drifted by more than
-    `drift` standard deviations, and by more than `errors` times what single batches make it waver. A remark where it
-    drifted less so far. A drift above `inputs` in the first of the modules comes from the inputs.
+    `drift` standard deviations beyond what single batches make it waver, and by `errors` standard errors of that. A
+    remark where it drifted less so far. A drift above `inputs` in the first of the modules comes from the inputs.
 
     ## Why it hurts
     The features of the frozen part are no longer those that were pretrained, though no weight of it moves. In training
@@ -37,8 +38,8 @@ class FrozenBatchNormUpdating(Rule):
     Modes are read when the optimiser steps. Running means and variances are kept at the start and compared with those
     now: the root mean square over the channels of the change of the mean in standard deviations, and of the logarithm
     of the ratio of both deviations. A batch of n samples and a momentum m make a running mean waver by the root of
-    m / (2 - m) / n, at the start as well as now. Frozen as a whole: the graph behind the loss shows nothing trained
-    below the module.
+    m / (2 - m) / n, at the start as well as now; that much is taken off in squares. Channels vary together: four count
+    as one. Frozen as a whole: the graph behind the loss shows nothing trained below the module.
 
     ## Remedies
     `freeze-batch-norm`: evaluation mode for the modules named, after each `model.train()`. `prepare-as-pretrained`
@@ -75,8 +76,10 @@ class FrozenBatchNormUpdating(Rule):
         if not found:
             return
         furthest = max(found, key=_drift)
-        error = _waver(record, furthest)
-        threshold = max(self.drift, self.errors * error)
+        waver = _waver(record, furthest)
+        alone = max(1.0, furthest["channels"] / ALIKE)
+        threshold = float(np.sqrt(waver**2 + max(self.drift**2, self.errors * waver**2 * np.sqrt(2 / alone))))
+        error = waver / np.sqrt(2 * alone)
         names = tuple(m["name"] for m in found)
         count = f"{len(names)} modules" if len(names) > 1 else f"'{names[0]}'"
         yield self.diagnose(
