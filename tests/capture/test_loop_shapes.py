@@ -394,6 +394,64 @@ def loader_loop(evaluated, epochs=3, **options):
     return watch, seen
 
 
+@pytest.mark.parametrize("where", ["before the step", "after the step"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_look_at_the_batch_that_is_trained_on_is_no_validation(where, inside):
+    class WithLoss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x, y):
+            return F.cross_entropy(self.net(x), y)
+
+    train, one, _ = loaders()
+    model = WithLoss() if inside else net()
+    criterion = model if inside else lambda x, y: F.cross_entropy(model(x), y)
+    optimizer, seen = sgd(model), []
+
+    def look(x, y):
+        model.eval()
+        with torch.no_grad():
+            criterion(x, y)
+        model.train()
+
+    watch = start(model, optimizer)
+    for _ in range(3):
+        for x, y in train:
+            optimizer.zero_grad()
+            criterion(x, y).backward()
+            if where == "before the step":
+                look(x, y)
+            optimizer.step()
+            if where == "after the step":
+                look(x, y)
+        model.eval()
+        with torch.no_grad():
+            pairs = [(float(criterion(x, y)), len(y)) for x, y in one]
+        model.train()
+        seen.append(np.average([value for value, _ in pairs], weights=[size for _, size in pairs]))
+    report = watch.finish()
+    assert watch.record.keys("val_loss") == ["val"]
+    assert [v for _, v in validation(watch)] == pytest.approx(seen, rel=1e-5)
+    assert watch.record.steps == 12
+    assert "TW701" not in [d.code for d in report.diagnoses]
+
+
+def test_a_whole_set_that_is_trained_on_step_by_step_is_evaluated_in_passes():
+    model = net()
+    optimizer = sgd(model)
+    watch, seen = start(model, optimizer), []
+    for _ in range(5):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+        with torch.no_grad():
+            seen.append(float(F.cross_entropy(model(X), Y)))
+    watch.finish()
+    assert [v for _, v in validation(watch)] == pytest.approx(seen[1:])  # after one step it may be a batch of many
+
+
 def test_two_validation_loaders_are_two_streams():
     train, one, two = loaders()
     watch, (first, second) = loader_loop(((train,), (one, two)))

@@ -26,6 +26,7 @@ from trainwatch.capture.passes import TRAIN_EVAL
 from trainwatch.capture.samples import bare, samples_in
 from trainwatch.capture.shards import is_shard
 from trainwatch.capture.tasks import LABELS, read_by_shape
+from trainwatch.capture.trained_again import TrainedAgain
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
 
@@ -75,6 +76,7 @@ class RunCapture(Measuring):
         self._within: list[LossCall] = []  # all of them
         self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
+        self._again = TrainedAgain()
         self._given: tuple[str, tuple[Any, ...], dict[str, Any], Any] | None = None  # a call that a probe may repeat
         self._batch_samples = 0  # of the last watched step
         self._unwatched: Callable[[], None] | None = None  # what to tell of an unwatched call that made a bad loss
@@ -248,8 +250,10 @@ class RunCapture(Measuring):
     @contained("validation")
     def on_forward_start(self, _: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
         self._inside, self._within, self._given = [], [], None
+        given = _without_targets(inputs, named)
+        self._again.called(bare(given), trains=torch.is_grad_enabled())
         if torch.is_grad_enabled() and not self.pace.resting:
-            self._inputs = _without_targets(inputs, named)
+            self._inputs = given
         if self.nonfinite.keeps and not self.pace.resting:
             self._follow_start(inputs)
 
@@ -266,6 +270,8 @@ class RunCapture(Measuring):
         self.validation.forwards += 1
         if self.pace.resting and torch.is_grad_enabled():
             self._pass_by(module, inputs, named, output)
+            return
+        if self._again.here and self.stage is None:
             return
         kind = self._held_kind()
         self._given = (kind, inputs, named, output) if kind is not None else None
@@ -398,6 +404,8 @@ class RunCapture(Measuring):
         elif call.output.requires_grad:
             self._note_loss(call)
         elif self.stage is None:
+            if self._again.here:
+                return
             if self._inside is not None and not within:
                 self._inside.append(call)
             elif within or self.validation.ours(call):
