@@ -8,8 +8,9 @@ from torch import nn
 from watched import watched
 
 from trainwatch.diagnosis import Severity
+from trainwatch.engine import nest
 from trainwatch.record import RunRecord
-from trainwatch.rules import NotChecked
+from trainwatch.rules import NotChecked, all_rules
 from trainwatch.rules.tw303_non_finite import NonFinite
 
 STEPS, DEPTH = 100, 3
@@ -206,6 +207,14 @@ def test_the_remedy_fits_the_source_and_can_be_pasted(fault):
     assert "{" not in found.remedies[0].title + found.remedies[0].why + found.remedies[0].how
     compile(found.remedies[0].how, "remedy", "exec")
     assert ("lower-learning-rate" in [r.id for r in found.remedies]) == shorter
+
+
+@pytest.mark.parametrize("fault", SOURCES)
+@pytest.mark.parametrize("code", ["TW302", "TW309", "TW601"])
+def test_what_no_step_has_made_is_no_consequence_of_steps_or_weights(fault, code):
+    cause = all_rules()[code]().diagnose("far too large", severity=Severity.ERROR, margin=9.0, onset_step=0)
+    nested = [d.code for d in nest([cause, diagnosed(**SOURCES[fault][0])])] == [code]
+    assert nested == (fault not in ("input", "target", "sqrt", "mask"))
 
 
 def test_what_nothing_finite_was_given_to_is_said():

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainwatch.diagnosis import Evidence, Remedy
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.remedies.nonfinite import ANY, OTHER, SOURCES
+from trainwatch.rules.base import not_later
 from trainwatch.symptoms.nonfinite_source import Operand, Source
 
 # The largest x whose exponential is finite, rounded down.
 EXP_LIMIT = {"float16": 11, "float32": 88, "bfloat16": 88, "float64": 709}
+WHATEVER = "not finite whatever the weights are"
+POINTS = ("input", "target", "masked")  # what no step has made, nor a start of the weights
+ENDS = ("root", "norm")  # nor the slope of these at 0
 TINY = {"float16": "1e-4"}  # what is certainly above 0 in a type, and small
 KINDS = {
     "log": ("log", "log2", "log10", "log1p", "xlogy"),
@@ -21,6 +25,16 @@ KINDS = {
     "exp": ("exp", "expm1", "exp2", "sinh", "cosh"),
     "pow": ("pow",),
 }
+
+
+def grew(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: steps that are too long, or weights too large, can have made what is not finite."""
+    return not any(e.name == WHATEVER for e in effect.evidence)
+
+
+def grew_from_then(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: so they can, and began no later."""
+    return grew(cause, effect) and not_later(cause, effect)
 
 
 def place(source: Source) -> str:
@@ -54,6 +68,8 @@ def evidence(source: Source) -> Iterator[Evidence]:
                        step=source.step, note=source.reason)  # fmt: skip
         return
     where = source.module or source.module_type or "loss"
+    if _kind(source) in POINTS or (_kind(source) in ENDS and source.phase == "backward"):
+        yield Evidence(WHATEVER, where=where, step=source.step)
     for operand in source.operands[:2] if not source.held_before else ():
         low, high = operand.low, operand.high
         yield Evidence(f"smallest {operand.name} of {source.operation}", low, where=where, step=source.step,

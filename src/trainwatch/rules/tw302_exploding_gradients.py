@@ -11,8 +11,9 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.backward_parts import parts_shown, parts_wanted
-from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
+from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always
 from trainwatch.rules.depth_remedies import even_signal, gated_cells
+from trainwatch.rules.non_finite_source import grew_from_then
 from trainwatch.rules.step_remedies import UPDATE, clipping, shorter_step
 from trainwatch.symptoms.gradients import (
     Growth,
@@ -65,7 +66,7 @@ class ExplodingGradients(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
-    explains: ClassVar[Any] = dict.fromkeys(EFFECTS, always) | {"TW303": not_later}
+    explains: ClassVar[Any] = dict.fromkeys(EFFECTS, always) | {"TW303": grew_from_then}
 
     decades: float = 2.0
     growth: float = 100.0

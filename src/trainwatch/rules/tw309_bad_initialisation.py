@@ -14,6 +14,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
 from trainwatch.rules.depth_remedies import reinitialise
+from trainwatch.rules.non_finite_source import grew
 from trainwatch.symptoms.gradients import before_normalisation, gain_of, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
@@ -65,7 +66,7 @@ class BadInitialisation(Rule):
     severity = Severity.ERROR
     section = "§9"
     needs = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, always), "TW303": grew}
 
     large: float = 2.0
     wild: float = 5.0

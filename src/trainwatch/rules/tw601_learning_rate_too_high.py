@@ -11,6 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
+from trainwatch.rules.non_finite_source import grew_from_then
 from trainwatch.rules.step_remedies import shorter_is_better, shorter_steps, tried_lengths
 from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
@@ -61,10 +62,9 @@ class LearningRateTooHigh(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[Any] = {
-        **dict.fromkeys(("TW201", "TW202", "TW302", "TW303"), not_later),
-        **dict.fromkeys(EFFECTS, always),
-    }
+    explains: ClassVar[Any] = dict.fromkeys(EFFECTS, always) | {
+        **dict.fromkeys(("TW201", "TW202", "TW302"), not_later), "TW303": grew_from_then
+    }  # fmt: skip
 
     jump: float = 0.5
     noise_jump: float = 5.0
