@@ -242,3 +242,42 @@ def test_real_digits(seed):
 
 def test_a_real_cosine_schedule_that_ran_its_course():
     assert "TW205" not in trained(3, 0, schedule=True)  # the rate is gone; that more can be reached is TW204's to say
+
+
+RESTING = [1.0, 0.5, 0.5, 0.5]  # a training loss that tells nothing
+FALLING = [1.1, 0.7, 0.5, 0.35]
+
+
+def few(validation, **options):
+    run = {"steps": 10 * len(validation), "finished": True, "epochs": len(validation)}
+    return record_of(validation, RESTING[: len(validation)], run=run, **options)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_few_passes_over_the_same_samples_tell_what_the_training_loss_does_not(scale):
+    (found,) = verdict(few(FALLING, scale=scale))
+    assert found.where == ("val",)
+    assert found.summary.startswith("the validation loss was still falling")
+    first, second = np.log(1.5) * -np.diff(FALLING)[-2:] / np.log([3 / 2, 4 / 3])
+    assert found.evidence[0].value == pytest.approx(scale * min(first, second) * min(1, second / first), rel=0.05)
+
+
+STILL = {
+    "the last pass is higher": [1.1, 0.7, 0.4, 0.45],
+    "the fall before it stopped": [1.1, 0.7, 0.72, 0.55],
+    "it flattens out": [1.1, 0.5, 0.36, 0.33],
+    "two passes": [1.1, 0.7],
+}
+
+
+@pytest.mark.parametrize("validation", STILL.values(), ids=STILL)
+def test_a_few_passes_that_promise_little_are_no_fault(validation):
+    assert verdict(few(validation)) == []
+
+
+def test_nor_are_passes_over_other_samples_or_within_the_error_of_the_same_ones():
+    assert verdict(few(FALLING, paired=False)) == []
+    made = few(FALLING)
+    series = made.series("val_sample_loss", "val")
+    series.values[-1] += 3.0 * np.where(np.arange(series.values.shape[1]) % 2, 1, -1)  # every other sample rises
+    assert verdict(made) == []

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
@@ -16,8 +14,9 @@ from trainwatch.rules.base import NotChecked, Predicate, Rule
 from trainwatch.rules.fit_evidence import FALLING, still_falls
 from trainwatch.symptoms.curves import ValidationCurve, validation_curve
 from trainwatch.symptoms.gradients import gradients_of, learning_rate
-from trainwatch.symptoms.plateau import STRETCH, SURE, Trend, rate_is_steady, training_trend, validation_trend
+from trainwatch.symptoms.plateau import SURE, Trend, latest_passes, promise_of, rate_is_steady, trend_of
 
+LIKELY = 1.5  # standard errors of what the last passes promise
 ENOUGH = 0.03  # of the drop so far: a stretch that gains less is not worth its steps
 
 
@@ -37,7 +36,8 @@ class StoppedTooEarly(Rule):
     The fall over the last third of the run, against the logarithm of time, and that over the stretch before it: their
     ratio says how the curve flattens out. The gain expected from that counts less two standard errors. With too few
     passes the training loss is measured instead, and the last validation pass must be the lowest and promise as much;
-    where the training loss is too noisy for a bound, at the pace at which training flattens out. Without any
+    where the training loss is too noisy for a bound, at the pace at which training flattens out. Or the last three
+    passes alone promise it, less one and a half standard errors, by the losses of the same samples. Without any
     validation, where a falling loss may be memorising, the gain must be `min_gain_unseen`. At least `learned` of the
     loss of a constant guess must be gone (of the first loss, where it is still near that guess).
 
@@ -72,20 +72,24 @@ class StoppedTooEarly(Rule):
             raise NotChecked("several optimisers: their losses have no common course")
         if not rate_is_steady(record):
             raise NotChecked("the learning rate changed in the last third of the run: the loss follows the schedule")
-        trend = record.memo(validation_trend) or record.memo(training_trend)
+        trend = record.memo(trend_of)
         if trend is None:
             raise NotChecked("too few steps or validation passes for the trend of the loss")
         curve = record.memo(validation_curve)
         share = self.min_gain if curve is not None else self.min_gain_unseen
         if trend.drop < self.learned * abs(trend.reference):
             return
-        least = max(share * trend.drop, self.min_relative * abs(trend.end))
+        least = self._least(trend, share)
         beyond = trend.gain - SURE * trend.gain_error - least
         if curve is not None and not trend.validation:
-            promise = _promise(curve)
+            promise = promise_of(curve)
             sure = math.isfinite(promise) or trend.gain > trend.gain_error
             likely = min(trend.gain, promise * trend.pace) if sure else -math.inf
             beyond = max(min(beyond, promise - least), likely - least)
+        passes = record.memo(latest_passes)
+        if beyond <= 0 and passes is not None:  # too few for a trend, but they may tell all the same
+            trend, least = passes, self._least(passes, self.min_gain)
+            beyond = trend.gain - LIKELY * trend.gain_error - least
         if beyond <= 0:
             return
         steps, more = trend.steps_until(ENOUGH), _in_words(record, trend)
@@ -111,18 +115,9 @@ class StoppedTooEarly(Rule):
             remedies=tuple(_remedies(record, trend, curve, more)),
         )
 
-
-def _promise(curve: ValidationCurve) -> float:
-    """What a further stretch would take off the validation loss at the pace of the last two of a few passes.
-
-    Minus infinity where the last pass is not the lowest one, infinity where there is but one.
-    """
-    steps, losses = curve.steps[curve.steps > 0], curve.mean[curve.steps > 0]
-    if len(steps) < 2:
-        return math.inf
-    if losses[-1] > losses.min():
-        return -math.inf
-    return float((losses[-2] - losses[-1]) / np.log(steps[-1] / steps[-2]) * np.log(STRETCH))
+    def _least(self, trend: Trend, share: float) -> float:
+        """What must be gained."""
+        return max(share * trend.drop, self.min_relative * abs(trend.end))
 
 
 def _in_words(record: RunRecord, trend: Trend) -> str:

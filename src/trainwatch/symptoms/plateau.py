@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +114,45 @@ def validation_trend(record: RunRecord) -> Trend | None:
     chance = _constant_guess(record, curve)
     start = _begins(curve.start, chance, end)
     return Trend(curve.stream, True, int(steps[-1]), end, start - end, start, fall, error, before, before_error, chance)
+
+
+def latest_passes(record: RunRecord) -> Trend | None:
+    """Trend of the last three validation passes, for `RunRecord.memo`; None where there are more, or samples differ.
+
+    The lesser of both falls counts, per stretch. Its error is that of the same samples' mean difference, which knows
+    nothing of how the loss of all of them swings from pass to pass.
+    """
+    curve = record.memo(validation_curve)
+    if curve is None or not curve.paired or (later := curve.steps > 0).sum() < FEWEST:
+        return None
+    if record.memo(validation_trend) is not None:
+        return None
+    steps, rows = curve.steps[later][-FEWEST:].astype(float), curve.losses[later][-FEWEST:]
+    falls = (rows[:-1] - rows[1:]) / np.log(steps[1:] / steps[:-1])[:, None] * np.log(STRETCH)
+    before, last = falls @ curve.weights
+    error = float(np.sqrt(np.sum((curve.weights * (falls[1] - last)) ** 2)))
+    fall, end = max(0.0, float(min(last, before))), float(rows[-1] @ curve.weights)
+    chance = _constant_guess(record, curve)
+    start, taken = _begins(curve.start, chance, end), int(steps[-1])
+    return Trend(curve.stream, True, taken, end, start - end, start, fall, error, float(before), error, chance)
+
+
+def trend_of(record: RunRecord) -> Trend | None:
+    """The surest trend that there is, for `RunRecord.memo`."""
+    return record.memo(validation_trend) or record.memo(training_trend) or record.memo(latest_passes)
+
+
+def promise_of(curve: ValidationCurve) -> float:
+    """What a further stretch would take off the validation loss at the pace of the last two of a few passes.
+
+    Minus infinity where the last pass is not the lowest one, infinity where there is but one.
+    """
+    steps, losses = curve.steps[curve.steps > 0], curve.mean[curve.steps > 0]
+    if len(steps) < 2:
+        return math.inf
+    if losses[-1] > losses.min():
+        return -math.inf
+    return float((losses[-2] - losses[-1]) / np.log(steps[-1] / steps[-2]) * np.log(STRETCH))
 
 
 def training_trend(record: RunRecord) -> Trend | None:
