@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 from types import FunctionType
@@ -127,6 +128,13 @@ def test_what_it_explains_is_in_the_catalogue_of_codes(rule):
     for told in (rule.explains, rule.explained_by):
         assert set(told) <= set(NAMES) - {rule.code}
         assert all(isinstance(predicate, FunctionType) for predicate in told.values())
+
+
+def test_a_rule_explains_all_that_its_module_lists_as_effects():
+    listed = {rule.code: getattr(sys.modules[rule.__module__], "EFFECTS", ()) for rule in RULES}
+    assert sum(map(bool, listed.values())) > 10
+    for rule in RULES:
+        assert set(listed[rule.code]) <= {*rule.explains, *rule.explained_by}, rule.code
 
 
 def test_no_rule_explains_its_own_cause():

@@ -288,3 +288,10 @@ def test_nor_are_passes_over_other_samples_or_within_the_error_of_the_same_ones(
     for step, row in zip(steps, rows, strict=True):
         parted.append("val_sample_loss", "val", int(step), row + (swing if step == steps[-1] else 0.0))
     assert verdict(parted) == []
+
+
+def test_a_net_that_has_learned_next_to_nothing_has_another_fault():
+    barely = late(flat=15, fall=0.035)  # 7 % of the first loss is gone
+    assert verdict(record_of(barely)) == []
+    assert verdict(record_of(barely), learned=0.05)
+    assert verdict(record_of(late(flat=15, fall=0.06)))
