@@ -114,7 +114,7 @@ def test_an_own_criterion_of_a_task_that_is_told():
             criterion(model(LOGITS), TRUTH).backward()
             optimizer.step()
             with torch.no_grad():
-                criterion(model(LOGITS), TRUTH)
+                criterion(model(LOGITS.clone()), TRUTH)  # other samples than those of the step
         assert watch.record.has("val_scores") is seen
 
 
