@@ -172,6 +172,16 @@ def test_experiments_are_left_alone_and_that_is_said(two, name):
     assert "several processes" in off["activity"]
 
 
+def test_shards_are_no_whole_weights_whose_motion_or_chains_could_be_told(two):
+    whole, sharded = two["whole"][0], two["sharded"][0]
+    assert ("motion", "default") in whole["series"]
+    assert ("motion", "default") not in sharded["series"]
+    assert whole["facts"]["linearity"]["layers"]
+    assert not sharded["facts"]["linearity"]["layers"]
+    orders = [[p["order"] for p in case["facts"]["parameters"]] for case in (whole, sharded)]
+    assert orders[0] == orders[1]
+
+
 def test_a_watch_changes_no_gradient_and_so_no_weight(two):
     for watched, unwatched in (("whole", "unwatched"), ("sharded", "unwatched shards")):
         for rank in range(2):
