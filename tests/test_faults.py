@@ -21,6 +21,7 @@ from trainwatch.capture.penalties import Penalties
 from trainwatch.capture.rates import Rates
 from trainwatch.capture.run_capture import RunCapture
 from trainwatch.capture.run_facts import RunFacts
+from trainwatch.capture.trained_again import TrainedAgain
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.outlets import Outlets
 from trainwatch.probes.bench import Bench
@@ -82,7 +83,13 @@ PARTS = {
         (RunFacts, "note_loader"),
         (RunFacts, "add_regularisation"),
     ],
-    "losses": [(StepLosses, "add"), (StepLosses, "backward"), (StepLosses, "commit"), (StepLosses, "flush")],
+    "losses": [
+        (StepLosses, "add"),
+        (StepLosses, "backward"),
+        (StepLosses, "commit"),
+        (StepLosses, "flush"),
+        (TrainedAgain, "called"),
+    ],
     "gradients": [(GradientRing, "measure"), (GradientRing, "commit"), (GradientRing, "flush")],
     "penalties": [(Penalties, "look"), (Penalties, "commit"), (Penalties, "flush")],
     "motion": [(Motion, "begin"), (Motion, "stepped"), (Motion, "flush"), (Path, "take"), (Path, "rows")],
@@ -194,3 +201,28 @@ def test_a_directory_that_cannot_be_made_is_an_error_at_set_up(tmp_path):
     with pytest.raises(trainwatch.record.RecordError, match="file"):
         trainwatch.watch(model, torch.optim.SGD(model.parameters(), 0.1), log_dir=tmp_path / "file")
     assert not model._forward_hooks
+
+
+def test_a_fault_within_a_forward_pass_lets_no_losses_gather(monkeypatch):
+    class WithLoss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(4, 2)
+
+        def forward(self, x, y):
+            return nn.functional.cross_entropy(self.net(x), y)
+
+    model = WithLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = trainwatch.watch(model, optimizer, settings={"quiet": True})
+    monkeypatch.setattr(ValidationWatch, "add", fail)
+    model.eval()
+    model(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))  # with gradients: its loss is viewed within the pass
+    model.train()
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(torch.randn(8, 4), torch.zeros(8, dtype=torch.long)).backward()
+        optimizer.step()
+    assert "validation" in watch._monitor.containment.off
+    assert len(watch._monitor.capture._within) <= 1
+    watch.finish()

@@ -199,9 +199,8 @@ def test_thresholds():
 
 
 def test_small_batches_make_statistics_waver():
-    two = {
-        "samples": 80
-    }  # in a batch: (2 * 0.1 / 1.9 / 2 * (1 + 2 * (2 / 2) ** 0.5)) ** 0.5 = 0.397, as 8 channels say 2
+    # Two samples in a batch: (2 * 0.1 / 1.9 / 2 * (1 + 2 * (2 / 2) ** 0.5)) ** 0.5 = 0.397, as 8 channels say 2.
+    two = {"samples": 80}
     assert verdict(a_record([a_module(shift=0.38)], **two)) == [Severity.INFO]
     assert verdict(a_record([a_module(shift=0.41)], **two)) == [Severity.WARNING]
     assert verdict(a_record([a_module(shift=0.41, channels=2)], **two)) == [Severity.INFO]

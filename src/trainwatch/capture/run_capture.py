@@ -247,11 +247,12 @@ class RunCapture(Measuring):
 
     # ------------------------------------------------------------------ forward and losses
 
-    @contained("validation")
+    @contained("losses")  # without which none is gathered until the next forward pass
     def on_forward_start(self, _: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
         self._inside, self._within, self._given = [], [], None
         given = _without_targets(inputs, named)
-        self._again.called(bare(given), trains=torch.is_grad_enabled())
+        if self.stage is None:  # a trainer tells training from validation
+            self._again.called(bare(given), trains=torch.is_grad_enabled())
         if torch.is_grad_enabled() and not self.pace.resting:
             self._inputs = given
         if self.nonfinite.keeps and not self.pace.resting:
@@ -403,9 +404,7 @@ class RunCapture(Measuring):
             self._view(call)
         elif call.output.requires_grad:
             self._note_loss(call)
-        elif self.stage is None:
-            if self._again.here:
-                return
+        elif self.stage is None and not self._again.here:
             if self._inside is not None and not within:
                 self._inside.append(call)
             elif within or self.validation.ours(call):

@@ -25,9 +25,9 @@ def still_falls(cause: Diagnosis, effect: Diagnosis) -> bool:
     return any(e.name == FALLING for e in effect.evidence)
 
 
-def falling(end: Rest, causes: Iterable[Restraint]) -> Iterator[Evidence]:
+def falling(end: Rest, causes: list[Restraint]) -> Iterator[Evidence]:
     """What more of the same training would gain, where the loss has not come to rest and nothing holds it up."""
-    if not (end.flat or list(causes)):
+    if not (end.flat or causes):
         trend = end.trends[0]
         yield Evidence(FALLING, trend.gain, where=trend.stream, note="less than half of the lead of another predictor")
 

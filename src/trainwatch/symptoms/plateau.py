@@ -110,10 +110,8 @@ def validation_trend(record: RunRecord) -> Trend | None:
     if curve.paired:  # of these samples and no others: how far their own falls differ
         inside = steps > steps[-1] / STRETCH**2
         own = _per_column(steps[inside], rows[inside])
-        error = float(np.hypot(error, np.sqrt(np.sum((curve.weights * (own - own @ curve.weights)) ** 2))))
-    chance = _constant_guess(record, curve)
-    start = _begins(curve.start, chance, end)
-    return Trend(curve.stream, True, int(steps[-1]), end, start - end, start, fall, error, before, before_error, chance)
+        error = float(np.hypot(error, _paired_error(curve, own)))
+    return _of_validation(record, curve, end, (fall, error), (before, before_error))
 
 
 def latest_passes(record: RunRecord) -> Trend | None:
@@ -130,11 +128,8 @@ def latest_passes(record: RunRecord) -> Trend | None:
     steps, rows = curve.steps[later][-FEWEST:].astype(float), curve.losses[later][-FEWEST:]
     falls = (rows[:-1] - rows[1:]) / np.log(steps[1:] / steps[:-1])[:, None] * np.log(STRETCH)
     before, last = falls @ curve.weights
-    error = float(np.sqrt(np.sum((curve.weights * (falls[1] - last)) ** 2)))
-    fall, end = max(0.0, float(min(last, before))), float(rows[-1] @ curve.weights)
-    chance = _constant_guess(record, curve)
-    start, taken = _begins(curve.start, chance, end), int(steps[-1])
-    return Trend(curve.stream, True, taken, end, start - end, start, fall, error, float(before), error, chance)
+    fall, error = max(0.0, float(min(last, before))), _paired_error(curve, falls[1])
+    return _of_validation(record, curve, float(rows[-1] @ curve.weights), (fall, error), (float(before), error))
 
 
 def trend_of(record: RunRecord) -> Trend | None:
@@ -171,6 +166,20 @@ def training_trend(record: RunRecord) -> Trend | None:
     start = _begins(course.start, chance, end)
     last = int(steps[-1])
     return Trend(course.stream, False, last, end, start - end, start, fall, error, before, before_error, chance)
+
+
+def _of_validation(
+    record: RunRecord, curve: ValidationCurve, end: float, fall: tuple[float, float], before: tuple[float, float]
+) -> Trend:
+    """The trend of a validation curve, from the level it ended at and both falls with their errors."""
+    chance = _constant_guess(record, curve)
+    start = _begins(curve.start, chance, end)
+    return Trend(curve.stream, True, int(curve.steps[-1]), end, start - end, start, *fall, *before, chance)
+
+
+def _paired_error(curve: ValidationCurve, own: Array) -> float:
+    """Standard error of a mean over the curve's columns, from how far each is from it."""
+    return float(np.sqrt(np.sum((curve.weights * (own - own @ curve.weights)) ** 2)))
 
 
 def _begins(start: float, chance: float | None, end: float) -> float:
