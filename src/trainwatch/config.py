@@ -30,6 +30,8 @@ PROBE_KINDS = (
     "reference",
     "labels",
     "learning_curve",
+    "own_curve",
+    "going_on",
     "prior",
     "shift",
     "backward_gain",

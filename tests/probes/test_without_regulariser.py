@@ -6,6 +6,7 @@ import torch
 from benches import bench, blobs, in_batches, net, row
 from trainwatch.capture.wiring import parameter_facts
 from trainwatch.probes import without_regulariser
+from trainwatch.probes.begun_again import begin_again
 from trainwatch.probes.isolation import CannotIsolate
 
 X, Y, XV, YV = blobs()
@@ -129,7 +130,7 @@ def begun_again(model, optimizer):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1e-3)
-    without_regulariser._begun_again(given, model, optimizer)
+    begin_again(given, model, optimizer)
 
 
 def test_weights_are_drawn_as_wide_as_they_began_and_gains_are_1_again():

@@ -240,8 +240,62 @@ def test_real_digits(seed):
     assert trained(12, seed) == []
 
 
-def test_a_real_cosine_schedule_that_ran_its_course():
-    assert "TW205" not in trained(3, 0, schedule=True)  # the rate is gone; that more can be reached is TW204's to say
+def test_a_real_cosine_schedule_ends_too_early_where_another_cycle_gains_much():
+    assert "TW205" in trained(3, 0, schedule=True)
+    assert "TW205" not in trained(15, 0, schedule=True)
+
+
+AT_REST = np.r_[np.linspace(2.0, 1.0, 10), np.full(10, 1.0)]
+
+
+def gone_on(after, *, before=1.0, error=0.005, validation=AT_REST, **options):
+    """A copy that went on after a run whose drop is 1."""
+    record = record_of(validation, **options)
+    record.append("going_on", "held", 199, [100, 1.0, 0.9, 0.01, before, after, error])
+    return record
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_copy_that_goes_on_tells_what_a_curve_at_rest_does_not(scale):
+    assert verdict(record_of(AT_REST, scale=scale)) == []
+    given = {"before": scale, "error": 0.005 * scale, "scale": scale}
+    (found,) = verdict(gone_on(0.9 * scale, **given))
+    assert found.evidence[0].value == pytest.approx(0.1 * scale, rel=0.05)
+    assert "a copy that went on for 100 steps" in found.summary
+    assert "from held batches alone" in found.evidence[0].note
+    assert verdict(gone_on(0.98 * scale, **given)) == []
+
+
+def test_what_a_copy_gains_counts_from_the_best_pass_on_and_beyond_its_error():
+    worse = np.r_[AT_REST[:-1], 1.09]
+    assert verdict(gone_on(0.99, before=1.09, validation=worse, training=AT_REST)) == []
+    assert verdict(gone_on(0.9, before=1.09, validation=worse, training=AT_REST)) != []
+    assert verdict(gone_on(0.9, error=0.04)) == []
+    assert verdict(gone_on(float("nan"))) == []
+
+
+def test_under_a_schedule_another_cycle_must_gain_more():
+    with pytest.raises(NotChecked, match="rate changed"):
+        verdict(slowed(record_of(AT_REST)))
+    assert verdict(slowed(gone_on(0.94))) == []
+    assert verdict(gone_on(0.94)) != []
+    assert verdict(slowed(gone_on(0.9))) != []
+
+
+def slowed(record):
+    record.append("lr", "default/0", np.arange(200), np.linspace(0.1, 0.0, 200))
+    return record
+
+
+def asked(record):
+    return [wish.kind for wish in StoppedTooEarly().asks(record)]
+
+
+def test_it_asks_for_a_copy_unless_the_loss_surely_rests_or_nothing_was_learned():
+    assert asked(record_of(late())) == ["going_on"]
+    assert asked(record_of(np.r_[2.0, np.full(40, 1.0)], run={**DONE, "steps": 410})) == []
+    assert asked(record_of(np.full(20, 2.0))) == []
+    assert asked(without_validation(record_of(late()))) == []
 
 
 RESTING = [1.0, 0.5, 0.5, 0.5]  # a training loss that tells nothing

@@ -37,7 +37,38 @@ def test_more_samples_would_help():
     assert gain.threshold == pytest.approx(0.04 * GUESS)
     assert best.value == pytest.approx(0.8, abs=0.01)
     assert gap.value == pytest.approx(0.75)
-    assert "1.6, 1.2 and 0.95 with 25, 50 and 100" in gain.note
+    assert "forests gain, which come to 1.6 with 25, 1.2 with 50, 0.95 with 100" in gain.note
+
+
+def with_copies(half=1.2, whole=0.9, error=0.02, samples=100, **how):
+    record = starved(**how)
+    record.append("own_curve", "held", 199, [samples, half, whole, error, 0.8, 400])
+    return record
+
+
+def test_copies_of_the_network_tell_where_a_forest_does_not():
+    flat = {"losses": (1.0, 0.97, 0.95)}
+    assert verdict(starved(**flat)) == []
+    (found,) = verdict(with_copies(**flat))
+    assert found.evidence[0].value == pytest.approx(0.3 * 0.5**0.5 * 0.8 / 0.9, rel=1e-2)
+    assert "copies of the network gain, which come to 1.2 with 50, 0.9 with 100" in found.evidence[0].note
+    (found,) = verdict(with_copies(losses=(2.2, 1.9, 1.6)))  # a forest that is far worse
+    assert "copies" in found.summary
+
+
+def test_copies_that_gain_nothing_leave_it_to_the_forest():
+    (found,) = verdict(with_copies(half=0.9))
+    assert "forests" in found.summary
+    assert verdict(with_copies(half=0.9, losses=(1.0, 0.97, 0.95))) == []
+    assert verdict(with_copies(error=0.5, losses=(1.0, 0.97, 0.95))) == []
+
+
+def test_copies_of_a_network_need_no_forest():
+    record = fit_record(RESTS, run={"steps": 200, "finished": True, "train_samples": 100}, loss=LOSS, task="multiclass")
+    record.append("evaluated_loss", "held", 199, [0.05, 0.005, 0.05, 0.8, 0.03])
+    record.append("own_curve", "held", 199, [100, 1.2, 0.9, 0.02, 0.8, 400])
+    (found,) = verdict(record)
+    assert found.evidence[1].threshold == pytest.approx(0.15 * np.log(10), rel=0.05)
 
 
 SILENT = {
@@ -87,7 +118,7 @@ def test_each_threshold_can_silence_it(thresholds):
 
 
 def test_it_asks_where_validation_is_worse_than_training():
-    assert {w.kind for w in SampleStarved().asks(starved())} == {"train_eval", "learning_curve", "prior"}
+    assert {w.kind for w in SampleStarved().asks(starved())} == {"train_eval", "learning_curve", "own_curve", "prior"}
     assert list(SampleStarved().asks(starved(validation=RESTS / 5))) == []
     alike = fit_record(RESTS, training=RESTS + 0.2, run={"steps": 200, "finished": True}, loss=LOSS, task="multiclass")
     assert list(SampleStarved().asks(alike)) == []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TRAIN_BATCH, VAL_BATCH = "train", "val"
 TARGETS = ("target", "targets", "label", "labels", "y")  # names under which batches hold what is to be predicted
+GIVEN = ("args", "kwargs", "target", "further", "batch")  # of a held batch, what has a row for each sample
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
 
@@ -67,6 +68,21 @@ class Held:
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         """What it is made of: ``input`` or ``target``, a name within the batch, and the tensor."""
         return iter(())
+
+    def contents(self) -> list[bytes]:
+        """What each sample is made of, so that one that was seen twice is known; nothing where rows are no samples."""
+        parts = [tensor.detach() for _, _, tensor in self.tensors() if tensor.ndim]
+        if not parts or any(len(part) != self.samples for part in parts):
+            return []
+        rows = [part.reshape(len(part), -1).contiguous().view(torch.uint8).cpu().numpy() for part in parts]
+        return [b"".join(part.tobytes() for part in sample) for sample in zip(*rows, strict=True)]
+
+    def only(self, samples: Sequence[int]) -> Self:
+        """Some of its samples, where `contents` knows them, as a batch of its own."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in GIVEN}
+        parts = {name: _fresh(_rows(part, self.samples, samples)) for name, part in given.items()}
+        size, versions = _measured(tuple(parts.values()))
+        return replace(self, samples=len(samples), size=size, versions=versions, **parts)
 
 
 @dataclass(frozen=True)
@@ -255,6 +271,15 @@ def held_step(step: int, batch: Any, index: int) -> HeldStep | None:
     """What a trainer is about to give to ``training_step``; None where there is no tensor in it."""
     first = bare(batch)
     return None if first is None else HeldStep(TRAIN_BATCH, step, len(first), *_measured(batch), _fresh(batch), index)
+
+
+def _rows(value: Any, of: int, rows: Sequence[int]) -> Any:
+    """Some rows of all tensors that have so many."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()[list(rows)] if value.ndim and len(value) == of else value
+    if isinstance(value, Mapping):
+        return {k: _rows(v, of, rows) for k, v in value.items()}
+    return type(value)(_rows(v, of, rows) for v in value) if type(value) in (tuple, list) else value
 
 
 def _measured(value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,15 @@ class Batch(Protocol):
     def loss(self, model: nn.Module) -> torch.Tensor: ...
 
     def losses(self, model: nn.Module) -> torch.Tensor: ...
+
+
+@runtime_checkable
+class Divisible(Batch, Protocol):
+    """A batch whose samples can be told apart and had alone."""
+
+    def contents(self) -> list[bytes]: ...
+
+    def only(self, samples: Sequence[int]) -> Batch: ...
 
 
 class Bench:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from trainwatch.probes.begun_again import forget, put_back, schedule
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import highest_rates, set_rates
-from trainwatch.probes.without_regulariser import forget, schedule
 
 KIND = "frozen_part"
 QUANTITIES = ("learned_frozen",)
@@ -69,10 +68,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], frozen: S
     looks: list[Losses] = []
     with bench.learner() as (model, optimizer):
         rates = highest_rates(bench.record, optimizer)
-        with torch.no_grad():
-            for name, tensor in model.state_dict(keep_vars=True).items():
-                if name in bench.starts:
-                    tensor.copy_(bench.starts[name])
+        put_back(bench, model)
         forget(optimizer)
         kept = [model.get_submodule(name) for name in frozen]
         for module in kept:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from trainwatch.probes.begun_again import begin_again, schedule
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
 from trainwatch.probes.rates import highest_rates, set_rates
@@ -19,7 +19,6 @@ AT_END = True
 FEWEST, MOST = 150, 400  # steps of each copy: as many as the run took, within these bounds
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
-WARM_UP = 0.1  # of the steps: the rate rises, for nets that bear no long first step
 MARKS = 4  # times that a copy is looked at: on a few batches the best may be long before the end
 DROPOUT, DECAY = "dropout", "weight_decay"
 
@@ -71,7 +70,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out:
     looks: list[Pair] = []
     with bench.learner() as (model, optimizer):
         rates = highest_rates(bench.record, optimizer)
-        _begun_again(bench, model, optimizer)
+        begin_again(bench, model, optimizer)
         if DROPOUT in left_out:
             _undropped(model)
         if DECAY in left_out:
@@ -86,35 +85,6 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out:
                 looks.append((losses_of(model, train), losses_of(model, val)))
                 model.train()
     return min(looks, key=lambda look: np.nan_to_num(look[1].mean(), nan=np.inf)) if val else looks[-1]
-
-
-def schedule(steps: int) -> Iterator[float]:
-    """Shares of the highest rate: up, then down to nothing."""
-    return (min(1.0, (i + 1) / (WARM_UP * steps)) * (1 - i / steps) for i in range(steps))
-
-
-def _begun_again(bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Draw what is trained anew, as wide as it began; forget moments, and the statistics of batch norm."""
-    began = {p["name"]: p for p in bench.record.facts.get("parameters", ()) if "mean" in p}
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in began and id(parameter) in trained:
-                parameter.normal_(float(began[name]["mean"]), float(began[name]["std"]))
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            module.reset_running_stats()
-    forget(optimizer)
-
-
-def forget(optimizer: torch.optim.Optimizer) -> None:
-    """Empty the state of an optimiser."""
-    if not isinstance(optimizer, torch.optim.Adagrad):
-        optimizer.state.clear()
-        return
-    for state in optimizer.state.values():  # made by its constructor
-        state["step"].zero_()
-        state["sum"].fill_(optimizer.defaults["initial_accumulator_value"])
 
 
 def _undropped(model: nn.Module) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
+from trainwatch.diagnosis import Diagnosis
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule
-from trainwatch.rules.fit_evidence import FALLING, still_falls
-from trainwatch.symptoms.curves import ValidationCurve, validation_curve
-from trainwatch.symptoms.gradients import gradients_of, learning_rate
-from trainwatch.symptoms.plateau import SURE, Trend, latest_passes, promise_of, rate_is_steady, trend_of
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule
+from trainwatch.rules.fit_evidence import still_falls
+from trainwatch.rules.further_gain import Gain, advice, by_copy, by_latest_passes, by_trend, more, shown
+from trainwatch.symptoms.curves import validation_curve
+from trainwatch.symptoms.experiments import GoingOn, going_on
+from trainwatch.symptoms.plateau import SURE, Trend, latest_passes, rate_is_steady, trend_of
 
-LIKELY = 1.5  # standard errors of what the last passes promise
-ENOUGH = 0.03  # of the drop so far: a stretch that gains less is not worth its steps
+RESTED = 0.5  # of the least gain: a curve that surely gains less needs no experiment
+PRIORITY = 0.43
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,19 @@ class StoppedTooEarly(Rule):
     ratio says how the curve flattens out. The gain expected from that counts less two standard errors. With too few
     passes the training loss is measured instead, and the last validation pass must be the lowest and promise as much;
     where the training loss is too noisy for a bound, at the pace at which training flattens out. Or the last three
-    passes alone promise it, less one and a half standard errors, by the losses of the same samples. Without any
-    validation, where a falling loss may be memorising, the gain must be `min_gain_unseen`. At least `learned` of the
-    loss of a constant guess must be gone (of the first loss, where it is still near that guess).
+    passes alone promise it, less one and a half standard errors, by the losses of the same samples. Or a copy that goes
+    on for half as many steps from held batches, few of all that there are, gains `tried_gain` of the drop in validation
+    beyond the best pass (`going_on`); under a schedule it goes through another cycle of the rate, and must gain
+    `min_gain_again`. Without any validation, where a falling loss may be memorising, the gain must be
+    `min_gain_unseen`. At least `learned` of the loss of a constant guess must be gone (of the first loss, where it is
+    still near that guess).
 
     ## Remedies
     `train-longer`, by the number of epochs after which a stretch no longer gains much; `tune-learning-rate`.
 
     ## Not a fault when
-    The learning rate was changed in the last third of the run or brought down to nothing: the end was planned.
+    The learning rate was changed in the last third of the run or brought down to nothing: the end was planned, and how
+    the loss fell says nothing. Only a copy that goes through another cycle may.
     Nothing was learned at all: that has another cause.
 
     ## Sources
@@ -61,85 +64,60 @@ class StoppedTooEarly(Rule):
 
     min_gain: float = 0.05
     min_gain_unseen: float = 0.2
+    tried_gain: float = 0.035
+    min_gain_again: float = 0.07
     min_relative: float = 0.03
     learned: float = 0.1
 
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """A copy that goes on learning, where something was learned and the loss did not surely come to rest."""
+        curve, trend = record.memo(validation_curve), record.memo(trend_of)
+        if curve is None or trend is None or trend.drop < self.learned * abs(trend.reference):
+            return
+        if not trend.gains_less_than(RESTED, of=self._least(trend, self.min_gain), steps=0.5):
+            yield ProbeRequest("going_on", (), "would further steps still bring much?", PRIORITY)
+
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Extrapolate the loss by half the length of the run."""
+        """Extrapolate the loss by half the length of the run, or look how a copy went on."""
         if not record.facts.get("run", {}).get("finished"):
             raise NotChecked("the run has not ended")
         if len(record.facts.get("optimizers", {})) > 1:
             raise NotChecked("several optimisers: their losses have no common course")
-        if not rate_is_steady(record):
+        steady, tried = rate_is_steady(record), record.memo(going_on)
+        if not steady and tried is None:
             raise NotChecked("the learning rate changed in the last third of the run: the loss follows the schedule")
         trend = record.memo(trend_of)
         if trend is None:
             raise NotChecked("too few steps or validation passes for the trend of the loss")
-        curve = record.memo(validation_curve)
-        share = self.min_gain if curve is not None else self.min_gain_unseen
-        if trend.drop < self.learned * abs(trend.reference):
-            return
-        least = self._least(trend, share)
-        beyond = trend.gain - SURE * trend.gain_error - least
-        if curve is not None and not trend.validation:
-            promise = promise_of(curve)
-            sure = math.isfinite(promise) or trend.gain > trend.gain_error
-            likely = min(trend.gain, promise * trend.pace) if sure else -math.inf
-            beyond = max(min(beyond, promise - least), likely - least)
-        passes = record.memo(latest_passes)
-        if beyond <= 0 and passes is not None:  # too few for a trend, but they may tell all the same
-            trend, least = passes, self._least(passes, self.min_gain)
-            beyond = trend.gain - LIKELY * trend.gain_error - least
-        if beyond <= 0:
-            return
-        steps, more = trend.steps_until(ENOUGH), _in_words(record, trend)
-        yield self.diagnose(
+        if trend.drop >= self.learned * abs(trend.reference):
+            for gain in self._gains(record, trend, steady, tried):
+                if gain.beyond > 0:
+                    yield self._found(record, gain)
+                    return
+
+    def _gains(self, record: RunRecord, trend: Trend, steady: bool, tried: GoingOn | None) -> Iterator[Gain]:
+        """What further steps would gain, by each of the ways to tell."""
+        if steady:
+            unseen = record.memo(validation_curve) is None
+            yield by_trend(record, trend, self._least(trend, self.min_gain_unseen if unseen else self.min_gain))
+            passes = record.memo(latest_passes)
+            if passes is not None:
+                yield by_latest_passes(passes, self._least(passes, self.min_gain))
+        if tried is not None:
+            yield by_copy(trend, tried, self._least(trend, self.tried_gain if steady else self.min_gain_again))
+
+    def _found(self, record: RunRecord, gain: Gain) -> Diagnosis:
+        trend = gain.trend
+        return self.diagnose(
             f"the {'validation' if trend.validation else 'training'} loss was still falling when the run ended: "
-            f"{trend.fall:.3g} over the last third of the steps, to {trend.end:.3g}; about {more} more would pay",
-            margin=SURE + beyond / max(trend.gain_error, 1e-12),
+            f"{gain.seen}; about {more(record, gain)} more would pay",
+            margin=SURE + gain.beyond / max(gain.error, 1e-12),
             where=(trend.stream,),
             onset_step=trend.last_step,
-            evidence=(
-                Evidence(
-                    FALLING,
-                    trend.gain,
-                    threshold=least,
-                    where=trend.stream,
-                    step=trend.last_step,
-                    note=f"standard error {trend.gain_error:.2g}; {trend.gain / trend.drop:.0%} of the drop so far",
-                ),
-                Evidence("fall over the last third", trend.fall, note=f"{trend.before:.3g} over the stretch before"),
-                Evidence("loss at the end", trend.end, where=trend.stream, note=f"it began at {trend.reference:.3g}"),
-                Evidence("further steps until a stretch gains little", steps, note=f"{ENOUGH:.0%} of the drop so far"),
-            ),
-            remedies=tuple(_remedies(record, trend, curve, more)),
+            evidence=shown(gain),
+            remedies=tuple(advice(record, gain)),
         )
 
     def _least(self, trend: Trend, share: float) -> float:
         """What must be gained."""
         return max(share * trend.drop, self.min_relative * abs(trend.end))
-
-
-def _in_words(record: RunRecord, trend: Trend) -> str:
-    steps, epochs = trend.steps_until(ENOUGH), int(record.facts["run"].get("epochs") or 0)
-    if not epochs:
-        return f"{steps} steps"
-    count = max(1, round(steps * epochs / trend.last_step))
-    return f"{count} epoch{'s' if count > 1 else ''}"
-
-
-def _remedies(record: RunRecord, trend: Trend, curve: ValidationCurve | None, more: str) -> Iterator[Remedy]:
-    passes = 0 if curve is None else len(curve.steps)
-    yield remedy(
-        "train-longer",
-        more=more,
-        gain=trend.gain,
-        end=trend.end,
-        patience=max(3, passes // 5),
-        caution="The trend is an extrapolation: watch validation."
-        if curve is not None
-        else "No validation was seen: add one, since a falling training loss alone may be memorising.",
-    )
-    if record.memo(gradients_of) is not None:
-        rate = learning_rate(record, trend.last_step)
-        yield remedy("tune-learning-rate", present=rate, twice=3 * rate, most=10 * rate)

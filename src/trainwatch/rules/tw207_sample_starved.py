@@ -16,11 +16,12 @@ from trainwatch.rules.fit_remedies import per_sample, sizes
 from trainwatch.rules.prior_remedies import prior_remedies
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Evaluated, evaluated
-from trainwatch.symptoms.learning_curve import LearningCurve, learning_curve
+from trainwatch.symptoms.learning_curve import LearningCurve, learning_curve, own_curve
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import validation_trend
 
-PROBES = {"train_eval": 0.45, "learning_curve": 0.48, "prior": 0.3}
+BY = {"forest": "forests", "copies": "copies of the network"}
+PROBES = {"train_eval": 0.45, "learning_curve": 0.48, "own_curve": 0.44, "prior": 0.3}
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,20 @@ class SampleStarved(Rule):
     ## Symptom
     At its best pass the network keeps more than `poor` of the loss of a constant guess in validation, and at the end
     the loss is lower on training samples by more than `gap` of that guess and below `fitted` of the validation loss:
-    what they teach is learned. A forest that learns from all held samples instead of half of them gains so much that
-    twice as many would take another `gain` of the guess off the loss.
+    what they teach is learned. Copies of it, or a forest, that learn from all held samples instead of half of them gain
+    so much that twice as many would take another `gain` of the guess off the loss.
 
     ## Why it hurts
     No number of epochs and no setting makes up for what the samples do not show. More of them would, or knowledge that
     comes from elsewhere.
 
     ## How it is measured
-    At the end of a run forests learn from quarters, halves and all of the held training samples and are scored on the
-    held validation samples by the run's criterion (`learning_curve`). A power law with a floor through the three losses
-    tells what twice the samples bring; a network that is better than the forest is granted the same share of its own
-    loss. The gain counts from `errors` standard errors on, over validation samples and draws of the halves, and where
-    the forest is no worse than the network by `behind` of the guess: one that is says nothing about it. Half as many
+    At the end of a run copies of the network begin anew with either half and with all of the held training samples
+    (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`); both are scored on the
+    held validation samples by the run's criterion. A power law with a floor through the three losses of the forests,
+    or the square root of the number of samples for the copies, tells what twice the samples bring; a network that is
+    better is granted the same share of its own loss. The gain counts from `errors` standard errors on, over validation
+    samples and draws of the halves, and by what is no worse than the network by `behind` of the guess. Half as many
     steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also by `errors` standard errors. At
     least `held` of the training samples must be held: a curve through a few of many says nothing of the rest.
 
@@ -82,51 +84,56 @@ class SampleStarved(Rule):
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Weigh what more samples would bring where the network does worse on new ones."""
-        passes, curve, look = record.memo(validation_curve), record.memo(learning_curve), record.memo(evaluated)
+        passes, look = record.memo(validation_curve), record.memo(evaluated)
+        curves = [curve for curve in (record.memo(own_curve), record.memo(learning_curve)) if curve is not None]
         if not record.facts.get("run", {}).get("finished"):
             raise NotChecked("the run has not ended")
-        if curve is None or passes is None or look is None:
+        if not curves or passes is None or look is None:
             if any(True for _ in self.asks(record)):
                 raise NotChecked("validation is not good, and what more samples would bring was not measured")
             return
-        best = float(min(passes.mean.min(), curve.net))
+        guess, best = curves[0].guess, float(min(passes.mean.min(), curves[0].net))
         gap, error = float(look.validation - look.training), float(np.hypot(look.validation_error, look.training_error))
-        if best <= self.poor * curve.guess or not gap >= max(self.gap * curve.guess, self.errors * error):
+        if best <= self.poor * guess or not gap >= max(self.gap * guess, self.errors * error):
             return
         if look.training > self.fitted * best:
             return  # the samples that there are teach more than has been learned
         trend = record.memo(validation_trend)
-        if trend is not None and not trend.gains_less_than(self.gain, of=curve.guess, steps=0.5):
+        if trend is not None and not trend.gains_less_than(self.gain, of=guess, steps=0.5):
             raise NotChecked("validation may still have been falling when the run ended")
         known = int(record.facts.get("run", {}).get("train_samples") or 0)
-        if curve.samples < self.held * known:
+        if curves[0].samples < self.held * known:
             raise NotChecked(
-                f"{curve.samples} of {known} training samples are held: too few to say what more would bring"
+                f"{curves[0].samples} of {known} training samples are held: too few to say what more would bring"
             )
-        if curve.losses[2] > best + self.behind * curve.guess:
-            raise NotChecked("a forest does far worse than the network: what samples are worth to it says nothing here")
-        gain, of_gain = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
-        if gain > max(self.gain * curve.guess, self.errors * of_gain):
-            yield self._found(record, curve, look, best)
+        telling = [curve for curve in curves if curve.losses[2] <= best + self.behind * guess]
+        if not telling:
+            raise NotChecked("what learns from held samples alone does far worse than the network: it tells nothing")
+        found = max(telling, key=lambda curve: self._beyond(curve, best))
+        if self._beyond(found, best) > 0:
+            yield self._found(record, found, look, best)
+
+    def _beyond(self, curve: LearningCurve, best: float) -> float:
+        """By how much the gain by twice the samples is more than it must be."""
+        gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
+        return gain - max(self.gain * curve.guess, self.errors * error)
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         samples, parameters = sizes(record)
         samples = samples or curve.samples
-        quarter, half, whole = curve.losses
         gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
         ratio = per_sample(parameters, samples) if parameters else f"{samples} samples"
         return self.diagnose(
             f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
             f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "
-            f"{gain:.2g} off, by what they are worth to a forest",
+            f"{gain:.2g} off, by what they are worth to {BY[curve.by]}",
             margin=(gain - self.gain * curve.guess) / max(error, 1e-9),
             where=("training samples",),
             onset_step=0,
             evidence=(
                 Evidence("gain by twice the samples", gain, max(self.gain * curve.guess, self.errors * error),
-                         step=curve.step, note=f"by a power law and the share that a forest gains, which comes to "
-                         f"{quarter:.3g}, {half:.3g} and {whole:.3g} with {curve.samples // 4}, {curve.samples // 2} "
-                         f"and {curve.samples} of them; standard error {error:.2g}"),
+                         step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {_steps(curve)}; "
+                         f"standard error {error:.2g}"),
                 Evidence("validation loss at its best", best, self.poor * curve.guess,
                          note=f"a constant guess costs {curve.guess:.3g}"),
                 Evidence("gap between training and validation", float(look.validation - look.training),
@@ -135,3 +142,9 @@ class SampleStarved(Rule):
             ),
             remedies=(remedy("more-data", ratio=ratio), *prior_remedies(record, curve)),
         )  # fmt: skip
+
+
+def _steps(curve: LearningCurve) -> str:
+    """The losses of the predictor that learned from more and more samples, in words."""
+    parts = [(curve.samples // part, loss) for part, loss in zip((4, 2, 1), curve.losses, strict=True)]
+    return ", ".join(f"{loss:.3g} with {count}" for count, loss in parts if loss == loss)

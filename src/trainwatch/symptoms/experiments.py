@@ -78,6 +78,26 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class GoingOn:
+    """A copy that went on learning where the run ended.
+
+    Attributes:
+        taken: Steps that it took.
+        before: Validation loss at the end of the run; `after` is that of the copy.
+        gain: By how much the copy's is below the best pass of the run.
+        error: Standard error of the difference over samples.
+        step: Optimiser steps taken before.
+    """
+
+    taken: int
+    before: float
+    after: float
+    gain: float
+    error: float
+    step: int
+
+
+@dataclass(frozen=True)
 class Change:
     """A loss at the end of a run, and of copies that learned from the start with and without a regulariser.
 
@@ -166,6 +186,16 @@ def evaluated(record: RunRecord) -> Evaluated | None:
     """The last look at held batches, for `RunRecord.memo`; None where there is none, or it is not finite."""
     row = record.latest("evaluated_loss", "held")
     return None if row is None or not np.isfinite(row[1][:3]).all() else Evaluated(row[0], *row[1])
+
+
+def going_on(record: RunRecord) -> GoingOn | None:
+    """What further steps brought a copy, for `RunRecord.memo`; None where it was not tried, or failed."""
+    row, curve = record.latest("going_on", "held"), record.memo(validation_curve)
+    if row is None or curve is None or not np.isfinite(row[1][4:]).all():
+        return None
+    before, after, error = row[1][4:].tolist()
+    worse = float(curve.mean[-1] - curve.mean.min())
+    return GoingOn(round(row[1][0]), before, after, before - worse - after, error, row[0])
 
 
 def one_batch(record: RunRecord) -> OneBatch | None:

@@ -9,8 +9,10 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.curves import passes, primary_stream
+from trainwatch.symptoms.losses import loss_course
 
 EXPONENTS = 0.15, 1.0  # of power laws that are met with; three points alone do not tell it well
+USUAL = 0.5  # where two points are all there is: errors fall as one over the root of the samples
 TENTH = 0.1
 
 
@@ -19,8 +21,9 @@ class LearningCurve:
     """Validation losses of a predictor that learned from a quarter, a half and all of some samples.
 
     Attributes:
+        by: The predictor: ``forest``, or ``copies`` of the network, which do not learn from a quarter.
         samples: All of them.
-        losses: Shape (3,), by rising number of samples.
+        losses: By rising number of samples; the first is NaN where it is not known.
         error: Standard error of the second step.
         net: Loss of the net on the same samples.
         guess: Loss of a constant guess.
@@ -28,6 +31,7 @@ class LearningCurve:
         step: Optimiser steps taken before.
     """
 
+    by: str
     samples: int
     losses: tuple[float, float, float]
     error: float
@@ -40,6 +44,8 @@ class LearningCurve:
     def ratio(self) -> float:
         """The second step over the first: 2^-c under loss = floor + b samples^-c, with c within `EXPONENTS`."""
         first, second = self.losses[0] - self.losses[1], self.losses[1] - self.losses[2]
+        if np.isnan(first):
+            return float(2.0**-USUAL)
         most, least = (2.0**-c for c in EXPONENTS)
         return float(np.clip(second / first, least, most)) if first > 0 else least
 
@@ -62,13 +68,23 @@ class LearningCurve:
         return float(np.clip(best / self.losses[2], 0.0, 1.0)) if self.losses[2] > 0 else 1.0
 
 
+def own_curve(record: RunRecord) -> LearningCurve | None:
+    """Of copies of the network, for `RunRecord.memo`; None without one, or where no constant guess has a known loss."""
+    row, course, forest = record.latest("own_curve", "held"), record.memo(loss_course), record.memo(learning_curve)
+    guess = forest.guess if forest is not None else course.chance if course is not None else None
+    if row is None or not guess or not np.isfinite(row[1]).all():
+        return None
+    samples, half, whole, error, net, scored = row[1].tolist()
+    return LearningCurve("copies", round(samples), (np.nan, half, whole), error, net, guess, round(scored), row[0])
+
+
 def learning_curve(record: RunRecord) -> LearningCurve | None:
     """The last one measured, for `RunRecord.memo`; None where there is none, or it is not finite."""
     row = record.latest("learning_curve", "forest")
     if row is None or not np.isfinite(row[1]).all():
         return None
     samples, quarter, half, whole, error, net, guess, scored = row[1].tolist()
-    return LearningCurve(round(samples), (quarter, half, whole), error, net, guess, round(scored), row[0])
+    return LearningCurve("forest", round(samples), (quarter, half, whole), error, net, guess, round(scored), row[0])
 
 
 def worst_tenth(record: RunRecord) -> float | None:
