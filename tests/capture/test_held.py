@@ -98,7 +98,7 @@ def test_of_many_training_batches_sixteen_are_held_each_with_the_same_chance_and
         watch = trainwatch.watch(model, optimizer, settings=SETTINGS | {"select": ("TW709",)})
         watch._monitor.capture.held._draw.seed(seed)
         for number in range(80):
-            F.cross_entropy(model(torch.full((8, 4), float(number))), Y).backward()
+            F.cross_entropy(model(torch.full((32, 4), float(number))), Y.repeat(4)).backward()
             optimizer.step()
         kept = [int(b.args[0][0, 0]) for b in held(watch)]
         assert len(kept) == len(set(kept)) == 16
@@ -129,9 +129,22 @@ def test_fewer_are_held_where_they_are_large_and_with_the_same_chance():
     assert float(counts[:20].sum()) == pytest.approx(90, abs=30)
 
 
+@pytest.mark.parametrize(("samples", "batches"), [(64, 16), (32, 16), (16, 32), (8, 64), (1, 64)])
+def test_of_small_batches_more_are_held_as_many_as_make_up_512_samples(samples, batches):
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    watch = trainwatch.watch(model, optimizer, settings=SETTINGS | {"select": ("TW709",)})
+    for number in range(90):
+        few = max(1, samples // 2) if number % 10 == 9 else samples  # the last one of an epoch
+        F.cross_entropy(model(torch.randn(few, 4)), torch.zeros(few, dtype=torch.long)).backward()
+        optimizer.step()
+    assert len(held(watch)) == batches
+    watch.finish()
+
+
 def test_the_first_batches_of_the_latest_validation_pass_are_held():
-    watch = train(*CALLS["plain"], steps=3, validate=20)
-    assert [b.step for b in held(watch, "val")] == [3] * 16
+    watch = train(*CALLS["plain"], steps=3, validate=80)
+    assert [b.step for b in held(watch, "val")] == [3] * 64
     assert len(held(watch)) == 3
     watch.finish()
     watch = train(*CALLS["plain"], steps=3, validate=2)

@@ -114,21 +114,27 @@ def test_it_abstains_where_too_few_are_held():
         verdict(record_of(labelled(0.2, n=50)))
 
 
-def test_where_it_knows_a_little_wrong_labels_must_account_for_much_of_the_disagreement():
-    many, few = labelled(0.22, classes=2, n=800), labelled(0.1, classes=2, n=800, overlap=0.3)
+def test_the_less_it_knows_the_more_of_the_disagreement_wrong_labels_must_account_for():
+    many, few = labelled(0.3, classes=2, n=800), labelled(0.1, classes=2, n=800, overlap=0.3)
     assert verdict(record_of(many))
-    with pytest.raises(NotChecked):
-        verdict(record_of(many), some=0.6)
+    for strict in ({"some": 0.6}, {"accounts": 0.95, "mostly": 0.98}):
+        with pytest.raises(NotChecked):
+            verdict(record_of(many), **strict)
     with pytest.raises(NotChecked):
         verdict(record_of(few))
-    assert verdict(record_of(few), accounts=0.0)
+    assert verdict(record_of(few), accounts=0.0, mostly=0.01)
     with pytest.raises(NotChecked):
-        verdict(record_of(labelled(0.3, classes=2, n=800)))
+        verdict(record_of(labelled(0.45, classes=2, n=800)))
 
 
 @pytest.mark.parametrize(
     "thresholds",
-    [{"least": 0.3}, {"samples": 1000}, {"agreement": 0.99, "some": 0.99}, {"agreement": 0.99, "accounts": 1.0}],
+    [
+        {"least": 0.3},
+        {"samples": 1000},
+        {"agreement": 0.99, "some": 0.99},
+        {"agreement": 0.99, "accounts": 0.98, "mostly": 0.99},
+    ],
 )
 def test_each_threshold_can_silence_it(thresholds):
     try:

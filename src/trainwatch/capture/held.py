@@ -17,7 +17,8 @@ from trainwatch.capture.batches import (
 )
 from trainwatch.capture.interception import LossCall
 
-SLOTS = 16  # batches of each kind, fewer where they are large
+SLOTS, MOST_SLOTS = 16, 64  # batches of each kind, fewer where they are large, and more where they are small:
+SAMPLES = 512  # as many as make up these
 MOST_REFUSED = 8  # batches whose loss cannot be computed again, after which no more are looked at
 
 
@@ -39,6 +40,11 @@ class HeldBatches:
         """Whether the coming training batch is one of those to be held: each of the run with the same chance."""
         self._seen += 1
         return self._seen > self._next and self._refused < MOST_REFUSED
+
+    def wants_validation(self, seen: int) -> bool:
+        """Whether the coming batch of a validation pass is one of those to be held: the first ones are."""
+        held = self._held[VAL_BATCH]
+        return seen < (self._slots(held[-1]) if held else SLOTS)
 
     def batches(self, kind: str) -> list[HeldBatch | HeldStep]:
         """Those of a kind whose tensors are still as they were; of validation, those of its latest pass."""
@@ -71,7 +77,7 @@ class HeldBatches:
             self.reason = f"a batch takes {batch.size / 2**20:.0f} MiB, more than probe_memory leaves for it"
             return
         held = self._held[batch.kind]
-        slots = max(1, min(SLOTS, self._most // max(1, batch.size)))
+        slots = self._slots(batch)
         if len(held) < slots:
             held.append(batch)
         elif batch.kind == TRAIN_BATCH:  # in the place of another: any few of those held are as random as all
@@ -83,6 +89,12 @@ class HeldBatches:
             self._next = self._seen + self._skip(slots)
         while sum(b.size for b in held) > self._most:
             held.pop(0)
+
+    def _slots(self, batch: HeldBatch | HeldStep) -> int:
+        """How many batches like this one are held; the last one of an epoch may be smaller than all others."""
+        samples = max(b.samples for b in (batch, *self._held[batch.kind]))
+        wanted = min(max(SLOTS, -(-SAMPLES // samples)), MOST_SLOTS)
+        return max(1, min(wanted, self._most // max(1, batch.size)))
 
     def _skip(self, slots: int) -> int:
         """How many batches pass by until the next one is held: after n batches each is with chance slots / n."""

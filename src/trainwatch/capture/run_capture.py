@@ -15,7 +15,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from trainwatch.capture import interception, wiring
 from trainwatch.capture.batches import TARGETS, TRAIN_BATCH, VAL_BATCH, loss_in
 from trainwatch.capture.gradients import Versions
-from trainwatch.capture.held import SLOTS
 from trainwatch.capture.hooks import Hooks
 from trainwatch.capture.interception import LossCall, averaged
 from trainwatch.capture.losses import Entry
@@ -332,7 +331,7 @@ class RunCapture(Measuring):
             return None
         if torch.is_grad_enabled():  # a trainer tells by `note_batch`
             return TRAIN_BATCH if self.stage is None and self.held.wants_training() else None
-        return VAL_BATCH if self.validation.batches < SLOTS else None
+        return VAL_BATCH if self.held.wants_validation(self.validation.batches) else None
 
     @contained("held batches")
     def _hold(self, call: LossCall, kind: str, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:

@@ -15,7 +15,7 @@ KIND = "train_eval"
 QUANTITIES = ("evaluated_loss",)
 AT_END = True
 STEPS = 16  # some 50 forward passes
-MANY = 16  # batches
+MANY = 64  # batches: all that are held
 
 
 def measure(bench: Bench) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
@@ -38,8 +40,9 @@ class LabelNoise(Rule):
     votes on those that it has not seen (`held_labels`). Where classes overlap, labels and votes disagree less and less
     the surer the votes are; the share that no sureness does away with is taken for wrong, with its 95 % interval by
     profile likelihood. Classes of which the forest recognises less than half are left out: they are rare or hard, and
-    their labels are not to blame. Labels and votes must agree by a kappa of `agreement`, or of `some` where the lower
-    bound accounts for `accounts` of the disagreement. Judged from `samples` samples on.
+    their labels are not to blame. Labels and votes must agree by a kappa of `agreement` where the lower bound accounts
+    for no more than `accounts` of the disagreement; that falls to `some` where it accounts for `mostly` of it.
+    Judged from `samples` samples on.
 
     ## Remedies
     `clean-data`, with the samples to look at first; `label-smoothing`.
@@ -62,8 +65,9 @@ class LabelNoise(Rule):
 
     least: float = 0.02
     agreement: float = 0.6
-    some: float = 0.45
-    accounts: float = 1 / 3
+    some: float = 0.2
+    accounts: float = 0.25
+    mostly: float = 0.5
     samples: int = 60
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -86,8 +90,9 @@ class LabelNoise(Rule):
 
     def _is_told(self, noise: labels.LabelNoise) -> bool:
         """Whether the forest knows enough of the classes to doubt a label."""
-        sure = noise.low >= self.accounts * noise.disagreeing
-        return noise.agreement >= (self.some if sure else self.agreement)
+        accounted = noise.low / noise.disagreeing if noise.disagreeing > 0 else 0.0
+        needed = np.interp(accounted, [self.accounts, self.mostly], [self.agreement, self.some])
+        return noise.agreement >= float(needed)
 
     def _found(self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise]) -> Diagnosis:
         worst = max(wrong, key=lambda noise: noise.low)
