@@ -29,6 +29,7 @@ PROBE_KINDS = (
     "lower_rate",
     "reference",
     "labels",
+    "row_sizes",
     "learning_curve",
     "own_curve",
     "going_on",

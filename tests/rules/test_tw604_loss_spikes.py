@@ -430,3 +430,34 @@ def test_silent_on_a_net_that_learns(training, seed):
     made = training(seed)
     assert verdict(made) == []
     assert loss_course(made).gained > 0.5
+
+
+def with_broken(far=3, largest=900.0, **made):
+    made = record(**made)
+    made.append("row_sizes", "train", 399, [500, 1.0, largest, far, 120, 7, 200, 1, *[np.nan] * 6])
+    return made
+
+
+MILD = {"rise": 1.5, "burst": 1.5}  # spikes whose gradients would be no harm
+
+
+def test_spikes_of_broken_samples_need_no_large_gradient():
+    assert verdict(record(**MILD)) == []
+    (found,) = verdict(with_broken(**MILD))
+    assert found.severity == Severity.WARNING
+    assert "the inputs of 3 of 500 held training samples are up to 9e+02 times as large as usual" in found.summary
+    assert found.evidence[2].value == 900
+    assert "row 7 of the batch at step 120; row 1 of the batch at step 200" in found.evidence[2].note
+    assert found.margin == pytest.approx(2)
+    assert ids(found) == ["gradient-clipping", "look-at-spikes"]
+
+
+def test_broken_samples_that_do_no_harm_are_left_alone():
+    assert verdict(with_broken(rise=0.0, burst=1.0)) == []
+    assert verdict(with_broken(at=(120,), **MILD)) == []
+    assert verdict(with_broken(far=0, **MILD)) == []
+
+
+def test_it_asks_for_broken_samples_where_there_are_spikes():
+    assert [wish.kind for wish in LossSpikes().asks(record())] == ["row_sizes"]
+    assert list(LossSpikes().asks(record(rise=0.0))) == []

@@ -17,9 +17,11 @@ from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.plateau import gained_in_both
+from trainwatch.symptoms.spikes import broken_spikes
 
 EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW401", "TW402", "TW403",
            "TW603", "TW604")  # fmt: skip
+LATER = ("TW201", "TW202", "TW302")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ class LearningRateTooHigh(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[Any] = dict.fromkeys(EFFECTS, always) | {
-        **dict.fromkeys(("TW201", "TW202", "TW302"), not_later), "TW303": grew_from_then
-    }  # fmt: skip
+    explains: ClassVar[Any] = (
+        dict.fromkeys(EFFECTS, always) | dict.fromkeys(LATER, not_later) | {"TW303": grew_from_then}
+    )
 
     jump: float = 0.5
     noise_jump: float = 5.0
@@ -90,19 +92,18 @@ class LearningRateTooHigh(Rule):
             raise NotChecked("several optimisers: their losses have no common course")
         if np.isfinite(course.values).all() and len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
-        if not np.isfinite(course.values[0]):
+        if record.memo(broken_spikes) is not None:
+            raise NotChecked("inputs of some samples dwarf all others, which makes the loss leap (TW604)")
+        signal = record.memo(backward_signal)
+        if not np.isfinite(course.values[0]) or (signal is not None and signal.decades[0] >= self.amplified):
             return  # it was there before the first update
         margin, from_best = course.harm(self.learned, self.relapse)
         since = course.best_step if from_best else int(course.steps[0])
         onset = course.rise(self.jump, self.noise_jump, since, course.best if from_best else course.start)
-        signal = record.memo(backward_signal)
-        if signal is not None and signal.decades[0] >= self.amplified:
-            return  # TW302's: it was there before the first update
         if margin <= 0 or onset is None:
             yield from self._all_along(record, course)
             return
-        update = largest_update(record, since, onset - 1)
-        if update is None:
+        if (update := largest_update(record, since, onset - 1)) is None:
             raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
         step, ratio = update
         if ratio < self.update:

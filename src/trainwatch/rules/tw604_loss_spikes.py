@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.rules.robust_loss import robust_loss
-from trainwatch.rules.step_remedies import clipping
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.spike_evidence import Told, advice, broken_told, harm_told, heights_told, story
 from trainwatch.symptoms.gradients import gradients_of
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import gained_in_both
-from trainwatch.symptoms.spikes import Spikes, spikes_of
+from trainwatch.symptoms.spikes import COUNT, DEVIATIONS, FAR, HEIGHT, Spikes, broken_samples, spikes_of
 
-SHOWN = 6
+PRIORITY = 0.9  # it takes no time
 EFFECTS = ("TW201", "TW203", "TW204", "TW205", "TW208", "TW302", "TW304", "TW305", "TW306", "TW401", "TW402", "TW602")
 
 
@@ -36,10 +34,11 @@ class LossSpikes(Rule):
     optimiser averages its square, and takes tiny steps for a thousand batches.
 
     ## How it is measured
-    Each loss against the median of the 25 about it, where the loss is held at full resolution. Harm is told by the
-    gradients: the largest is more than `gradient` times the largest of all other steps (1 % left out), or `stuck` times
-    where less than `learned` of the loss is gone, in training or in validation, and those of the spikes make up
-    `energy` of the run's sum of squares.
+    Each loss against the median of the 25 about it, where the loss is held at full resolution. Where inputs of some
+    held training samples are 30 times as large as usual (`row_sizes`), they are to blame, and half of the deviations
+    will do. Elsewhere harm is told by the gradients: the largest is more than `gradient` times the largest of all other
+    steps (1 % left out), or `stuck` times where less than `learned` of the loss is gone, in training or in validation,
+    and those of the spikes make up `energy` of the run's sum of squares.
 
     ## Remedies
     `gradient-clipping` at a norm of this run; `look-at-spikes`, the steps whose batches are worth a look;
@@ -60,13 +59,19 @@ class LossSpikes(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm")
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
-    count: int = 2
-    height: float = 0.5
-    deviations: float = 10.0
+    count: int = COUNT
+    height: float = HEIGHT
+    deviations: float = DEVIATIONS
     gradient: float = 50.0
     stuck: float = 10.0
     learned: float = 0.5
     energy: float = 0.75
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Whether inputs of some samples dwarf all others, where there are spikes."""
+        spikes = spikes_of(record, self.height, self.deviations / 2)
+        if spikes is not None and len(spikes) >= self.count:
+            yield ProbeRequest("row_sizes", (), "are there broken samples behind the spikes?", PRIORITY)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Look for spikes of the loss, and at the gradients that came with them."""
@@ -75,50 +80,29 @@ class LossSpikes(Rule):
             raise NotChecked("several optimisers: their losses have no common course")
         if course is None:
             raise NotChecked("no loss was seen that is a number")
-        spikes = spikes_of(record, self.height, self.deviations)
+        broken = record.memo(broken_samples)
+        spikes = spikes_of(record, self.height, self.deviations / (1 if broken is None else 2))
         if spikes is None:
             raise NotChecked("too few losses were seen to tell a spike from the others")
-        if len(spikes) < self.count or spikes.gradient is None or spikes.energy is None:
+        if len(spikes) < self.count:
             return
-        least = self.gradient if record.memo(gained_in_both) >= self.learned else self.stuck
-        if spikes.gradient >= least and spikes.energy >= self.energy:
-            yield self._found(record, spikes, spikes.gradient, spikes.energy, least)
+        if broken is not None:
+            yield self._found(record, spikes, broken.largest / FAR, broken_told(broken))
+        elif spikes.gradient is not None and spikes.energy is not None:
+            least = self.gradient if record.memo(gained_in_both) >= self.learned else self.stuck
+            if spikes.gradient >= least and spikes.energy >= self.energy:
+                shown = harm_told(spikes, least, self.energy)
+                yield self._found(record, spikes, spikes.gradient / least, shown)
 
-    def _found(self, record: RunRecord, spikes: Spikes, gradient: float, energy: float, least: float) -> Diagnosis:
-        remedies = tuple(_remedies(record, spikes, gradient))
+    def _found(self, record: RunRecord, spikes: Spikes, times: float, told: Told) -> Diagnosis:
+        remedies = tuple(advice(record, spikes))
         clipped = any(r.already_in_use for r in remedies)
-        top, n = int(spikes.heights.argmax()), len(spikes)
-        step, level = int(spikes.steps[top]), float(spikes.levels[top])
-        loss = level + float(spikes.heights[top])
-        last = int(spikes.steps[-1])
+        n = len(spikes)
         return self.diagnose(
-            f"the loss shot up {n} times, at step {step} to {loss:.3g} among losses near {level:.3g}; a gradient was "
-            f"{gradient:.2g} times those of other steps then, and {energy:.0%} of all squared gradient came with them",
+            f"{story(spikes)}; {told.summary}",
             severity=Severity.INFO if clipped else self.severity,
-            margin=float(np.clip(min(np.log(gradient / least), n - self.count + 1), 0, 1e3)),
+            margin=float(np.clip(min(np.log(times), n - self.count + 1), 0, 1e3)),
             onset_step=int(spikes.steps[0]),
-            evidence=(
-                Evidence("spikes of the loss", n, self.count, where=spikes.stream, step=last,
-                         note=f"at steps {_listed(spikes)}; {n / spikes.rows:.2%} of the steps"),
-                Evidence("highest rise over the loss of chance", float(spikes.heights[top] / spikes.reference),
-                         self.height, where=spikes.stream, step=step),
-                Evidence("largest gradient over those of other steps", gradient, least, step=step),
-                Evidence("share of the squared gradients", energy, self.energy, step=last),
-            ),
+            evidence=(*heights_told(spikes, self.count, self.height), *told.evidence),
             remedies=remedies,
-        )  # fmt: skip
-
-
-def _listed(spikes: Spikes) -> str:
-    steps = ", ".join(str(int(s)) for s in spikes.steps[:SHOWN])
-    return f"{steps} and {len(spikes) - SHOWN} more" if len(spikes) > SHOWN else steps
-
-
-def _remedies(record: RunRecord, spikes: Spikes, gradient: float) -> Iterator[Remedy]:
-    if spikes.usual is not None:
-        reason = "Nine in ten norms of the other steps were below it."
-        yield clipping(record, spikes.usual, reason, cuts=gradient * spikes.usual)
-    yield remedy("look-at-spikes", steps=_listed(spikes), most=float(spikes.levels.max() + spikes.heights.min() / 2))
-    function = str(record.facts.get("loss", {}).get(spikes.stream, {}).get("function"))
-    if function == "mse_loss":
-        yield robust_loss(record)
+        )

@@ -16,6 +16,10 @@ APART = 3  # steps: closer spikes are one
 BRIEF = 5  # steps after which a spike is over; what lasts longer is a new level
 LARGE = 0.99  # quantile of the other norms: once a run fits, the median of them is next to nothing
 LOWER_HALF = 0.6745  # standard deviations between the lower quartile and the median of a normal distribution
+COUNT = 2  # fewer spikes happen to every run
+HEIGHT = 0.5  # of the loss of a constant guess
+FAR = 30.0  # times the median size of an input, as the probe has it
+DEVIATIONS = 10.0  # above the losses about it
 MOST = 512  # losses that are looked at closely: a look must stay cheap
 
 
@@ -80,6 +84,40 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
     high = steps[near[np.concatenate([*runs, np.zeros(0, int)])]]
     return Spikes(course.stream, steps[near[tops]], rise[tops], level[tops], reference, len(values),
                   *_gradients(record, high))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Training samples whose inputs dwarf those of all others.
+
+    Attributes:
+        samples: Held samples that were looked at; `far` of them are so.
+        largest: The largest size over the median of all.
+        places: Step and row of the first ones.
+        step: Optimiser steps taken before.
+    """
+
+    samples: int
+    far: int
+    largest: float
+    places: tuple[tuple[int, int], ...]
+    step: int
+
+
+def broken_samples(record: RunRecord) -> Broken | None:
+    """Those among the held training samples, for `RunRecord.memo`; None where none is known."""
+    row = record.latest("row_sizes", "train")
+    if row is None or not row[1][3] >= 1:
+        return None
+    samples, _, largest, far, *places = row[1].tolist()
+    pairs = [(int(a), int(b)) for a, b in zip(places[::2], places[1::2], strict=True) if a == a]
+    return Broken(round(samples), round(far), largest, tuple(pairs), row[0])
+
+
+def broken_spikes(record: RunRecord) -> Spikes | None:
+    """Spikes of the loss, seen less far above the noise, where some samples are broken; for `RunRecord.memo`."""
+    spikes = spikes_of(record, HEIGHT, DEVIATIONS / 2) if record.memo(broken_samples) is not None else None
+    return spikes if spikes is not None and len(spikes) >= COUNT else None
 
 
 def _reference(record: RunRecord, stream: str, chance: float) -> float:
