@@ -47,7 +47,7 @@ def test_a_language_model_is_recorded_as_its_mean_loss_whatever_the_trainer_divi
     assert float(record.latest("val_loss", "val")[1]) == pytest.approx(float(expected), rel=1e-3)
     assert record.has("metric")
     assert len(record.series("epoch", "end")) == 2
-    assert callback.report.verdict != "findings"
+    assert {d.code for d in callback.report.findings()} <= {"TW205"}  # of a few steps more would help
 
 
 def test_predictions_of_a_classifier_are_seen_and_its_loss_can_be_computed_again(tmp_path):

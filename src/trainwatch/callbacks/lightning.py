@@ -189,7 +189,7 @@ class TrainWatch(Callback):
             self._stream = stream
             self._monitor.capture.begin_pass(stream)
         self._monitor.capture.stage = VALIDATE
-        self._monitor.capture.note_validation_batch(batch)
+        self._monitor.capture.note_validation_batch(batch, batch_idx, primary=dataloader_idx == 0)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._monitor is None or self._stream is None:

@@ -188,7 +188,7 @@ class HeldCriterion(HeldForward):
 
 @dataclass(frozen=True)
 class HeldStep(Held):
-    """A batch of a trainer, on which the model's own ``training_step`` computes the loss.
+    """A batch of a trainer, on which the model's own ``training_step`` computes the loss, of validation as well.
 
     Attributes:
         batch, index: What ``training_step`` is given.
@@ -218,11 +218,17 @@ class HeldStep(Held):
 
         Raises:
             ValueError: ``training_step`` returned no loss.
+            NotImplementedError: It does not take what ``validation_step`` is given.
         """
         step: Any = model.training_step
         alone = len(inspect.signature(step).parameters) == 1
         batch = _fresh(self.batch, clone=self.borrowed)
-        found = step(batch) if alone else step(batch, self.index)
+        try:
+            found = step(batch) if alone else step(batch, self.index)
+        except Exception as error:
+            if self.kind == TRAIN_BATCH:
+                raise
+            raise NotImplementedError(f"training_step cannot be given a validation batch: {error}") from error
         found = found.get("loss") if isinstance(found, Mapping) else found
         if not isinstance(found, torch.Tensor):
             raise ValueError("training_step returned no loss")
@@ -267,10 +273,10 @@ def held_forward(step: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> He
     return None if first is None else HeldForward(TRAIN_BATCH, step, len(first), *kept, args, kwargs)
 
 
-def held_step(step: int, batch: Any, index: int) -> HeldStep | None:
-    """What a trainer is about to give to ``training_step``; None where there is no tensor in it."""
+def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> HeldStep | None:
+    """What a trainer is about to give to its step; None where there is no tensor in it."""
     first = bare(batch)
-    return None if first is None else HeldStep(TRAIN_BATCH, step, len(first), *_measured(batch), _fresh(batch), index)
+    return None if first is None else HeldStep(kind, step, len(first), *_measured(batch), _fresh(batch), index)
 
 
 def _rows(value: Any, of: int, rows: Sequence[int]) -> Any:

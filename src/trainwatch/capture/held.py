@@ -58,16 +58,18 @@ class HeldBatches:
         """Hold a batch, if its loss can be computed again."""
         path = path_to(call, parts_of(output))
         if path is not None:
+            if kind == VAL_BATCH:  # better than what stood in for it
+                self._held[kind] = [b for b in self._held[kind] if isinstance(b, HeldBatch)]
             self._keep(held_batch(kind, step, args, kwargs, call, path))
             return
         self._refused += 1
         if not any(self._held.values()):
             self.reason = f"it is not known how the predictions of '{call.name}' follow from the model's output"
 
-    def offer_step(self, step: int, batch: Any, index: int) -> None:
-        """Hold a batch that a trainer is about to give to ``training_step``."""
-        held = held_step(step, batch, index)
-        if held is not None:
+    def offer_step(self, kind: str, step: int, batch: Any, index: int) -> None:
+        """Hold a batch that a trainer is about to give to ``training_step``, or to ``validation_step``."""
+        held = held_step(step, batch, index, kind)
+        if held is not None and not (kind == VAL_BATCH and any(isinstance(b, HeldBatch) for b in self._held[kind])):
             self._keep(held)
 
     def _keep(self, batch: HeldBatch | HeldStep) -> None:

@@ -351,20 +351,25 @@ class RunCapture(Measuring):
         if self.nonfinite.keeps:
             self._follow_batch(batch, index)
         if self.held.wants_training():
-            self._hold_step(batch, index)
+            self._hold_step(TRAIN_BATCH, batch, index)
 
     @contained("held batches")
-    def _hold_step(self, batch: Any, index: int) -> None:
-        self.held.offer_step(self.step, batch, index)
+    def _hold_step(self, kind: str, batch: Any, index: int) -> None:
+        self.held.offer_step(kind, self.step, batch, index)
 
     @contained("first non-finite")
     def _follow_batch(self, batch: Any, index: int) -> None:
         (model,) = self.models.values()
         self.nonfinite.given(model, batch, index, self.step)
 
+    def note_validation_batch(self, batch: Any, index: int, *, primary: bool) -> None:
+        """What a trainer is about to give to ``validation_step``: the model's call may be out of sight."""
+        self._note_inputs(batch)
+        if primary and len(self.models) == 1 and self.held.wants_validation(index):
+            self._hold_step(VAL_BATCH, batch, index)
+
     @contained("validation")
-    def note_validation_batch(self, batch: Any) -> None:
-        """What the model is given in a validation pass, where its call cannot be seen."""
+    def _note_inputs(self, batch: Any) -> None:
         self.validation.note_inputs(batch)
 
     @contained("losses")

@@ -109,7 +109,7 @@ class Probes:
     def _one(self, kind: str, bench: Bench) -> None:
         try:
             PROBES[kind](bench)
-        except CannotIsolate as reason:
+        except (CannotIsolate, NotImplementedError) as reason:
             self.refused[kind] = str(reason)
         except Exception as error:
             if not _out_of_memory(error):
