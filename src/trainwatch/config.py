@@ -33,6 +33,7 @@ PROBE_KINDS = (
     "learning_curve",
     "own_curve",
     "going_on",
+    "higher_rate",
     "prior",
     "shift",
     "backward_gain",

@@ -44,8 +44,8 @@ class SampleStarved(Rule):
     held validation samples by the run's criterion. A power law with a floor through the three losses of the forests,
     or the square root of the number of samples for the copies, tells what twice the samples bring; a network that is
     better is granted the same share of its own loss. The gain counts from `errors` standard errors on, over validation
-    samples and draws of the halves, and by what is no worse than the network by `behind` of the guess. Half as many
-    steps again must not bring `gain` either. The gap is that of `evaluated_loss`, also by `errors` standard errors. At
+    samples and draws of the halves, and by what is no worse than the network by `behind` of the guess. Where half
+    as many steps again may bring `gain`, a forest does not count: copies take as many steps on half as on all. The gap is that of `evaluated_loss`, also by `errors` standard errors. At
     least `held` of the training samples must be held: a curve through a few of many says nothing of the rest.
 
     ## Remedies
@@ -98,9 +98,6 @@ class SampleStarved(Rule):
             return
         if look.training > self.fitted * best:
             return  # the samples that there are teach more than has been learned
-        trend = record.memo(validation_trend)
-        if trend is not None and not trend.gains_less_than(self.gain, of=guess, steps=0.5):
-            raise NotChecked("validation may still have been falling when the run ended")
         known = int(record.facts.get("run", {}).get("train_samples") or 0)
         if curves[0].samples < self.held * known:
             raise NotChecked(
@@ -109,6 +106,11 @@ class SampleStarved(Rule):
         telling = [curve for curve in curves if curve.losses[2] <= best + self.behind * guess]
         if not telling:
             raise NotChecked("what learns from held samples alone does far worse than the network: it tells nothing")
+        trend = record.memo(validation_trend)
+        if trend is not None and not trend.gains_less_than(self.gain, of=guess, steps=0.5):
+            telling = [curve for curve in telling if curve.by == "copies"]  # which all take as many steps
+            if not telling:
+                raise NotChecked("validation may still have been falling when the run ended")
         found = max(telling, key=lambda curve: self._beyond(curve, best))
         if self._beyond(found, best) > 0:
             yield self._found(record, found, look, best)

@@ -67,14 +67,19 @@ class LearningRateTooLow(Rule):
     each: float = 0.0025
     learned: float = 0.7
     good: float = 0.9
+    best: float = 0.98
     steps: int = 20
     enough: float = 8.0
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Try longer steps where those taken may be too short."""
         course, reach = record.memo(loss_course), record.memo(reach_of)
-        if course is not None and reach is not None and reach.total < USUAL and course.gained < self.good:
+        if course is None or reach is None or reach.total >= USUAL:
+            return
+        if course.gained < self.good:
             yield ProbeRequest("step_line", reason="whether longer steps would be better", priority=1.0)
+        if course.gained < self.best:
+            yield ProbeRequest("higher_rate", reason="whether a higher rate would have been better", priority=0.64)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         if not record.facts.get("run", {}).get("finished"):
