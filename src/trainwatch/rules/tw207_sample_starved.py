@@ -41,12 +41,12 @@ class SampleStarved(Rule):
     ## How it is measured
     At the end of a run copies of the network begin anew with either half and with all of the held training samples
     (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`); both are scored on the
-    held validation samples by the run's criterion. A power law with a floor through the three losses of the forests,
-    or the square root of the number of samples for the copies, tells what twice the samples bring; a network that is
-    better is granted the same share of its own loss. The gain counts from `errors` standard errors on, over validation
-    samples and draws of the halves, and by what is no worse than the network by `behind` of the guess. Where half
-    as many steps again may bring `gain`, a forest does not count: copies take as many steps on half as on all. The gap is that of `evaluated_loss`, also by `errors` standard errors. At
-    least `held` of the training samples must be held: a curve through a few of many says nothing of the rest.
+    held validation samples by the run's criterion. A power law with a floor through the losses of the forests, or the
+    square root of the number of samples for the copies, tells what twice the samples bring; a network that is better is
+    granted the same share of its own loss. The gain, `own_gain` for copies, counts from `errors` standard errors on,
+    and by what is no worse than the network by `behind` of the guess. Where half as many steps again may bring `gain`,
+    copies alone count, which take as many steps on half as on all. The gap is that of `evaluated_loss`, also by
+    `errors` standard errors. At least `held` of the training samples must be held.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -69,6 +69,7 @@ class SampleStarved(Rule):
     gap: float = 0.1
     fitted: float = 0.5
     gain: float = 0.04
+    own_gain: float = 0.03
     errors: float = 2.0
     behind: float = 0.25
     held: float = 0.5
@@ -100,9 +101,7 @@ class SampleStarved(Rule):
             return  # the samples that there are teach more than has been learned
         known = int(record.facts.get("run", {}).get("train_samples") or 0)
         if curves[0].samples < self.held * known:
-            raise NotChecked(
-                f"{curves[0].samples} of {known} training samples are held: too few to say what more would bring"
-            )
+            raise NotChecked(f"{curves[0].samples} of {known} training samples are held: too few for a curve")
         telling = [curve for curve in curves if curve.losses[2] <= best + self.behind * guess]
         if not telling:
             raise NotChecked("what learns from held samples alone does far worse than the network: it tells nothing")
@@ -118,7 +117,10 @@ class SampleStarved(Rule):
     def _beyond(self, curve: LearningCurve, best: float) -> float:
         """By how much the gain by twice the samples is more than it must be."""
         gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
-        return gain - max(self.gain * curve.guess, self.errors * error)
+        return gain - max(self._least(curve), self.errors * error)
+
+    def _least(self, curve: LearningCurve) -> float:
+        return (self.own_gain if curve.by == "copies" else self.gain) * curve.guess
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         samples, parameters = sizes(record)
@@ -129,12 +131,12 @@ class SampleStarved(Rule):
             f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
             f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "
             f"{gain:.2g} off, by what they are worth to {BY[curve.by]}",
-            margin=(gain - self.gain * curve.guess) / max(error, 1e-9),
+            margin=(gain - self._least(curve)) / max(error, 1e-9),
             where=("training samples",),
             onset_step=0,
             evidence=(
-                Evidence("gain by twice the samples", gain, max(self.gain * curve.guess, self.errors * error),
-                         step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {_steps(curve)}; "
+                Evidence("gain by twice the samples", gain, max(self._least(curve), self.errors * error),
+                         step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {curve.told}; "
                          f"standard error {error:.2g}"),
                 Evidence("validation loss at its best", best, self.poor * curve.guess,
                          note=f"a constant guess costs {curve.guess:.3g}"),
@@ -144,9 +146,3 @@ class SampleStarved(Rule):
             ),
             remedies=(remedy("more-data", ratio=ratio), *prior_remedies(record, curve)),
         )  # fmt: skip
-
-
-def _steps(curve: LearningCurve) -> str:
-    """The losses of the predictor that learned from more and more samples, in words."""
-    parts = [(curve.samples // part, loss) for part, loss in zip((4, 2, 1), curve.losses, strict=True)]
-    return ", ".join(f"{loss:.3g} with {count}" for count, loss in parts if loss == loss)

@@ -59,6 +59,12 @@ class LearningCurve:
         """Standard error of `gain`."""
         return self.error * self.ratio
 
+    @property
+    def told(self) -> str:
+        """The losses of more and more samples, in words."""
+        parts = [(self.samples // part, loss) for part, loss in zip((4, 2, 1), self.losses, strict=True)]
+        return ", ".join(f"{loss:.3g} with {count}" for count, loss in parts if not np.isnan(loss))
+
     def share_left(self, best: float) -> float:
         """Of `gain` and its error, what is to be expected of a net that comes to `best`, further along such a curve.
 
