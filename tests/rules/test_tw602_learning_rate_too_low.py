@@ -12,7 +12,8 @@ from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
-from trainwatch.rules.tw602_learning_rate_too_low import LONG, RISEN, LearningRateTooLow
+from trainwatch.rules.short_steps import LONG, RISEN
+from trainwatch.rules.tw602_learning_rate_too_low import LearningRateTooLow
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.plateau import RESTS, STARTED
@@ -364,7 +365,53 @@ ASKS = {
 
 @pytest.mark.parametrize(("made", "asks"), ASKS.values(), ids=ASKS)
 def test_it_asks_for_the_experiment_where_it_would_settle_something(made, asks):
-    assert [request.kind for request in RULE.asks(made)] == ["step_line"] * asks
+    assert [request.kind for request in RULE.asks(made)] == ["step_line", "higher_rate"] * asks
+
+
+def test_where_little_is_left_to_gain_it_asks_for_nothing():
+    nearly = record(losses=CHANCE * np.exp(-np.arange(STEPS) / 60) + 0.05)
+    assert [request.kind for request in RULE.asks(nearly)] == ["higher_rate"]
+    assert list(RULE.asks(nearly)) != list(LearningRateTooLow(best=0.9).asks(nearly)) == []
+
+
+def with_copies(path=3.0, *, before=1.1, usual=1.3, higher=0.5, error=0.02, training=0.4, losses=None):
+    """A run that fell to half and two copies that began anew."""
+    losses = CHANCE * (1 - 0.5 * np.arange(STEPS) / STEPS) if losses is None else losses
+    made = record(path, losses)
+    made.append("val_loss", "val", STEPS, before)
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
+    row = [before, usual, training, 0.01, 0.01, before, usual, higher, error, error]
+    made.append("higher_rate", "held", STEPS - 1, [5.0, *row])
+    return made
+
+
+def test_a_copy_at_five_times_the_rate_decides_alone():
+    (found,) = verdict(with_copies())
+    assert found.evidence[0].value == pytest.approx(0.6)
+    assert found.evidence[0].threshold == pytest.approx(0.05 * CHANCE, rel=0.05)
+    assert found.margin > 10
+    assert "at 5 times the learning rate" in found.summary
+    rate = found.remedies[0]
+    assert rate.id == "higher-learning-rate"
+
+
+NO_BETTER = {
+    "than the other copy": {"usual": 0.55},
+    "than the run": {"before": 0.55},
+    "beyond noise": {"error": 0.4},
+    "in training": {"training": 1.2},
+}
+
+
+@pytest.mark.parametrize("how", NO_BETTER.values(), ids=NO_BETTER)
+def test_a_copy_that_is_no_better_decides_nothing(how):
+    assert verdict(with_copies(**how)) == []
+
+
+def test_where_a_copy_was_better_its_rate_is_proposed():
+    (found,) = verdict(with_copies())
+    present = with_copies().facts["optimizers"]["default"]["groups"][0]["lr"]
+    assert f"{5 * present:.1g}" in found.remedies[0].title + found.remedies[0].how
 
 
 def with_passes(made, losses):

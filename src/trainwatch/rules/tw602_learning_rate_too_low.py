@@ -10,20 +10,17 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.short_steps import USUAL, higher, late_line, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
-from trainwatch.symptoms.gradients import learning_rates
+from trainwatch.symptoms.experiments import HigherRate, higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import has_settled
-from trainwatch.symptoms.step_line import StepLine, step_line
+from trainwatch.symptoms.step_line import StepLine
 
-USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
-LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
-LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
 SURE = 2.0  # standard errors
 
 
@@ -42,8 +39,11 @@ class LearningRateTooLow(Rule):
     ## How it is measured
     Each update is at most rate times gradient for SGD (over 1 - momentum), and about the rate for each weight of
     Adam's kin, from `grad_norm` and `lr`. Their sum bounds the path, whatever its turns. In sound trainings it is 2 to
-    60 times the weights. Judged at the end of runs of at least `steps` steps. The experiment is to go on along the step
+    60 times the weights. Judged at the end of runs of at least `steps` steps. One experiment is to go on along the step
     that comes next: where a step of `enough` times its length is no better for other batches, it is long enough.
+    Another decides alone where less than `best` of the loss is gone: of two copies that learn from the start the one at
+    five times the rate ends lower than the other and than the run, in training and by `gain` of the loss of a constant
+    guess in validation (`higher_rate`).
 
     ## Remedies
     `higher-learning-rate`, by the factor that this run lacks.
@@ -68,6 +68,7 @@ class LearningRateTooLow(Rule):
     learned: float = 0.7
     good: float = 0.9
     best: float = 0.98
+    gain: float = 0.05
     steps: int = 20
     enough: float = 8.0
 
@@ -89,10 +90,16 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
-        line = _tried(record, reach)
+        copy = record.memo(higher_rate)
+        if copy is not None and copy.fits_better:
+            least = max(self.gain * abs(course.reference), SURE * copy.error)
+            if copy.gain > least:
+                yield self._copied(course, reach, copy, least)
+                return
+        line = late_line(record, reach)
         if line is not None and line.best < self.enough:
             return  # steps are long enough
-        unfinished = _still_rising(record) and reach.total < USUAL and bool(np.isfinite(course.end))
+        unfinished = still_rising(record) and reach.total < USUAL and bool(np.isfinite(course.end))
         if unfinished and course.gained < self.good:
             yield self._found(course, reach, line, "the rate was still rising when the run ended", self.good)
             return
@@ -105,12 +112,29 @@ class LearningRateTooLow(Rule):
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
         yield self._found(course, reach, line, what, self.learned)
 
+    def _copied(self, course: LossCourse, reach: Reach, copy: HigherRate, least: float) -> Diagnosis:
+        return self.diagnose(
+            f"at {copy.factor:.3g} times the learning rate of {reach.rate:.3g} a copy came to a validation loss of "
+            f"{copy.validation[2]:.3g}, where another came to {copy.validation[1]:.3g} by the rate of the run, "
+            f"which ended at {copy.validation[0]:.3g}",
+            margin=(copy.gain - least) / max(copy.error, 1e-12) + SURE,
+            onset_step=0,
+            evidence=(
+                Evidence("lead of the copy at the higher rate", copy.gain, least, step=copy.step,
+                         note=f"in validation, over the other copy and the run at its best; standard error "
+                         f"{copy.error:.2g}; in training {copy.training[2]:.3g} against {copy.training[1]:.3g} "
+                         f"and {copy.training[0]:.3g}"),
+                Evidence("sum of all updates over the weights", reach.total, USUAL, step=int(course.steps[-1]),
+                         note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
+            ),
+            remedies=(higher(reach, copy.factor * reach.rate),),
+        )  # fmt: skip
+
     def _found(self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float) -> Diagnosis:
         kind = "plain" if reach.optimizer in PLAIN else "adaptive"
         most = max(HIGHEST[kind], 3 * reach.rate)
         rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
         rate = min(rate, line.rate * line.best) if line is not None else rate
-        proposed = f"{rate:.1g}"
         return self.diagnose(
             f"with a learning rate of at most {reach.rate:.3g} {what}; the loss went {course.story}",
             margin=min((learned - course.gained) / course.gained_error, 1e3),
@@ -122,24 +146,5 @@ class LearningRateTooLow(Rule):
                          step=int(course.steps[-1])),
                 *tried_lengths(line, self.enough),
             ),
-            remedies=(
-                remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=proposed,
-                       path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}"),
-            ),
+            remedies=(higher(reach, rate),),
         )  # fmt: skip
-
-
-def _tried(record: RunRecord, reach: Reach) -> StepLine | None:
-    """The line along the last step, if that was about as long as the others."""
-    line = record.memo(step_line)
-    late = line is not None and line.step >= LATE * record.steps and line.rate >= KEPT * reach.rate
-    return line if late else None
-
-
-def _still_rising(record: RunRecord) -> bool:
-    """A warm-up that never ended: the rate is at its highest at the end, and far above that in mid-run."""
-    if record.steps < LONG:
-        return False
-    at = np.linspace(0, record.steps - 1, 9).astype(int)
-    rates = learning_rates(record, at)
-    return bool((np.diff(rates) > 0).all() and rates[-1] > RISEN * rates[4])

@@ -98,6 +98,32 @@ class GoingOn:
 
 
 @dataclass(frozen=True)
+class HigherRate:
+    """Two copies that learned from the start, at the rate of the run and at a higher one.
+
+    Attributes:
+        factor: On the rate.
+        training: Of training batches: loss at the end of the run, of the copy at the run's rate, of the other.
+        validation: The same of validation batches.
+        gain: By how much the copy at the higher rate is better in validation than the other and the run at its best.
+        error: Standard error of that, the larger of both.
+        step: Optimiser steps taken before.
+    """
+
+    factor: float
+    training: tuple[float, float, float]
+    validation: tuple[float, float, float]
+    gain: float
+    error: float
+    step: int
+
+    @property
+    def fits_better(self) -> bool:
+        """It is better than both in training, too."""
+        return self.training[2] < min(self.training[:2])
+
+
+@dataclass(frozen=True)
 class Change:
     """A loss at the end of a run, and of copies that learned from the start with and without a regulariser.
 
@@ -196,6 +222,17 @@ def going_on(record: RunRecord) -> GoingOn | None:
     before, after, error = row[1][4:].tolist()
     worse = float(curve.mean[-1] - curve.mean.min())
     return GoingOn(round(row[1][0]), before, after, before - worse - after, error, row[0])
+
+
+def higher_rate(record: RunRecord) -> HigherRate | None:
+    """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
+    row, curve = record.latest("higher_rate", "held"), record.memo(validation_curve)
+    if row is None or curve is None or not np.isfinite(row[1]).all():
+        return None
+    factor, before, usual, higher, _, _, val_before, val_usual, val_higher, *errors = row[1].tolist()
+    best = min(val_usual, val_before - float(curve.mean[-1] - curve.mean.min()))
+    return HigherRate(factor, (before, usual, higher), (val_before, val_usual, val_higher), best - val_higher,
+                      max(errors), row[0])  # fmt: skip
 
 
 def one_batch(record: RunRecord) -> OneBatch | None:

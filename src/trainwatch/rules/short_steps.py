@@ -1,0 +1,38 @@
+"""What TW602 reads and says of steps that are too short."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainwatch.diagnosis import Remedy
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.symptoms.gradients import learning_rates
+from trainwatch.symptoms.motion import Reach
+from trainwatch.symptoms.step_line import StepLine, step_line
+
+USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
+LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
+LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
+
+
+def higher(reach: Reach, rate: float) -> Remedy:
+    """A rate that is as many times as high as the run lacks."""
+    return remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{rate:.1g}",
+                  path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip
+
+
+def late_line(record: RunRecord, reach: Reach) -> StepLine | None:
+    """The line along the last step, if that was about as long as the others."""
+    line = record.memo(step_line)
+    late = line is not None and line.step >= LATE * record.steps and line.rate >= KEPT * reach.rate
+    return line if late else None
+
+
+def still_rising(record: RunRecord) -> bool:
+    """A warm-up that never ended: the rate is at its highest at the end, and far above that in mid-run."""
+    if record.steps < LONG:
+        return False
+    at = np.linspace(0, record.steps - 1, 9).astype(int)
+    rates = learning_rates(record, at)
+    return bool((np.diff(rates) > 0).all() and rates[-1] > RISEN * rates[4])
