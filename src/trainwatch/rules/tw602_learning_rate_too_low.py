@@ -41,9 +41,9 @@ class LearningRateTooLow(Rule):
     Adam's kin, from `grad_norm` and `lr`. Their sum bounds the path, whatever its turns. In sound trainings it is 2 to
     60 times the weights. Judged at the end of runs of at least `steps` steps. One experiment is to go on along the step
     that comes next: where a step of `enough` times its length is no better for other batches, it is long enough.
-    Another decides alone where less than `best` of the loss is gone: of two copies that learn from the start the one at
-    five times the rate ends lower than the other and than the run, in training and by `gain` of the loss of a constant
-    guess in validation (`higher_rate`).
+    Another decides alone where an update is shorter than `short` and less than `best` of the loss is gone: of two
+    copies that learn from the start the one at five times the rate ends lower than the other and than the run, in
+    training and by `gain` of the loss of a constant guess in validation (`higher_rate`).
 
     ## Remedies
     `higher-learning-rate`, by the factor that this run lacks.
@@ -69,6 +69,7 @@ class LearningRateTooLow(Rule):
     good: float = 0.9
     best: float = 0.98
     gain: float = 0.05
+    short: float = 0.005
     steps: int = 20
     enough: float = 8.0
 
@@ -90,12 +91,10 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
-        copy = record.memo(higher_rate)
-        if copy is not None and copy.fits_better:
-            least = max(self.gain * abs(course.reference), SURE * copy.error)
-            if copy.gain > least:
-                yield self._copied(course, reach, copy, least)
-                return
+        copy, least = record.memo(higher_rate), self.gain * abs(course.reference)
+        if copy is not None and reach.total < self.short * reach.steps and copy.leads(least):
+            yield self._copied(course, reach, copy, least)
+            return
         line = late_line(record, reach)
         if line is not None and line.best < self.enough:
             return  # steps are long enough

@@ -13,6 +13,8 @@ from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.curves import validation_curve
 
+SURE = 2.0  # standard errors of a lead
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -117,10 +119,9 @@ class HigherRate:
     error: float
     step: int
 
-    @property
-    def fits_better(self) -> bool:
-        """It is better than both in training, too."""
-        return self.training[2] < min(self.training[:2])
+    def leads(self, least: float) -> bool:
+        """The copy at the higher rate is better in validation by so much, beyond noise, and in training at all."""
+        return self.training[2] < min(self.training[:2]) and self.gain > max(least, SURE * self.error)
 
 
 @dataclass(frozen=True)
