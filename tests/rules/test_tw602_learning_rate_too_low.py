@@ -374,7 +374,7 @@ def test_where_little_is_left_to_gain_it_asks_for_nothing():
     assert list(RULE.asks(nearly)) != list(LearningRateTooLow(best=0.9).asks(nearly)) == []
 
 
-def with_copies(path=3.0, *, before=1.1, usual=1.3, higher=0.5, error=0.02, training=0.4, losses=None):
+def with_copies(path=1.5, *, before=1.1, usual=1.3, higher=0.5, error=0.02, training=0.4, losses=None):
     """A run that fell to half and two copies that began anew."""
     losses = CHANCE * (1 - 0.5 * np.arange(STEPS) / STEPS) if losses is None else losses
     made = record(path, losses)
