@@ -260,3 +260,72 @@ def test_a_preflight_leaves_alone_what_optimises_by_hand():
     fit(Manual(), callback, max_steps=2)
     assert callback.preflight_report.verdict == "not-judged"
     assert "optimises manually" in callback.preflight_report.not_checked["TW703"]
+
+
+def held(callback, kind):
+    return callback._monitor.capture.held.batches(kind)
+
+
+class Kept(lightning.Callback):
+    """Notes what is held when training ends, before it is let go."""
+
+    def __init__(self, callback):
+        self.callback, self.found = callback, []
+
+    def on_train_end(self, trainer, pl_module):
+        self.found = held(self.callback, "val")
+        self.losses = [batch.loss(pl_module).item() for batch in self.found]
+
+
+def kept(module, **options):
+    callback = trainwatch.TrainWatch(settings=QUIET | {"probes": "off"})
+    kept = Kept(callback)
+    trainer = lightning.Trainer(
+        accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, callbacks=[kept, callback],
+        logger=False, enable_checkpointing=False, max_epochs=2, **options,
+    )  # fmt: skip
+    trainer.fit(module, loader(), [loader(slice(48, 64))])
+    return kept
+
+
+def test_validation_batches_are_held_where_the_call_of_the_model_is_out_of_sight():
+    module = Module()
+    module.net[2].p = 0.0
+    found = kept(module)
+    assert [type(batch).__name__ for batch in found.found] == ["HeldStep", "HeldStep"]
+    assert {batch.step for batch in found.found} == {12}
+    expected = [F.cross_entropy(module.net(X[part]), Y[part]).item() for part in (slice(48, 56), slice(56, 64))]
+    assert found.losses == pytest.approx(expected, rel=1e-5)
+
+
+class Called(Module):
+    def forward(self, x):
+        return self.net(x)
+
+    def validation_step(self, batch, index):
+        F.cross_entropy(self(batch[0]), batch[1])
+
+
+def test_where_the_call_is_seen_its_loss_is_held_and_no_step():
+    assert [type(batch).__name__ for batch in kept(Called()).found] == ["HeldBatch", "HeldBatch"]
+
+
+class Otherwise(Module):
+    """Its training batches are made otherwise than those of validation."""
+
+    def training_step(self, batch, index):
+        x, y = batch["pair"] if isinstance(batch, dict) else (_ for _ in ()).throw(TypeError("no mapping"))
+        return super().training_step((x, y), index)
+
+
+def test_a_training_step_that_does_not_take_validation_batches_costs_the_experiment_alone():
+    callback = trainwatch.TrainWatch(settings=QUIET | {"probes": {"train_eval": 1000}})
+    pairs = [{"pair": (X[rows], Y[rows])} for rows in torch.arange(48).split(8)]
+    trainer = lightning.Trainer(
+        accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, callbacks=[callback],
+        logger=False, enable_checkpointing=False, max_epochs=2,
+    )  # fmt: skip
+    trainer.fit(Otherwise(), DataLoader(pairs, batch_size=None), [loader(slice(48, 64))])
+    assert callback.record.faults == []
+    assert "TW000" not in {d.code for d in callback.report.diagnoses}
+    assert not callback.record.has("evaluated_loss")

@@ -282,3 +282,49 @@ def test_empty_batches_are_not_held():
     optimizer.step()
     assert held(watch) == []
     watch.finish()
+
+
+def batch_of(model, loss, **options):
+    watch = train(model, loss, **options)
+    (batch,) = held(watch)
+    watch.finish()
+    return batch
+
+
+@pytest.mark.parametrize("call", ["plain", "module", "keywords", "part"])
+def test_some_samples_of_a_batch_are_a_batch_of_their_own(call):
+    model, loss = CALLS[call]
+    batch = batch_of(model, loss)
+    assert len(set(batch.contents())) == 8
+    some = batch.only([1, 5, 6])
+    assert some.samples == 3
+    assert some.contents() == [batch.contents()[i] for i in (1, 5, 6)]
+    torch.testing.assert_close(some.predict(model), batch.predict(model)[[1, 5, 6]])
+    if call == "plain":
+        torch.testing.assert_close(some.losses(model), batch.losses(model)[[1, 5, 6]])
+
+
+def test_a_sample_that_comes_again_has_the_same_contents_and_another_target_has_not():
+    x = torch.randn(8, 4)
+    batch = batch_of(nn.Linear(4, 3), lambda m, given: F.cross_entropy(m(given), Y), batch=lambda: x)
+    again = batch_of(nn.Linear(4, 3), lambda m, given: F.cross_entropy(m(given), Y.flip(0)), batch=lambda: x.flip(0))
+    other = batch_of(nn.Linear(4, 3), lambda m, given: F.cross_entropy(m(given), (Y + 1) % 3), batch=lambda: x)
+    assert batch.contents() == again.contents()[::-1]
+    assert not set(batch.contents()) & set(other.contents())
+
+
+def test_where_rows_are_no_samples_nothing_is_told_of_them():
+    batch = batch_of(*CALLS["reshaped"])
+    assert batch.contents() == []
+
+
+def test_a_part_of_a_batch_is_its_own_where_a_model_works_in_place():
+    class InPlace(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.add_(1.0))
+
+    model = nn.Linear(4, 3)
+    some = batch_of(model, CALLS["plain"][1]).only([0, 1])
+    once, twice = some.loss(InPlace(4, 3)), some.loss(model)
+    assert torch.isfinite(once)
+    torch.testing.assert_close(twice, some.loss(model))

@@ -17,7 +17,7 @@ from trainwatch.probes.numbers_in import batches_of_numbers, changed, inputs_of
 KIND = "small_changes"
 QUANTITIES = ("small_changes",)
 AT_END = True
-STEPS = 16  # a gradient and three forward passes on up to 16 batches
+STEPS = 16  # a gradient and three forward passes on all held batches
 SIZE = 0.1  # of each feature's standard deviation
 
 
