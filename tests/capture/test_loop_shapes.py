@@ -477,6 +477,27 @@ def test_evaluation_on_the_training_set_is_told_from_validation():
     assert watch.record.facts["validation"]["val/1"]["primary"]
 
 
+@pytest.mark.parametrize("features", [3, 8])
+def test_validation_samples_that_recur_in_training_by_chance_are_no_training_data(features):
+    """Of three yes / no answers all come up in both parts, of eight more than half do."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2, (512, features), generator=draw).float()
+    y = torch.randint(0, 3, (512,), generator=draw)
+    model = nn.Linear(features, 3)
+    optimizer = sgd(model)
+    watch = start(model, optimizer)
+    parts = [DataLoader(TensorDataset(x[part], y[part]), batch_size=32) for part in (slice(384), slice(384, 512))]
+    for _ in range(2):
+        for some, targets in parts[0]:
+            optimizer.zero_grad()
+            F.cross_entropy(model(some), targets).backward()
+            optimizer.step()
+        for part in parts:
+            evaluate(model, part)
+    watch.finish()
+    assert stream_facts(watch) == {"val": "train-eval", "val/1": "val"}
+
+
 def test_a_loader_over_training_data_can_be_named():
     train, one, two = loaders()
     watch, _ = loader_loop(((train,), (two, one)), train_eval_loader=two)

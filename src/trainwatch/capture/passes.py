@@ -20,6 +20,8 @@ HELD_BYTES = 32 << 20  # of predictions and targets, until they are evaluated to
 COLUMNS = 256  # columns of the per-sample matrices
 MOST_SAMPLES = 1 << 20  # per pass at one number a sample; beyond, one number a batch
 MOST_STREAMS = 16
+UNLIKE = 0.9  # share of different samples in a stream whose samples tell where they are from
+KNOWN = 0.9  # share of a stream's samples that are training samples, where it is over training data
 TRAIN_EVAL = "train-eval"  # kind (and, where the user says so, name) of a stream over training data
 FINGERPRINTS = 4096  # samples of a pass that are compared with those of training batches
 PER_BATCH = 256
@@ -282,9 +284,11 @@ class PassBook:
             return
         mine = set(prints.tolist())
         expected = len(mine) * min(1.0, len(self.train_prints) / max(1, self.train_samples or len(self.train_prints)))
+        expected = min(expected, len(self.train_prints))
         hits = len(mine & self.train_prints)
-        # Duplicated rows may leak some training samples into a validation set; a training set shows most of them.
-        if hits >= 3 and hits >= 0.5 * min(expected, len(self.train_prints)):
+        # Rows of a few categories recur by chance in any set; of the training set nearly all are known.
+        unlike = len(mine) >= UNLIKE * len(prints) or stream.samples == self.train_samples
+        if unlike and hits >= max(3.0, KNOWN * expected - 2 * expected**0.5):
             stream.kind = TRAIN_EVAL
 
     def _note(self, stream: Stream, done: Pass) -> None:

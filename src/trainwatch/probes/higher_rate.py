@@ -17,7 +17,7 @@ KIND = "higher_rate"
 QUANTITIES = ("higher_rate",)
 AT_END = True
 FACTOR = 5.0  # on the highest rate of the run
-FEWEST, MOST = 60, 300  # steps of each copy: as many as the run took, within these bounds
+FEWEST, MOST = 60, 600  # steps of each copy: as many as the run took, within these bounds
 LOOKS = 20  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
 
