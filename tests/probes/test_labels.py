@@ -75,7 +75,7 @@ REFUSED = {
     "the same ones": ([held(X[:40], Y[:40])] * 3, "fewer than 60"),
     "one class": ([held(X, torch.zeros(300, dtype=torch.long))], "two classes or more"),
     "numbers": ([held(X, Y.float(), "mse_loss")], "not classes"),
-    "many": ([held(X, torch.arange(300) % 40)], "more than 32 classes"),
+    "many": ([held(X, torch.arange(300) % 70)], "more than 64 classes"),
     "shares": ([held(X, torch.full((300,), 0.3), "binary_cross_entropy")], "shares of two classes"),
 }
 

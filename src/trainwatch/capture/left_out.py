@@ -34,7 +34,7 @@ class LeftOut:
         judged = [n for n in self._outside if can_be_judged(owners.get(n.rpartition(".")[0]), self._outside[n])]
         self._fresh = dict.fromkeys(self._outside, False)
         if judged and not any(map(practised, owners.values())):
-            self._fresh.update((n, is_fresh(owners[n.rpartition(".")[0]], self._outside[n])) for n in judged[:JUDGED])
+            self._fresh.update(_before_training(owners, {n: self._outside[n] for n in judged[:JUDGED]}))
         # What is fresh and changes is trained by other means, an average over another network for instance.
         self._prints = {n: (p._version, print_of(p)) for n, p in self._outside.items() if self._fresh[n]}
         hidden = {n: p for n, p in _in_containers(owners) if id(p) not in ids and id(p) not in trained}
@@ -85,6 +85,13 @@ class LeftOut:
 def print_of(parameter: torch.Tensor) -> torch.Tensor:
     """A few entries of a parameter, by which a change is noticed."""
     return local(parameter.detach()).flatten()[:PRINT].clone()
+
+
+def _before_training(owners: Mapping[str, nn.Module], weights: Mapping[str, torch.Tensor]) -> dict[str, bool]:
+    """Which weights look as they were initialised; one that a trained one follows is part of what was trained."""
+    fresh = {name: is_fresh(owners[name.rpartition(".")[0]], weight) for name, weight in weights.items()}
+    last = max((i for i, name in enumerate(fresh) if not fresh[name]), default=-1)
+    return {name: found and i > last for i, (name, found) in enumerate(fresh.items())}
 
 
 def _in_containers(owners: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:

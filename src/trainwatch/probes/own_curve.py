@@ -29,8 +29,9 @@ def measure(bench: Bench) -> None:
     """Let copies learn from the start, from either half of the held training samples and from all of them.
 
     All take as many steps; what counts of each is the look with the lowest validation loss. A row of `own_curve` is
-    (different samples, mean validation loss of both halves, of all, standard error of their difference over samples and
-    halves, loss of the network itself, samples scored).
+    (different samples, mean validation loss of both halves, of all, error of their difference, loss of the network
+    itself, samples scored). Two errors are two standard errors over samples, or the lead of the better half over the
+    mean of both: so much more must be gained.
 
     Raises:
         CannotIsolate: Samples cannot be told apart, or there are too few, or no validation batch is held.
@@ -44,7 +45,7 @@ def measure(bench: Bench) -> None:
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 3)))
     first, second, whole = (_learned(bench, batches, val, steps) for batches in (*halves, train))
     half = (first + second) / 2
-    error = np.hypot(mean_and_error(half - whole)[1], abs(float(first.mean() - second.mean())) / 2)
+    error = np.hypot(mean_and_error(half - whole)[1], abs(float(first.mean() - second.mean())) / 4)
     row = [count, mean_and_error(half)[0], mean_and_error(whole)[0], error, mean_and_error(before)[0], len(whole)]
     bench.record.append("own_curve", "held", bench.step, row)
 

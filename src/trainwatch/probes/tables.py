@@ -15,7 +15,7 @@ from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array
 
 MOST_FEATURES = 4096
-MOST_CLASSES = 32
+MOST_CLASSES = 64
 FEWEST = 16  # first batches of a pass, that are held unless memory is short
 OVER_CLASSES = ("cross_entropy", "nll_loss")
 OVER_TWO = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
