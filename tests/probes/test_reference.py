@@ -139,7 +139,7 @@ def test_what_it_cannot_be_compared_on_is_left_alone(train, reason):
 
 
 def test_more_classes_than_that_are_left_alone():
-    model = net(6, 8, 40)
+    model = net(6, 8, 70)
     with pytest.raises(CannotIsolate, match="need 2 to 64 classes"):
         measured(model, in_batches(X, Y), in_batches(XV, YV))
 

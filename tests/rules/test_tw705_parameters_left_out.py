@@ -82,6 +82,25 @@ def test_a_body_that_was_trained_briefly_shows_it_in_its_normalisation(norm):
         assert [place for d in found for place in d.where] == told
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_layer_that_its_training_hardly_touched_belongs_to_the_body_behind_it(seed):
+    """A second layer that shows training tells that the first was trained with it; a last one may be a new head."""
+    model = initialised("default", seed)
+    with torch.no_grad():
+        model[3].weight.add_(
+            0.3 * torch.outer(torch.randn(len(model[3].weight)), torch.randn(model[3].weight.shape[1]))
+        )
+    model[:4].requires_grad_(False)
+    assert "TW705" not in codes(train(model, adam(model[6].parameters()), seed=seed)[0])
+    model = initialised("default", seed)
+    with torch.no_grad():
+        model[0].weight.add_(
+            0.3 * torch.outer(torch.randn(len(model[0].weight)), torch.randn(model[0].weight.shape[1]))
+        )
+    model[:4].requires_grad_(False)
+    assert only(train(model, adam(model[6].parameters()), seed=seed)[0]).where == ("3",)
+
+
 def test_stays_silent_where_all_is_trained():
     model = net()
     report, record = train(model, adam(model.parameters()))

@@ -45,8 +45,8 @@ class LossSpikes(Rule):
     `robust-loss` for regressions.
 
     ## Not a fault when
-    Gradients are clipped already: it is a remark then, unless a share of `broken` of the samples or more is to blame.
-    A spike or two of a small batch, or of a rare class that is being learned, brings no gradient beyond measure.
+    Gradients are clipped already: it is a remark then. A spike or two of a small batch, or of a rare class that is
+    being learned, brings no gradient beyond measure.
 
     ## Sources
     §9; Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (2013), on clipping;
@@ -66,7 +66,6 @@ class LossSpikes(Rule):
     stuck: float = 10.0
     learned: float = 0.5
     energy: float = 0.75
-    broken: float = 0.005
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Whether inputs of some samples dwarf all others, where there are spikes."""
@@ -88,20 +87,20 @@ class LossSpikes(Rule):
         if len(spikes) < self.count:
             return
         if broken is not None:
-            yield self._found(record, spikes, broken.largest / FAR, broken_told(broken), broken.share >= self.broken)
+            yield self._found(record, spikes, broken.largest / FAR, broken_told(broken))
         elif spikes.gradient is not None and spikes.energy is not None:
             least = self.gradient if record.memo(gained_in_both) >= self.learned else self.stuck
             if spikes.gradient >= least and spikes.energy >= self.energy:
                 shown = harm_told(spikes, least, self.energy)
                 yield self._found(record, spikes, spikes.gradient / least, shown)
 
-    def _found(self, record: RunRecord, spikes: Spikes, times: float, told: Told, anyway: bool = False) -> Diagnosis:
+    def _found(self, record: RunRecord, spikes: Spikes, times: float, told: Told) -> Diagnosis:
         remedies = tuple(advice(record, spikes))
         clipped = any(r.already_in_use for r in remedies)
         n = len(spikes)
         return self.diagnose(
             f"{story(spikes)}; {told.summary}",
-            severity=Severity.INFO if clipped and not anyway else self.severity,
+            severity=Severity.INFO if clipped else self.severity,
             margin=float(np.clip(min(np.log(times), n - self.count + 1), 0, 1e3)),
             onset_step=int(spikes.steps[0]),
             evidence=(*heights_told(spikes, self.count, self.height), *told.evidence),

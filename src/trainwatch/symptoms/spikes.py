@@ -103,11 +103,6 @@ class Broken:
     places: tuple[tuple[int, int], ...]
     step: int
 
-    @property
-    def share(self) -> float:
-        """Of the samples, those that are so."""
-        return self.far / self.samples
-
 
 def broken_samples(record: RunRecord) -> Broken | None:
     """Those among the held training samples, for `RunRecord.memo`; None where none is known."""
