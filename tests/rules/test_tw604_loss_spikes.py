@@ -354,9 +354,9 @@ def test_fires_on_a_handful_of_broken_samples(arguments, seed):
 @pytest.mark.parametrize("arguments", FAULTY.values(), ids=FAULTY)
 def test_clipping_as_proposed_cures_it(arguments):
     made, faulty = handwriting(0, **arguments)
-    clip = float(verdict(made)[0].remedies[0].title.split()[-1])
+    clip = float(next(r for r in verdict(made)[0].remedies if r.id == "gradient-clipping").title.split()[-1])
     made, cured = handwriting(0, **arguments, clip=clip)
-    assert all(d.severity == Severity.INFO for d in verdict(made))
+    assert all(d.severity == Severity.INFO or d.remedies[0].id == "repair-samples" for d in verdict(made))
     assert cured < (0.98 if "optimizer" in arguments else 0.6) * faulty
 
 
@@ -449,7 +449,16 @@ def test_spikes_of_broken_samples_need_no_large_gradient():
     assert found.evidence[2].value == 900
     assert "row 7 of the batch at step 120; row 1 of the batch at step 200" in found.evidence[2].note
     assert found.margin == pytest.approx(2)
-    assert ids(found) == ["gradient-clipping", "look-at-spikes"]
+    assert ids(found) == ["repair-samples", "gradient-clipping", "look-at-spikes"]
+    assert "3 of 500 training samples" in found.remedies[0].why
+    assert "size > 30 " in found.remedies[0].how
+
+
+@pytest.mark.parametrize(("far", "severity"), [(2, Severity.INFO), (3, Severity.WARNING)])
+def test_clipping_does_not_mend_samples_that_are_broken_in_number(far, severity):
+    clipped = {"clipping": {"max_norm": 0.1}}
+    (found,) = verdict(with_broken(far=far, regularisation=clipped))
+    assert found.severity == severity
 
 
 def test_broken_samples_that_do_no_harm_are_left_alone():

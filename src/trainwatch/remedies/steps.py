@@ -106,6 +106,20 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§9",
     ),
     RemedyEntry(
+        id="repair-samples",
+        title="Repair or leave out the samples whose inputs are up to {times:.2g} times as large as usual",
+        why="{far} of {samples} training samples that were looked at are so. Wrong units, a lost decimal point or a "
+        "failed sensor make such inputs. Clipping bounds what they do to the weights; their steps teach nothing.",
+        how="size = x_train.flatten(1).square().mean(1).sqrt()\n"
+        "broken = size > {limit:.3g}  # {far_times:.0f} times the median of this run's samples\n"
+        "print(broken.nonzero().flatten())  # look at them; then\n"
+        "x_train, y_train = x_train[~broken], y_train[~broken]",
+        when="A few inputs dwarf all others, and the loss shoots up where they are drawn.",
+        not_when="Large inputs are what is to be learned, as of a rare event: take logarithms or ranks instead.",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
         id="robust-loss",
         title="Use a loss that grows only linearly with a large error",
         why="A squared error weighs one error of 100 like 10,000 of 1. {errors}",

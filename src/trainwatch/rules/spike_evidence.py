@@ -69,8 +69,11 @@ def broken_told(broken: Broken) -> Told:
     )  # fmt: skip
 
 
-def advice(record: RunRecord, spikes: Spikes) -> Iterator[Remedy]:
-    """To clip, to look at the batches, and of squared errors a loss that large ones do not rule."""
+def advice(record: RunRecord, spikes: Spikes, broken: Broken | None) -> Iterator[Remedy]:
+    """To repair samples, to clip, to look at the batches, and of squared errors a loss that large ones do not rule."""
+    if broken is not None:
+        yield remedy("repair-samples", far=broken.far, samples=broken.samples, times=broken.largest, far_times=FAR,
+                     limit=FAR * broken.median)  # fmt: skip
     if spikes.usual is not None:
         reason = "Nine in ten norms of the other steps were below it."
         yield clipping(record, spikes.usual, reason, cuts=(spikes.gradient or 1.0) * spikes.usual)

@@ -41,12 +41,13 @@ class LossSpikes(Rule):
     and those of the spikes make up `energy` of the run's sum of squares.
 
     ## Remedies
-    `gradient-clipping` at a norm of this run; `look-at-spikes`, the steps whose batches are worth a look;
+    `repair-samples` where some are broken; `gradient-clipping` at a norm of this run; `look-at-spikes`, the steps whose
+    batches are worth a look;
     `robust-loss` for regressions.
 
     ## Not a fault when
-    Gradients are clipped already: it is a remark then. A spike or two of a small batch, or of a rare class that is
-    being learned, brings no gradient beyond measure.
+    Gradients are clipped already: it is a remark then, unless a share of `common` of the samples or more is broken. A
+    spike or two of a small batch, or of a rare class that is being learned, brings no gradient beyond measure.
 
     ## Sources
     §9; Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (2013), on clipping;
@@ -66,6 +67,7 @@ class LossSpikes(Rule):
     stuck: float = 10.0
     learned: float = 0.5
     energy: float = 0.75
+    common: float = 0.005
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Whether inputs of some samples dwarf all others, where there are spikes."""
@@ -95,12 +97,13 @@ class LossSpikes(Rule):
                 yield self._found(record, spikes, spikes.gradient / least, shown)
 
     def _found(self, record: RunRecord, spikes: Spikes, times: float, told: Told) -> Diagnosis:
-        remedies = tuple(advice(record, spikes))
-        clipped = any(r.already_in_use for r in remedies)
+        broken = record.memo(broken_samples)
+        remedies = tuple(advice(record, spikes, broken))
+        harmless = any(r.already_in_use for r in remedies) and (broken is None or broken.share < self.common)
         n = len(spikes)
         return self.diagnose(
             f"{story(spikes)}; {told.summary}",
-            severity=Severity.INFO if clipped else self.severity,
+            severity=Severity.INFO if harmless else self.severity,
             margin=float(np.clip(min(np.log(times), n - self.count + 1), 0, 1e3)),
             onset_step=int(spikes.steps[0]),
             evidence=(*heights_told(spikes, self.count, self.height), *told.evidence),

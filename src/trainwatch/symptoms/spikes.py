@@ -92,16 +92,23 @@ class Broken:
 
     Attributes:
         samples: Held samples that were looked at; `far` of them are so.
-        largest: The largest size over the median of all.
+        median: Root mean square of the entries of the median sample.
+        largest: The largest size over that.
         places: Step and row of the first ones.
         step: Optimiser steps taken before.
     """
 
     samples: int
     far: int
+    median: float
     largest: float
     places: tuple[tuple[int, int], ...]
     step: int
+
+    @property
+    def share(self) -> float:
+        """Of the samples, those that are so."""
+        return self.far / self.samples
 
 
 def broken_samples(record: RunRecord) -> Broken | None:
@@ -109,9 +116,9 @@ def broken_samples(record: RunRecord) -> Broken | None:
     row = record.latest("row_sizes", "train")
     if row is None or not row[1][3] >= 1:
         return None
-    samples, _, largest, far, *places = row[1].tolist()
+    samples, median, largest, far, *places = row[1].tolist()
     pairs = [(int(a), int(b)) for a, b in zip(places[::2], places[1::2], strict=True) if a == a]
-    return Broken(round(samples), round(far), largest, tuple(pairs), row[0])
+    return Broken(round(samples), round(far), median, largest, tuple(pairs), row[0])
 
 
 def broken_spikes(record: RunRecord) -> Spikes | None:
