@@ -408,6 +408,13 @@ def test_a_copy_that_is_no_better_decides_nothing(how):
     assert verdict(with_copies(**how)) == []
 
 
+@pytest.mark.parametrize(("path", "fires"), [(0.3, True), (1.5, False)])
+def test_the_shorter_the_steps_the_less_a_copy_need_gain(path, fires):
+    losses = CHANCE * (1 - 0.8 * np.arange(STEPS) / STEPS)
+    made = with_copies(path, before=0.46, usual=0.6, higher=0.38, training=0.3, error=0.005, losses=losses)
+    assert bool(verdict(made)) == fires
+
+
 def test_where_a_copy_was_better_its_rate_is_proposed():
     (found,) = verdict(with_copies())
     present = with_copies().facts["optimizers"]["default"]["groups"][0]["lr"]

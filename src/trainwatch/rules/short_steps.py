@@ -12,6 +12,8 @@ from trainwatch.symptoms.motion import Reach
 from trainwatch.symptoms.step_line import StepLine, step_line
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
+HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
+PLAIN = ("SGD",)
 LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
 LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
 
@@ -20,6 +22,13 @@ def higher(reach: Reach, rate: float) -> Remedy:
     """A rate that is as many times as high as the run lacks."""
     return remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{rate:.1g}",
                   path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip
+
+
+def proposed(reach: Reach, line: StepLine | None) -> float:
+    """The rate that brings the path to its usual length, at most what is safe and what was tried along a step."""
+    most = max(HIGHEST["plain" if reach.optimizer in PLAIN else "adaptive"], 3 * reach.rate)
+    rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
+    return min(rate, line.rate * line.best) if line is not None else rate
 
 
 def late_line(record: RunRecord, reach: Reach) -> StepLine | None:

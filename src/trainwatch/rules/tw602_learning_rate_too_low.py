@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.short_steps import USUAL, higher, late_line, still_rising
+from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.experiments import HigherRate, higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
@@ -19,8 +19,6 @@ from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import has_settled
 from trainwatch.symptoms.step_line import StepLine
 
-HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
-PLAIN = ("SGD",)
 SURE = 2.0  # standard errors
 
 
@@ -43,7 +41,8 @@ class LearningRateTooLow(Rule):
     that comes next: where a step of `enough` times its length is no better for other batches, it is long enough.
     Another decides alone where an update is shorter than `short` and less than `best` of the loss is gone: of two
     copies that learn from the start the one at five times the rate ends lower than the other and than the run, in
-    training and by `gain` of the loss of a constant guess in validation (`higher_rate`).
+    training and by `gain` of the loss of a constant guess in validation (`higher_rate`), by `slight` where an update is
+    below `tiny`: the copies take 600 steps at most.
 
     ## Remedies
     `higher-learning-rate`, by the factor that this run lacks.
@@ -70,6 +69,8 @@ class LearningRateTooLow(Rule):
     best: float = 0.98
     gain: float = 0.05
     short: float = 0.005
+    slight: float = 0.02
+    tiny: float = 0.001
     steps: int = 20
     enough: float = 8.0
 
@@ -91,7 +92,8 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
-        copy, least = record.memo(higher_rate), self.gain * abs(course.reference)
+        share = self.gain if reach.total >= self.tiny * reach.steps else self.slight
+        copy, least = record.memo(higher_rate), share * abs(course.reference)
         if copy is not None and reach.total < self.short * reach.steps and copy.leads(least):
             yield self._copied(course, reach, copy, least)
             return
@@ -130,10 +132,6 @@ class LearningRateTooLow(Rule):
         )  # fmt: skip
 
     def _found(self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float) -> Diagnosis:
-        kind = "plain" if reach.optimizer in PLAIN else "adaptive"
-        most = max(HIGHEST[kind], 3 * reach.rate)
-        rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
-        rate = min(rate, line.rate * line.best) if line is not None else rate
         return self.diagnose(
             f"with a learning rate of at most {reach.rate:.3g} {what}; the loss went {course.story}",
             margin=min((learned - course.gained) / course.gained_error, 1e3),
@@ -145,5 +143,5 @@ class LearningRateTooLow(Rule):
                          step=int(course.steps[-1])),
                 *tried_lengths(line, self.enough),
             ),
-            remedies=(higher(reach, rate),),
+            remedies=(higher(reach, proposed(reach, line)),),
         )  # fmt: skip
