@@ -45,7 +45,8 @@ class SampleStarved(Rule):
     square root of the number of samples for the copies, tells what twice the samples bring; a network that is better is
     granted the same share of its own loss. The gain, `own_gain` for copies, counts from `errors` standard errors on,
     and by what is no worse than the network by `behind` of the guess. Where half as many steps again may bring `gain`,
-    copies alone count, which take as many steps on half as on all. The gap is that of `evaluated_loss`, also by
+    copies alone count, which take as many steps on half as on all; and they count above `own_poor`, where at the best
+    pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`, also by
     `errors` standard errors. At least `held` of the training samples must be held.
 
     ## Remedies
@@ -70,6 +71,8 @@ class SampleStarved(Rule):
     fitted: float = 0.5
     gain: float = 0.04
     own_gain: float = 0.03
+    own_poor: float = 0.2
+    learned: float = 0.85
     errors: float = 2.0
     behind: float = 0.25
     held: float = 0.5
@@ -110,8 +113,11 @@ class SampleStarved(Rule):
             telling = [curve for curve in telling if curve.by == "copies"]  # which all take as many steps
             if not telling:
                 raise NotChecked("validation may still have been falling when the run ended")
-        found = max(telling, key=lambda curve: self._beyond(curve, best))
-        if self._beyond(found, best) > 0:
+        then = float(passes.training[passes.mean.argmin()])  # by training alone what follows is learned by heart
+        if best <= self.own_poor * guess or then > self.learned * best:
+            telling = [curve for curve in telling if curve.by == "forest"]
+        found = max(telling, key=lambda curve: self._beyond(curve, best), default=None)
+        if found is not None and self._beyond(found, best) > 0:
             yield self._found(record, found, look, best)
 
     def _beyond(self, curve: LearningCurve, best: float) -> float:
