@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,12 +71,12 @@ class Held:
         return iter(())
 
     def contents(self) -> list[bytes]:
-        """What each sample is made of, so that one that was seen twice is known; nothing where rows are no samples."""
+        """A digest of each sample, so that one that was seen twice is known; nothing where rows are no samples."""
         parts = [tensor.detach() for _, _, tensor in self.tensors() if tensor.ndim]
         if not parts or any(len(part) != self.samples for part in parts):
             return []
         rows = [part.reshape(len(part), -1).contiguous().view(torch.uint8).cpu().numpy() for part in parts]
-        return [b"".join(part.tobytes() for part in sample) for sample in zip(*rows, strict=True)]
+        return [_digest(sample) for sample in zip(*rows, strict=True)]
 
     def only(self, samples: Sequence[int]) -> Self:
         """Some of its samples, where `contents` knows them, as a batch of its own."""
@@ -277,6 +278,14 @@ def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> Hel
     """What a trainer is about to give to its step; None where there is no tensor in it."""
     first = bare(batch)
     return None if first is None else HeldStep(kind, step, len(first), *_measured(batch), _fresh(batch), index)
+
+
+def _digest(parts: Sequence[Any]) -> bytes:
+    """Of arrays one after the other."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part)
+    return found.digest()
 
 
 def _rows(value: Any, of: int, rows: Sequence[int]) -> Any:
