@@ -42,6 +42,12 @@ class Gain:
     note: str
     steps: int = 0
 
+    @property
+    def margin(self) -> float:
+        """In standard errors; of a copy at most 1, however sure it is: what else is wrong comes before more steps."""
+        errors = self.beyond / max(self.error, 1e-12)
+        return min(errors, 1.0) if self.steps else SURE + errors
+
 
 def by_trend(record: RunRecord, trend: Trend, least: float) -> Gain:
     """By the fall over the last stretch; where training alone tells it, also by what the last pass promises."""

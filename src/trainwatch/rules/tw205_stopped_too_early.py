@@ -13,7 +13,7 @@ from trainwatch.rules.fit_evidence import still_falls
 from trainwatch.rules.further_gain import Gain, advice, by_copy, by_latest_passes, by_trend, more, shown
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import GoingOn, going_on
-from trainwatch.symptoms.plateau import SURE, Trend, latest_passes, rate_is_steady, trend_of
+from trainwatch.symptoms.plateau import Trend, latest_passes, rate_is_steady, trend_of
 
 RESTED = 0.5  # of the least gain: a curve that surely gains less needs no experiment
 PRIORITY = 0.66  # before costlier ones
@@ -111,7 +111,7 @@ class StoppedTooEarly(Rule):
         return self.diagnose(
             f"the {'validation' if trend.validation else 'training'} loss was still falling when the run ended: "
             f"{gain.seen}; about {more(record, gain)} more would pay",
-            margin=SURE + gain.beyond / max(gain.error, 1e-12),
+            margin=gain.margin,
             where=(trend.stream,),
             onset_step=trend.last_step,
             evidence=shown(gain),

@@ -68,7 +68,7 @@ class LearningRateTooLow(Rule):
     good: float = 0.9
     best: float = 0.98
     gain: float = 0.05
-    short: float = 0.005
+    short: float = 0.004
     slight: float = 0.02
     tiny: float = 0.001
     steps: int = 20

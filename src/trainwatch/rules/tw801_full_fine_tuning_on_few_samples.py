@@ -55,7 +55,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
     name: ClassVar[str] = "full-fine-tuning-on-few-samples"
     section: ClassVar[str] = "§11"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW202", "TW203"), no_remark)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW201", "TW202", "TW203", "TW207"), no_remark)
 
     full: float = 0.9
     crowded: float = 10.0
