@@ -8,8 +8,8 @@ from tuned import conv_net, mlp, parity, pretrained, tune
 
 import trainwatch
 from trainwatch.config import Settings
-from trainwatch.diagnosis import Severity
-from trainwatch.engine import judge
+from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.engine import judge, nest
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw801_full_fine_tuning_on_few_samples import FullFineTuningOnFewSamples
@@ -291,3 +291,14 @@ def test_it_asks_for_experiments_where_they_can_tell_something():
     running = a_record(finished=False)
     running.set_fact("run", {"steps": 0, "epochs": 0, "samples": 0})  # as it stands until the run has ended
     assert len(list(FullFineTuningOnFewSamples().asks(running))) == 2
+
+
+@pytest.mark.parametrize("code", ["TW201", "TW202", "TW203", "TW207"])
+def test_what_few_samples_do_to_a_net_that_is_moved_as_a_whole_is_nested_under_it(code):
+    def found(code, severity):
+        return Diagnosis(code, "a fault", severity, "of it", onset_step=20, margin=9.0, confidence=0.9)
+
+    effect = found(code, Severity.WARNING)
+    (root,) = nest([effect, found("TW801", Severity.WARNING)])
+    assert [d.code for d in root.walk()] == ["TW801", code]
+    assert len(nest([effect, found("TW801", Severity.INFO)])) == 2

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
@@ -97,11 +95,11 @@ class SampleStarved(Rule):
                 raise NotChecked("validation is not good, and what more samples would bring was not measured")
             return
         guess, best = curves[0].guess, float(min(passes.mean.min(), curves[0].net))
-        gap, error = float(look.validation - look.training), float(np.hypot(look.validation_error, look.training_error))
+        gap, error = look.gap
         if best <= self.poor * guess or not gap >= max(self.gap * guess, self.errors * error):
             return
-        if look.training > self.fitted * best:
-            return  # the samples that there are teach more than has been learned
+        if look.training > self.fitted * best:  # the samples that there are teach more than has been learned
+            return
         known = int(record.facts.get("run", {}).get("train_samples") or 0)
         if curves[0].samples < self.held * known:
             raise NotChecked(f"{curves[0].samples} of {known} training samples are held: too few for a curve")
@@ -111,10 +109,9 @@ class SampleStarved(Rule):
         trend = record.memo(validation_trend)
         if trend is not None and not trend.gains_less_than(self.gain, of=guess, steps=0.5):
             telling = [curve for curve in telling if curve.by == "copies"]  # which all take as many steps
-            if not telling:
-                raise NotChecked("validation may still have been falling when the run ended")
-        then = float(passes.training[passes.mean.argmin()])  # by training alone what follows is learned by heart
-        if best <= self.own_poor * guess or then > self.learned * best:
+        if not telling:
+            raise NotChecked("validation may still have been falling when the run ended")
+        if best <= self.own_poor * guess or passes.training[passes.mean.argmin()] > self.learned * best:
             telling = [curve for curve in telling if curve.by == "forest"]
         found = max(telling, key=lambda curve: self._beyond(curve, best), default=None)
         if found is not None and self._beyond(found, best) > 0:
@@ -129,8 +126,8 @@ class SampleStarved(Rule):
         return (self.own_gain if curve.by == "copies" else self.gain) * curve.guess
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
-        samples, parameters = sizes(record)
-        samples = samples or curve.samples
+        known, parameters = sizes(record)
+        samples = known or curve.samples
         gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
         ratio = per_sample(parameters, samples) if parameters else f"{samples} samples"
         return self.diagnose(
@@ -146,8 +143,7 @@ class SampleStarved(Rule):
                          f"standard error {error:.2g}"),
                 Evidence("validation loss at its best", best, self.poor * curve.guess,
                          note=f"a constant guess costs {curve.guess:.3g}"),
-                Evidence("gap between training and validation", float(look.validation - look.training),
-                         self.gap * curve.guess, step=look.step,
+                Evidence("gap between training and validation", look.gap[0], self.gap * curve.guess, step=look.step,
                          note=f"{look.training:.3g} against {look.validation:.3g}, both in evaluation mode"),
             ),
             remedies=(remedy("more-data", ratio=ratio), *prior_remedies(record, curve)),

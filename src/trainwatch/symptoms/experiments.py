@@ -35,6 +35,11 @@ class Evaluated:
     validation: float
     validation_error: float
 
+    @property
+    def gap(self) -> tuple[float, float]:
+        """By how much validation is worse than training, and the standard error of that."""
+        return self.validation - self.training, float(np.hypot(self.validation_error, self.training_error))
+
 
 @dataclass(frozen=True)
 class OneBatch:
