@@ -41,11 +41,11 @@ class SampleStarved(Rule):
     (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`); both are scored on the
     held validation samples by the run's criterion. A power law with a floor through the losses of the forests, or the
     square root of the number of samples for the copies, tells what twice the samples bring; a network that is better is
-    granted the same share of its own loss. The gain, `own_gain` for copies, counts from `errors` standard errors on,
-    and by what is no worse than the network by `behind` of the guess. Where half as many steps again may bring `gain`,
-    copies alone count, which take as many steps on half as on all; and they count above `own_poor`, where at the best
-    pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`, also by
-    `errors` standard errors. At least `held` of the training samples must be held.
+    granted the same share of its own loss. The gain, of copies `own_gain` and `part` of what is left, counts beyond
+    `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as many steps
+    again may bring `gain`, copies alone count, which take as many steps on half as on all; and they count above
+    `own_poor`, where at the best pass the training loss was below `learned` of that of validation. The gap is that of
+    `evaluated_loss`, also by `errors` standard errors. At least `held` of the training samples must be held.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -70,6 +70,7 @@ class SampleStarved(Rule):
     gain: float = 0.04
     own_gain: float = 0.03
     own_poor: float = 0.2
+    part: float = 0.08
     learned: float = 0.85
     errors: float = 2.0
     behind: float = 0.25
@@ -120,10 +121,10 @@ class SampleStarved(Rule):
     def _beyond(self, curve: LearningCurve, best: float) -> float:
         """By how much the gain by twice the samples is more than it must be."""
         gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
-        return gain - max(self._least(curve), self.errors * error)
+        return gain - max(self._least(curve, best), self.errors * error)
 
-    def _least(self, curve: LearningCurve) -> float:
-        return (self.own_gain if curve.by == "copies" else self.gain) * curve.guess
+    def _least(self, curve: LearningCurve, best: float) -> float:
+        return max(self.own_gain * curve.guess, self.part * best) if curve.by == "copies" else self.gain * curve.guess
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         known, parameters = sizes(record)
@@ -134,15 +135,14 @@ class SampleStarved(Rule):
             f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
             f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "
             f"{gain:.2g} off, by what they are worth to {BY[curve.by]}",
-            margin=(gain - self._least(curve)) / max(error, 1e-9),
+            margin=(gain - self._least(curve, best)) / max(error, 1e-9),
             where=("training samples",),
             onset_step=0,
             evidence=(
-                Evidence("gain by twice the samples", gain, max(self._least(curve), self.errors * error),
+                Evidence("gain by twice the samples", gain, max(self._least(curve, best), self.errors * error),
                          step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {curve.told}; "
                          f"standard error {error:.2g}"),
-                Evidence("validation loss at its best", best, self.poor * curve.guess,
-                         note=f"a constant guess costs {curve.guess:.3g}"),
+                Evidence("lowest validation loss", best, self.poor * curve.guess, note=f"chance {curve.guess:.3g}"),
                 Evidence("gap between training and validation", look.gap[0], self.gap * curve.guess, step=look.step,
                          note=f"{look.training:.3g} against {look.validation:.3g}, both in evaluation mode"),
             ),
