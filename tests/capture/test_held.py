@@ -296,12 +296,12 @@ def test_some_samples_of_a_batch_are_a_batch_of_their_own(call):
     model, loss = CALLS[call]
     batch = batch_of(model, loss)
     assert len(set(batch.contents())) == 8
-    some = batch.only([1, 5, 6])
-    assert some.samples == 3
-    assert some.contents() == [batch.contents()[i] for i in (1, 5, 6)]
-    torch.testing.assert_close(some.predict(model), batch.predict(model)[[1, 5, 6]])
+    some = batch.only([1, 2, 5, 6])
+    assert some.samples == 4
+    assert some.contents() == [batch.contents()[i] for i in (1, 2, 5, 6)]
+    torch.testing.assert_close(some.predict(model), batch.predict(model)[[1, 2, 5, 6]])
     if call == "plain":
-        torch.testing.assert_close(some.losses(model), batch.losses(model)[[1, 5, 6]])
+        torch.testing.assert_close(some.losses(model), batch.losses(model)[[1, 2, 5, 6]])
 
 
 def test_a_sample_that_comes_again_has_the_same_contents_and_another_target_has_not():
@@ -328,3 +328,27 @@ def test_a_part_of_a_batch_is_its_own_where_a_model_works_in_place():
     once, twice = some.loss(InPlace(4, 3)), some.loss(model)
     assert torch.isfinite(once)
     torch.testing.assert_close(twice, some.loss(model))
+
+
+X4 = torch.randn(8, 4)
+PAIRS = torch.cdist(X4, X4)
+
+
+class Graph(nn.Linear):
+    def forward(self, x, other):
+        return super().forward(x) if isinstance(other, list) else super().forward(other.float() @ x)
+
+
+NO_SAMPLES = {
+    "a target for each pair": (nn.Linear(4, 8), lambda m, x: F.cross_entropy(m(x), torch.arange(8))),
+    "distances within the batch": (Graph(4, 3), lambda m, x: F.cross_entropy(m(x, PAIRS), Y)),
+    "lengths as numbers": (Graph(4, 3), lambda m, x: F.cross_entropy(m(x, [4] * 8), Y)),
+    "a weight for each sample": (
+        nn.Linear(4, 3), lambda m, x: F.binary_cross_entropy_with_logits(m(x), torch.ones(8, 3), torch.ones(8, 1)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", NO_SAMPLES)
+def test_what_may_belong_to_the_batch_as_a_whole_is_not_divided(call):
+    assert batch_of(*NO_SAMPLES[call], batch=lambda: X4).contents() == []

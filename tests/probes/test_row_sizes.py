@@ -34,6 +34,14 @@ def test_broken_ones_are_counted_and_found(scale):
     assert places == [0, 8, 0, 6]  # steps and rows of batches of 32
 
 
+def test_a_long_tail_is_not_broken():
+    """Incomes: some are hundreds of times the median, with all between."""
+    tail = X.clone()
+    tail[:, 0] = 10 ** torch.linspace(-1, 4, len(X))
+    assert measured(tail)[2] > 100
+    assert measured(tail)[3] == 0
+
+
 def test_of_many_the_first_five_are_named():
     broken = X.clone()
     broken[::20] *= 1000

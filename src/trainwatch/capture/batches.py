@@ -71,12 +71,30 @@ class Held:
         return iter(())
 
     def contents(self) -> list[bytes]:
-        """A digest of each sample, so that one that was seen twice is known; nothing where rows are no samples."""
-        parts = [tensor.detach() for _, _, tensor in self.tensors() if tensor.ndim]
-        if not parts or any(len(part) != self.samples for part in parts):
+        """A digest of each sample, so that one that was seen twice is known; nothing where rows may be no samples.
+
+        One input and one target with a row for each sample are asked for. What else a batch has, or another dimension
+        of that length, may belong to it as a whole: indices into it, distances within it, a target for each pair.
+        """
+        parts = [tensor for _, _, tensor in self.tensors()]
+        roles = [role for role, _, _ in self.tensors()]
+        others = [t for _, t in leaves((getattr(self, "positional", ()), getattr(self, "keywords", {})))]
+        if roles != ["input", "target"] or self._further() or any(t.ndim and len(t) == self.samples for t in others):
             return []
-        rows = [part.reshape(len(part), -1).contiguous().view(torch.uint8).cpu().numpy() for part in parts]
+        if any(t.ndim < 1 or len(t) != self.samples or t.is_complex() for t in parts):
+            return []
+        if (parts[0].ndim > 2 and parts[0].shape[1] == self.samples) or self.samples in parts[1].shape[1:]:
+            return []
+        if self.samples > 1 and torch.equal(parts[1].flatten().cpu().double(), torch.arange(parts[1].numel()).double()):
+            return []
+        rows = [part.detach().reshape(len(part), -1).contiguous().view(torch.uint8).cpu().numpy() for part in parts]
         return [_digest(sample) for sample in zip(*rows, strict=True)]
+
+    def _further(self) -> bool:
+        """Whether it has anything that is no tensor: lengths, names."""
+        given = [*getattr(self, "args", ()), *getattr(self, "kwargs", {}).values(), getattr(self, "batch", None)]
+        contained = [part for part in given if not isinstance(part, (bool, int, float))]  # an option of the call
+        return any(not isinstance(part, torch.Tensor) for part in _atoms(contained))
 
     def only(self, samples: Sequence[int]) -> Self:
         """Some of its samples, where `contents` knows them, as a batch of its own."""
@@ -278,6 +296,17 @@ def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> Hel
     """What a trainer is about to give to its step; None where there is no tensor in it."""
     first = bare(batch)
     return None if first is None else HeldStep(kind, step, len(first), *_measured(batch), _fresh(batch), index)
+
+
+def _atoms(value: Any) -> Iterator[Any]:
+    """All that containers hold, but None."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _atoms(part)
+    elif value is not None:
+        yield value
 
 
 def _digest(parts: Sequence[Any]) -> bytes:

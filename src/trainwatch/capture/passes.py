@@ -20,6 +20,7 @@ HELD_BYTES = 32 << 20  # of predictions and targets, until they are evaluated to
 COLUMNS = 256  # columns of the per-sample matrices
 MOST_SAMPLES = 1 << 20  # per pass at one number a sample; beyond, one number a batch
 MOST_STREAMS = 16
+ENOUGH = 16  # samples of a stream that would be known if it were over training data, before it is judged
 UNLIKE = 0.9  # share of different samples in a stream whose samples tell where they are from
 KNOWN = 0.9  # share of a stream's samples that are training samples, where it is over training data
 TRAIN_EVAL = "train-eval"  # kind (and, where the user says so, name) of a stream over training data
@@ -280,16 +281,16 @@ class PassBook:
 
     def _recognise(self, stream: Stream, prints: NDArray[Any] | None) -> None:
         """Call a stream ``train-eval`` where its samples are those of the training batches."""
-        if prints is None or not self.train_prints or stream.kind == TRAIN_EVAL:
+        if prints is None or not self.train_prints or stream.name == TRAIN_EVAL:
             return
         mine = set(prints.tolist())
         expected = len(mine) * min(1.0, len(self.train_prints) / max(1, self.train_samples or len(self.train_prints)))
         expected = min(expected, len(self.train_prints))
-        hits = len(mine & self.train_prints)
+        if expected < min(ENOUGH, len(mine)):
+            return  # too little of the training data is known yet
         # Rows of a few categories recur by chance in any set; of the training set nearly all are known.
-        unlike = len(mine) >= UNLIKE * len(prints) or stream.samples == self.train_samples
-        if unlike and hits >= max(3.0, KNOWN * expected - 2 * expected**0.5):
-            stream.kind = TRAIN_EVAL
+        known = len(mine & self.train_prints) >= max(3.0, KNOWN * expected - expected**0.5)
+        stream.kind = TRAIN_EVAL if known and len(mine) >= UNLIKE * len(prints) else "val"
 
     def _note(self, stream: Stream, done: Pass) -> None:
         known = stream.facts

@@ -16,6 +16,7 @@ from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
 COMPUTED_WITH = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+UNIT = 0.05  # a factor on the loss that is nearer to 1 is none
 FEW = 4  # batches that a probe is given unless it asks for more
 
 
@@ -134,9 +135,11 @@ class Bench:
         Raises:
             CannotIsolate: What the run backpropagates, or how its optimiser steps, cannot be done again.
         """
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            parameter.grad = None
         loss = batch.loss(model).mean()
-        (loss * self.loss_factor(batch)).backward()
+        # A trainer's own step returns all that is backpropagated, whatever it multiplies the criterion by.
+        (loss * (1.0 if getattr(batch, "complete", False) else self.loss_factor(batch))).backward()
         clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if clip.get("max_norm"):
@@ -162,6 +165,15 @@ class Bench:
             raise CannotIsolate("the factor on the loss is not finite")
         full = max(batch.samples, *(held.samples for held in self._batches("train")), 1)
         return factor * max(1, round(self._samples_per_step / full))
+
+    def in_unit_of_the_run(self, batches: Sequence[Batch]) -> bool:
+        """Whether losses of held batches are those of the criterion: what a trainer's step returns may be a multiple.
+
+        Raises:
+            CannotIsolate: What the loss is multiplied by is not known.
+        """
+        whole = [batch for batch in batches if getattr(batch, "complete", False)]
+        return all(abs(self.loss_factor(batch) - 1) < UNIT for batch in whole[:1])
 
     def _prepared(self, copied: nn.Module, training: bool, finite: bool = True) -> nn.Module:
         if (finite or not self._began_finite()) and not all(

@@ -15,6 +15,7 @@ KIND = "train_eval"
 QUANTITIES = ("evaluated_loss",)
 AT_END = True
 STEPS = 16  # some 50 forward passes
+FEW = 512  # samples
 MANY = 64  # batches: all that are held
 
 
@@ -31,6 +32,12 @@ def measure(bench: Bench) -> None:
         training = losses_of(model, batches)
     row = [*mean_and_error(evaluating), mean_and_error(training)[0], *mean_and_error(validating)]
     bench.record.append("evaluated_loss", "held", bench.step, row)
+
+
+def few(batches: Sequence[Batch], samples: int = FEW) -> Sequence[Batch]:
+    """The first batches, with so many samples or a few more: for experiments that look at them time and again."""
+    seen = np.cumsum([0, *(batch.samples for batch in batches)])
+    return batches[: int(np.searchsorted(seen, samples))]
 
 
 def losses_of(model: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import begin_again, schedule
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, few, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import highest_rates, set_rates
 
@@ -35,9 +35,11 @@ def measure(bench: Bench) -> None:
     Raises:
         CannotIsolate: There is no validation batch: few samples that are learned by heart would tell nothing.
     """
-    train, val = bench.batches("train", MANY), bench.held("val", MANY)
+    train, val = bench.batches("train", MANY), few(bench.held("val", MANY))
     if not val:
         raise CannotIsolate("no validation batch is held to see what a higher rate would have brought")
+    if not bench.in_unit_of_the_run((*train, *val)):
+        raise CannotIsolate("the trainer's step returns a multiple of the criterion")
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))

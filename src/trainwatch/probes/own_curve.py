@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import begin_again, schedule
 from trainwatch.probes.bench import Batch, Bench, Divisible
-from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, few, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import highest_rates, set_rates
 
@@ -18,8 +18,7 @@ QUANTITIES = ("own_curve",)
 AT_END = True
 FEWEST, MOST = 100, 300  # steps of each copy: as many as the run took, within these bounds
 FEWEST_SAMPLES = 12  # different ones
-LOOKS = 40  # steps that the looks at the losses are worth
-STEPS = 3 * FEWEST + LOOKS
+STEPS = 3 * FEWEST
 MARKS = 6  # times that a copy is looked at: few samples are soon learned by heart
 
 Losses = NDArray[np.float64]
@@ -36,13 +35,18 @@ def measure(bench: Bench) -> None:
     Raises:
         CannotIsolate: Samples cannot be told apart, or there are too few, or no validation batch is held.
     """
-    train, val = bench.batches("train", MANY), bench.held("val", MANY)
+    train, val = bench.batches("train", MANY), few(bench.held("val", MANY))
     if not val:
         raise CannotIsolate("no validation batch is held to see what samples are worth")
+    if not bench.in_unit_of_the_run((*train, *val)):
+        raise CannotIsolate("the trainer's step returns a multiple of the criterion")
     halves, count = _halves(train)
     with bench.model() as model:
         before = losses_of(model, val)
-    steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 3)))
+    looks = MARKS * sum(batch.samples for batch in val) / max(batch.samples for batch in train)  # each worth a step
+    steps = int(min(max(bench.step, FEWEST), MOST, bench.affords / 3 - looks))
+    if steps < FEWEST:
+        raise CannotIsolate("there was no time for so many looks at validation")
     first, second, whole = (_learned(bench, batches, val, steps) for batches in (*halves, train))
     half = (first + second) / 2
     error = np.hypot(mean_and_error(half - whole)[1], abs(float(first.mean() - second.mean())) / 4)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import random
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
 
 from trainwatch.containment import Containment
@@ -109,21 +114,34 @@ class Probes:
             left -= took
 
     def _one(self, kind: str, bench: Bench) -> None:
+        states = random.getstate(), np.random.get_state()  # libraries that are imported draw from them
         try:
-            PROBES[kind](bench)
+            with contextlib.redirect_stdout(io.StringIO()):  # what a model prints it has printed in the run
+                PROBES[kind](bench)
         except (CannotIsolate, NotImplementedError) as reason:
             self.refused[kind] = str(reason)
         except Exception as error:
-            if not _out_of_memory(error):
+            if _out_of_memory(error):
+                self.refused[kind] = "there was too little memory for the experiment"
+            elif _of_the_model(error):
+                self.refused[kind] = f"a copy of the model cannot be run: {type(error).__name__}: {error}"
+            else:
                 raise
-            self.refused[kind] = "there was too little memory for the experiment"
         else:
             self.refused.pop(kind, None)
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
     @property
     def unmeasured(self) -> dict[str, str]:
         """Quantity -> the reason why no probe could measure it."""
         return {q: reason for kind, reason in self.refused.items() for q in QUANTITIES[kind]}
+
+
+def _of_the_model(error: Exception) -> bool:
+    """Whether it was raised within a call of a module: held inputs do not suit it as those of the run did."""
+    return any(frame.name == "_call_impl" for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -18,6 +18,7 @@ QUANTITIES = ("row_sizes",)
 AT_END = True
 FEWEST = 60
 FAR = 30.0  # times the median: features of one scale, and samples of one kind, do not differ by so much
+GAP = 8.0  # times the largest of the others: sizes between them would tell of a long tail
 LISTED = 5
 
 Column = NDArray[Any]
@@ -26,8 +27,9 @@ Column = NDArray[Any]
 def measure(bench: Bench) -> None:
     """Measure the root mean square of each sample's input, of numbers that are finite.
 
-    A row of `row_sizes`, shape (4 + 2 LISTED), is the number of samples, the median, the largest size over it, the
-    number of samples whose size is more than FAR times the median, and the places of the first of those: step and row.
+    A row of `row_sizes`, shape (4 + 2 LISTED), is the number of different sizes, the median, the largest over it, the
+    number of different ones above FAR times the median, with a gap of GAP before them, and the places of the first:
+    step and row.
 
     Raises:
         CannotIsolate: The inputs are no numbers, or too few samples are held.
@@ -40,10 +42,17 @@ def measure(bench: Bench) -> None:
     if not median > 0:
         raise CannotIsolate("the inputs of most samples are zero")
     far = np.flatnonzero(sizes > FAR * median)
+    if len(far) and sizes[far].min() < GAP * sizes[sizes <= FAR * median].max():
+        far = far[:0]  # one tail with those before: such values are rare, not broken
     places = np.full(2 * LISTED, np.nan)
     shown = np.stack([steps[far], rows[far]], 1)[:LISTED].ravel()
     places[: len(shown)] = shown
-    bench.record.append("row_sizes", "train", bench.step, [len(sizes), median, sizes.max() / median, len(far), *places])
+    bench.record.append(
+        "row_sizes",
+        "train",
+        bench.step,
+        [len(np.unique(sizes)), median, sizes.max() / median, len(np.unique(sizes[far])), *places],
+    )
 
 
 def _sizes(batches: Sequence[Any]) -> Iterator[tuple[Column, Column, Column]]:
@@ -52,6 +61,6 @@ def _sizes(batches: Sequence[Any]) -> Iterator[tuple[Column, Column, Column]]:
         inputs = next((t for role, _, t in batch.tensors() if role == "input" and t.ndim > 1), None)
         if inputs is None or not inputs.is_floating_point():
             raise CannotIsolate("the inputs are not numbers")
-        flat = torch.nan_to_num(inputs.detach().float().flatten(1), 0.0, 0.0, 0.0)
+        flat = torch.nan_to_num(inputs.detach().double().flatten(1), 0.0, 0.0, 0.0)
         sizes = flat.square().mean(1).sqrt().cpu().numpy()
         yield sizes, np.full(len(sizes), batch.step), np.arange(len(sizes))
