@@ -87,3 +87,37 @@ def test_no_class_recognised_says_nothing():
     found = noise_of(table(np.arange(80) % 4, (np.arange(80) + 1) % 4))
     assert found.samples == 0
     assert (found.low, found.high) == (0, 1)
+
+
+def swamped():
+    """A rare class among whose samples there are more of another one, wrongly labelled."""
+    given = np.repeat([0, 1], [180, 40])
+    predicted = given.copy()
+    predicted[-25:] = 0
+    rows = table(given, predicted)
+    rows[:, 4] = np.random.default_rng(0).uniform(0.8, 1.0, len(rows))
+    return rows
+
+
+def both(train, val):
+    record = RunRecord()
+    record.append("held_labels", "train", 99, train)
+    record.append("held_labels", "val", 99, val)
+    return {found.kind: found for found in label_noise(record)}
+
+
+@pytest.mark.parametrize(("right", "looked_at"), [(12, 220), (7, 180)])
+def test_a_class_that_is_recognised_in_the_other_part_is_not_hard(right, looked_at):
+    """Of 15 in validation 12 are recognised, or 7."""
+    given = np.repeat([0, 1], [180, 15])
+    predicted = given.copy()
+    predicted[180 + right :] = 0
+    found = both(swamped(), table(given, predicted))
+    assert found["train"].samples == looked_at
+    assert (found["train"].low > 0.05) == (looked_at == 220)
+    assert noise_of(swamped()).samples == 180
+
+
+def test_a_handful_of_samples_elsewhere_tells_nothing_of_a_class():
+    given = np.repeat([0, 1], [180, 9])
+    assert both(swamped(), table(given, given))["train"].samples == 180

@@ -39,10 +39,11 @@ class LabelNoise(Rule):
     At the end of a run extremely randomised trees learn from the held samples of training and validation, and each tree
     votes on those that it has not seen (`held_labels`). Where classes overlap, labels and votes disagree less and less
     the surer the votes are; the share that no sureness does away with is taken for wrong, with its 95 % interval by
-    profile likelihood. Classes of which the forest recognises less than half are left out: they are rare or hard, and
-    their labels are not to blame. Labels and votes must agree by a kappa of `agreement` where the lower bound accounts
-    for no more than `accounts` of the disagreement; that falls to `some` where it accounts for `mostly` of it.
-    Judged from `samples` samples on.
+    profile likelihood. Classes of which the forest recognises less than half are left out, unless it recognises three
+    quarters of them among the held samples of the other kind: else they are rare or hard, and their labels are not to
+    blame. Labels and votes must agree by a kappa of `agreement` where the lower bound accounts for no more than
+    `accounts` of the disagreement; that falls to `some` where it accounts for `mostly` of it. Judged from `samples`
+    samples on.
 
     ## Remedies
     `clean-data`, with the samples to look at first; `label-smoothing`.

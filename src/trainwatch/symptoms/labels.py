@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,10 @@ from trainwatch.record.series import Array
 
 VOTERS = 37  # of 100 trees, those that a sample is new to: what a share of votes rests on
 RECOGNISED = 0.5  # of a class: below that its samples are hard to tell, which is no reason to doubt their labels
+WELL, FEWEST = (
+    0.75,
+    10,
+)  # of samples of the other kind: such a class is not hard, wherever its samples are not recognised
 BINS = 64  # of the sureness of the forest
 RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.5, 40)])
 SLOPES = np.geomspace(1.0, 16.0, 12)  # a calibrated forest that errs from overlap alone does so with slope 1
@@ -76,16 +81,26 @@ class LabelNoise:
 def label_noise(record: RunRecord) -> list[LabelNoise]:
     """Of training and of validation samples, as far as they were looked at, for `RunRecord.memo`."""
     rows = {kind: record.latest("held_labels", kind) for kind in ("train", "val")}
-    return [_noise(kind, row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None]
+    tables = {kind: (row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None}
+    elsewhere = {kind: _recognised_well(table) for kind, (_, table) in tables.items()}
+    other = {"train": elsewhere.get("val", set()), "val": elsewhere.get("train", set())}
+    return [_noise(kind, step, table, other[kind]) for kind, (step, table) in tables.items()]
 
 
-def _noise(kind: str, step: int, table: Array) -> LabelNoise:
+def _recognised_well(table: Array) -> set[float]:
+    """Classes that are told from the others without doubt."""
+    given, right = table[:, 2], table[:, 2] == table[:, 3]
+    counts = {label: (given == label, right[given == label].mean()) for label in np.unique(given)}
+    return {float(k) for k, (mine, share) in counts.items() if mine.sum() >= FEWEST and share >= WELL}
+
+
+def _noise(kind: str, step: int, table: Array, elsewhere: Set[float] = frozenset()) -> LabelNoise:
     given, predicted, votes = table[:, 2], table[:, 3], table[:, 4]
     right = given == predicted
     known = np.zeros(len(table), bool)
     for label in np.unique(given):
         mine = given == label
-        known |= mine & (right[mine].mean() >= RECOGNISED)
+        known |= mine & (right[mine].mean() >= RECOGNISED or float(label) in elsewhere)
     rate, low, high = lapse_rate(_log_odds(votes[known]), ~right[known]) if known.any() else (0.0, 0.0, 1.0)
     return LabelNoise(
         kind,
