@@ -48,6 +48,11 @@ def test_it_takes_no_more_than_there_is_time_for():
     assert tried(step=1000, affords=60)["steps"] == 60
 
 
+def test_without_time_it_is_refused():
+    with pytest.raises(CannotIsolate, match="no time"):
+        tried(affords=1)
+
+
 def test_a_rate_that_was_brought_down_goes_through_another_cycle():
     torch.manual_seed(0)
     model = net(6, 16, 3)

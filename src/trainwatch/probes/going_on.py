@@ -35,7 +35,7 @@ def measure(bench: Bench) -> None:
     schedule the last one counts.
 
     Raises:
-        CannotIsolate: There is no validation batch.
+        CannotIsolate: There is no validation batch, or no time.
     """
     train, val = bench.batches("train", MANY), few(bench.held("val", MANY))
     if not val:
@@ -58,6 +58,8 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch]) -> tuple[
         highest, present = highest_rates(bench.record, optimizer), present_rates(optimizer)
         lowered = any(low < LOWERED * high for low, high in zip(present, highest, strict=True))
         steps = int(min(max(FEWEST, (CYCLE if lowered else SHARE) * bench.step), MOST, bench.affords))
+        if steps < FEWEST:
+            raise CannotIsolate("there was no time for further steps")
         rates, shares = (highest, schedule(steps)) if lowered else (present, iter([1.0] * steps))
         marks = {steps - k * max(1, steps // 20) for k in range(1 if lowered else LOOKS)}
         for i, share in enumerate(shares, start=1):
