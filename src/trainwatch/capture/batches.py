@@ -76,8 +76,8 @@ class Held:
         One input and one target with a row for each sample are asked for. What else a batch has, or another dimension
         of that length, may belong to it as a whole: indices into it, distances within it, a target for each pair.
         """
-        parts = [tensor for _, _, tensor in self.tensors()]
-        roles = [role for role, _, _ in self.tensors()]
+        found = list(self.tensors())
+        roles, parts = [role for role, _, _ in found], [tensor for _, _, tensor in found]
         others = [t for _, t in leaves((getattr(self, "positional", ()), getattr(self, "keywords", {})))]
         if roles != ["input", "target"] or self._further() or any(t.ndim and len(t) == self.samples for t in others):
             return []

@@ -44,7 +44,7 @@ class HeldBatches:
     def wants_validation(self, seen: int) -> bool:
         """Whether the coming batch of a validation pass is one of those to be held: the first ones are."""
         held = self._held[VAL_BATCH]
-        return seen < (self._slots(held[-1]) if held else SLOTS)
+        return seen < MOST_SLOTS and seen < (self._slots(held[-1]) if held else SLOTS)
 
     def batches(self, kind: str) -> list[HeldBatch | HeldStep]:
         """Those of a kind whose tensors are still as they were; of validation, those of its latest pass."""

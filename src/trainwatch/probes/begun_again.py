@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
-from trainwatch.probes.bench import Bench
+from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.rates import highest_rates, set_rates
 
 WARM_UP = 0.1  # of the steps: the rate rises, for nets that bear no long first step
 
@@ -15,6 +16,36 @@ WARM_UP = 0.1  # of the steps: the rate rises, for nets that bear no long first 
 def schedule(steps: int) -> Iterator[float]:
     """Shares of the highest rate: up, then down to nothing."""
     return (min(1.0, (i + 1) / (WARM_UP * steps)) * (1 - i / steps) for i in range(steps))
+
+
+def cycle(
+    bench: Bench,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    steps: int,
+    factor: float = 1.0,
+) -> Iterator[int]:
+    """Let a copy learn from batches in turn, and say after each step how many it has taken.
+
+    Args:
+        bench: What the probe is given.
+        model: The copy.
+        optimizer: What trains it.
+        batches: To learn from.
+        steps: How many, over which the rates follow `schedule`.
+        factor: On the highest rates of the run.
+    """
+    rates = [factor * rate for rate in highest_rates(bench.record, optimizer)]
+    for i, share in enumerate(schedule(steps)):
+        set_rates(optimizer, [rate * share for rate in rates])
+        bench.train_step(batches[i % len(batches)], model, optimizer)
+        yield i + 1
+
+
+def marks(steps: int, count: int) -> set[int]:
+    """So many steps at even distances, the last of them included."""
+    return {steps * (k + 1) // count for k in range(count)}
 
 
 def begin_again(bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -135,13 +135,13 @@ class Bench:
         Raises:
             CannotIsolate: What the run backpropagates, or how its optimiser steps, cannot be done again.
         """
-        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
             parameter.grad = None
         loss = batch.loss(model).mean()
         # A trainer's own step returns all that is backpropagated, whatever it multiplies the criterion by.
         (loss * (1.0 if getattr(batch, "complete", False) else self.loss_factor(batch))).backward()
         clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if clip.get("max_norm"):
             nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
         if clip.get("max_value"):

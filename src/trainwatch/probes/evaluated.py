@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "train_eval"
 QUANTITIES = ("evaluated_loss",)
 AT_END = True
 STEPS = 16  # some 50 forward passes
-FEW = 512  # samples
+FEW = 512  # samples of validation in whole batches, at least, where they are looked at time and again
 MANY = 64  # batches: all that are held
 
 
@@ -34,10 +35,19 @@ def measure(bench: Bench) -> None:
     bench.record.append("evaluated_loss", "held", bench.step, row)
 
 
-def few(batches: Sequence[Batch], samples: int = FEW) -> Sequence[Batch]:
-    """The first batches, with so many samples or a few more: for experiments that look at them time and again."""
-    seen = np.cumsum([0, *(batch.samples for batch in batches)])
-    return batches[: int(np.searchsorted(seen, samples))]
+def to_try(bench: Bench, why: str) -> tuple[Sequence[Batch], Sequence[Batch]]:
+    """Training batches for copies to learn from, and some of validation to look at time and again.
+
+    Raises:
+        CannotIsolate: None of validation is held to see `why`, or a trainer's losses are not in the criterion's unit.
+    """
+    train, val = bench.batches("train", MANY), bench.held("val", MANY)
+    if not val:
+        raise CannotIsolate(f"no validation batch is held to see {why}")
+    val = val[: int(np.searchsorted(np.cumsum([0, *(batch.samples for batch in val)]), FEW))]
+    if not bench.in_unit_of_the_run((*train, *val)):
+        raise CannotIsolate("the trainer's step returns a multiple of the criterion")
+    return train, val
 
 
 def losses_of(model: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]:
@@ -46,6 +56,25 @@ def losses_of(model: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]
         return np.zeros(0)
     with torch.no_grad():
         return torch.cat([batch.losses(model).float() for batch in batches]).cpu().numpy().astype(np.float64)
+
+
+def level(losses: NDArray[np.float64]) -> float:
+    """Their mean, by which looks at a copy are compared: infinite where it is no number."""
+    return float(np.nan_to_num(losses.mean(), nan=np.inf))
+
+
+def compared(
+    before: Sequence[NDArray[np.float64]], one: Sequence[NDArray[np.float64]], other: Sequence[NDArray[np.float64]]
+) -> list[float]:
+    """Two copies and the run, for each kind of batches: mean losses of the run, of one, of the other, and two errors.
+
+    These are standard errors of the difference of the copies, and of the run and the other copy.
+    """
+    row: list[float] = []
+    for three in zip(before, one, other, strict=True):
+        errors = [mean_and_error(three[i] - three[2])[1] for i in (1, 0)]
+        row += [*(mean_and_error(losses)[0] for losses in three), *errors]
+    return row
 
 
 def mean_and_error(losses: NDArray[np.float64]) -> tuple[float, float]:

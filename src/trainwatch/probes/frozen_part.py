@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trainwatch.probes.begun_again import forget, put_back, schedule
+from trainwatch.probes.begun_again import cycle, forget, marks, put_back
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, level, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.rates import highest_rates, set_rates
 
 KIND = "frozen_part"
 QUANTITIES = ("learned_frozen",)
@@ -67,22 +66,19 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], frozen: S
     """Losses of the validation batches, at their lowest, of a copy that learned with some modules frozen."""
     looks: list[Losses] = []
     with bench.learner() as (model, optimizer):
-        rates = highest_rates(bench.record, optimizer)
         put_back(bench, model)
         forget(optimizer)
         kept = [model.get_submodule(name) for name in frozen]
         for module in kept:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-        marks = {steps * (k + 1) // MARKS for k in range(MARKS)}
+        looked_at = marks(steps, MARKS)
         _train_mode(model, kept)
-        for i, share in enumerate(schedule(steps)):
-            set_rates(optimizer, [rate * share for rate in rates])
-            bench.train_step(train[i % len(train)], model, optimizer)
-            if i + 1 in marks:
+        for step in cycle(bench, model, optimizer, train, steps):
+            if step in looked_at:
                 looks.append(losses_of(model.eval(), val))
                 _train_mode(model, kept)
-    return min(looks, key=lambda look: float(np.nan_to_num(look.mean(), nan=np.inf)))
+    return min(looks, key=level)
 
 
 def _train_mode(model: nn.Module, kept: Sequence[nn.Module]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import schedule
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, few, losses_of, mean_and_error
+from trainwatch.probes.evaluated import losses_of, mean_and_error, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import highest_rates, present_rates, set_rates
 
@@ -37,11 +37,7 @@ def measure(bench: Bench) -> None:
     Raises:
         CannotIsolate: There is no validation batch, or no time.
     """
-    train, val = bench.batches("train", MANY), few(bench.held("val", MANY))
-    if not val:
-        raise CannotIsolate("no validation batch is held to see what further steps bring")
-    if not bench.in_unit_of_the_run((*train, *val)):
-        raise CannotIsolate("the trainer's step returns a multiple of the criterion")
+    train, val = to_try(bench, "what further steps bring")
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
     steps, after = _after(bench, train, val)

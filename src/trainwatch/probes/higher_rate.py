@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.probes.begun_again import begin_again, schedule
+from trainwatch.probes.begun_again import begin_again, cycle
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, few, losses_of, mean_and_error
-from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.rates import highest_rates, set_rates
+from trainwatch.probes.evaluated import compared, losses_of, to_try
 
 KIND = "higher_rate"
 QUANTITIES = ("higher_rate",)
@@ -35,20 +33,12 @@ def measure(bench: Bench) -> None:
     Raises:
         CannotIsolate: There is no validation batch: few samples that are learned by heart would tell nothing.
     """
-    train, val = bench.batches("train", MANY), few(bench.held("val", MANY))
-    if not val:
-        raise CannotIsolate("no validation batch is held to see what a higher rate would have brought")
-    if not bench.in_unit_of_the_run((*train, *val)):
-        raise CannotIsolate("the trainer's step returns a multiple of the criterion")
+    train, val = to_try(bench, "what a higher rate would have brought")
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))
     usual, higher = (_learned(bench, train, val, factor, steps) for factor in (1.0, FACTOR))
-    row = [FACTOR]
-    for old, same, other in zip(before, usual, higher, strict=True):
-        levels = [mean_and_error(losses)[0] for losses in (old, same, other)]
-        row += [*levels, mean_and_error(same - other)[1], mean_and_error(old - other)[1]]
-    bench.record.append("higher_rate", "held", bench.step, row)
+    bench.record.append("higher_rate", "held", bench.step, [FACTOR, *compared(before, usual, higher)])
 
 
 def _learned(
@@ -56,10 +46,8 @@ def _learned(
 ) -> tuple[Losses, Losses]:
     """Losses of training and of validation batches of a copy that learned at so many times the rate."""
     with bench.learner() as (model, optimizer):
-        rates = highest_rates(bench.record, optimizer)
         begin_again(bench, model, optimizer)
-        for i, share in enumerate(schedule(steps)):
-            set_rates(optimizer, [factor * rate * share for rate in rates])
-            bench.train_step(train[i % len(train)], model, optimizer)
+        for _ in cycle(bench, model, optimizer, train, steps, factor):
+            pass
         model.eval()
         return losses_of(model, train), losses_of(model, val)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwatch.probes.begun_again import begin_again, schedule
+from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench, Divisible
-from trainwatch.probes.evaluated import MANY, few, losses_of, mean_and_error
+from trainwatch.probes.evaluated import level, losses_of, mean_and_error, to_try
 from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.rates import highest_rates, set_rates
 
 KIND = "own_curve"
 QUANTITIES = ("own_curve",)
@@ -35,11 +34,7 @@ def measure(bench: Bench) -> None:
     Raises:
         CannotIsolate: Samples cannot be told apart, or there are too few, or no validation batch is held.
     """
-    train, val = bench.batches("train", MANY), few(bench.held("val", MANY))
-    if not val:
-        raise CannotIsolate("no validation batch is held to see what samples are worth")
-    if not bench.in_unit_of_the_run((*train, *val)):
-        raise CannotIsolate("the trainer's step returns a multiple of the criterion")
+    train, val = to_try(bench, "what samples are worth")
     halves, count = _halves(train)
     with bench.model() as model:
         before = losses_of(model, val)
@@ -84,13 +79,10 @@ def _learned(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], steps: 
     """Losses of the validation batches, at their lowest, of a copy that learned from some batches."""
     looks: list[Losses] = []
     with bench.learner() as (model, optimizer):
-        rates = highest_rates(bench.record, optimizer)
         begin_again(bench, model, optimizer)
-        marks = {steps * (k + 1) // MARKS for k in range(MARKS)}
-        for i, share in enumerate(schedule(steps)):
-            set_rates(optimizer, [rate * share for rate in rates])
-            bench.train_step(train[i % len(train)], model, optimizer)
-            if i + 1 in marks:
+        looked_at = marks(steps, MARKS)
+        for step in cycle(bench, model, optimizer, train, steps):
+            if step in looked_at:
                 looks.append(losses_of(model.eval(), val))
                 model.train()
-    return min(looks, key=lambda look: float(np.nan_to_num(look.mean(), nan=np.inf)))
+    return min(looks, key=level)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.evaluated import MANY
 from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.symptoms.spikes import FAR
 
 KIND = "row_sizes"
 QUANTITIES = ("row_sizes",)
 AT_END = True
 FEWEST = 60
-FAR = 30.0  # times the median: features of one scale, and samples of one kind, do not differ by so much
 GAP = 8.0  # times the largest of the others: sizes between them would tell of a long tail
 LISTED = 5
 

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from trainwatch.probes.begun_again import begin_again, schedule
+from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
-from trainwatch.probes.rates import highest_rates, set_rates
+from trainwatch.probes.evaluated import MANY, compared, level, losses_of
 
 KIND = "without_regulariser"
 QUANTITIES = ("without_regulariser", "further_steps")
@@ -45,12 +44,12 @@ def measure(bench: Bench) -> None:
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
     control = _after(bench, train, val, (), steps)
-    bench.record.append("further_steps", "held", bench.step, _compared(before, before, control))
+    bench.record.append("further_steps", "held", bench.step, compared(before, before, control))
     for i, left_out in enumerate([present, *((one,) for one in present if len(present) > 1)] if present else ()):
         if i and (i + 2) * steps + LOOKS > bench.affords:
             break
         without = _after(bench, train, val, left_out, steps)
-        bench.record.append("without_regulariser", "+".join(left_out), bench.step, _compared(before, control, without))
+        bench.record.append("without_regulariser", "+".join(left_out), bench.step, compared(before, control, without))
         if not all(_lower(a, b) for a, b in zip(without, control, strict=True)):
             break  # where both together are in nobody's way, neither is alone
 
@@ -69,22 +68,19 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out:
     """Losses of training and validation batches in evaluation mode of a copy that learned without something."""
     looks: list[Pair] = []
     with bench.learner() as (model, optimizer):
-        rates = highest_rates(bench.record, optimizer)
         begin_again(bench, model, optimizer)
         if DROPOUT in left_out:
             _undropped(model)
         if DECAY in left_out:
             for group in optimizer.param_groups:
                 group["weight_decay"] = 0.0
-        marks = {steps * (k + 1) // MARKS for k in range(MARKS)} if val else {steps}
-        for i, share in enumerate(schedule(steps)):
-            set_rates(optimizer, [rate * share for rate in rates])
-            bench.train_step(train[i % len(train)], model, optimizer)
-            if i + 1 in marks:
+        looked_at = marks(steps, MARKS if val else 1)
+        for step in cycle(bench, model, optimizer, train, steps):
+            if step in looked_at:
                 model.eval()
                 looks.append((losses_of(model, train), losses_of(model, val)))
                 model.train()
-    return min(looks, key=lambda look: np.nan_to_num(look[1].mean(), nan=np.inf)) if val else looks[-1]
+    return min(looks, key=lambda look: level(look[1])) if val else looks[-1]
 
 
 def _undropped(model: nn.Module) -> None:
@@ -93,11 +89,3 @@ def _undropped(model: nn.Module) -> None:
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-
-
-def _compared(before: Pair, control: Pair, without: Pair) -> list[float]:
-    row: list[float] = []
-    for three in zip(before, control, without, strict=True):  # of training, then of validation batches
-        errors = [mean_and_error(three[i] - three[2])[1] for i in (1, 0)]
-        row += [*(mean_and_error(losses)[0] for losses in three), *errors]
-    return row

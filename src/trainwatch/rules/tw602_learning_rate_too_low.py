@@ -16,10 +16,8 @@ from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.experiments import HigherRate, higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
-from trainwatch.symptoms.plateau import has_settled
+from trainwatch.symptoms.plateau import SURE, has_settled
 from trainwatch.symptoms.step_line import StepLine
-
-SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)

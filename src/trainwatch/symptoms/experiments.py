@@ -12,8 +12,7 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.curves import validation_curve
-
-SURE = 2.0  # standard errors of a lead
+from trainwatch.symptoms.plateau import SURE
 
 
 @dataclass(frozen=True)
@@ -226,8 +225,7 @@ def going_on(record: RunRecord) -> GoingOn | None:
     if row is None or curve is None or not np.isfinite(row[1][4:]).all():
         return None
     before, after, error = row[1][4:].tolist()
-    worse = float(curve.mean[-1] - curve.mean.min())
-    return GoingOn(round(row[1][0]), before, after, before - worse - after, error, row[0])
+    return GoingOn(round(row[1][0]), before, after, before - _worsened(record) - after, error, row[0])
 
 
 def higher_rate(record: RunRecord) -> HigherRate | None:
@@ -236,7 +234,7 @@ def higher_rate(record: RunRecord) -> HigherRate | None:
     if row is None or curve is None or not np.isfinite(row[1]).all():
         return None
     factor, before, usual, higher, _, _, val_before, val_usual, val_higher, *errors = row[1].tolist()
-    best = min(val_usual, val_before - float(curve.mean[-1] - curve.mean.min()))
+    best = min(val_usual, val_before - _worsened(record))
     return HigherRate(factor, (before, usual, higher), (val_before, val_usual, val_higher), best - val_higher,
                       max(errors), row[0])  # fmt: skip
 

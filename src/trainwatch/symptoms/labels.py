@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,10 +12,8 @@ from trainwatch.record.series import Array
 
 VOTERS = 37  # of 100 trees, those that a sample is new to: what a share of votes rests on
 RECOGNISED = 0.5  # of a class: below that its samples are hard to tell, which is no reason to doubt their labels
-WELL, FEWEST = (
-    0.75,
-    10,
-)  # of samples of the other kind: such a class is not hard, wherever its samples are not recognised
+WELL = 0.75  # of a class among the samples of the other kind, at least `FEWEST`: then it is not hard to tell
+FEWEST = 10
 BINS = 64  # of the sureness of the forest
 RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.5, 40)])
 SLOPES = np.geomspace(1.0, 16.0, 12)  # a calibrated forest that errs from overlap alone does so with slope 1
@@ -82,25 +79,22 @@ def label_noise(record: RunRecord) -> list[LabelNoise]:
     """Of training and of validation samples, as far as they were looked at, for `RunRecord.memo`."""
     rows = {kind: record.latest("held_labels", kind) for kind in ("train", "val")}
     tables = {kind: (row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None}
-    elsewhere = {kind: _recognised_well(table) for kind, (_, table) in tables.items()}
-    other = {"train": elsewhere.get("val", set()), "val": elsewhere.get("train", set())}
+    well = {kind: _recognised(table, WELL, FEWEST) for kind, (_, table) in tables.items()}
+    other = {"train": well.get("val", set()), "val": well.get("train", set())}
     return [_noise(kind, step, table, other[kind]) for kind, (step, table) in tables.items()]
 
 
-def _recognised_well(table: Array) -> set[float]:
-    """Classes that are told from the others without doubt."""
-    given, right = table[:, 2], table[:, 2] == table[:, 3]
-    counts = {label: (given == label, right[given == label].mean()) for label in np.unique(given)}
-    return {float(k) for k, (mine, share) in counts.items() if mine.sum() >= FEWEST and share >= WELL}
+def _recognised(table: Array, share: float, fewest: int = 1) -> set[float]:
+    """Classes with so many samples, of which such a share is recognised."""
+    right = table[:, 2] == table[:, 3]
+    samples = {float(label): right[table[:, 2] == label] for label in np.unique(table[:, 2])}
+    return {label for label, mine in samples.items() if len(mine) >= fewest and mine.mean() >= share}
 
 
-def _noise(kind: str, step: int, table: Array, elsewhere: Set[float] = frozenset()) -> LabelNoise:
+def _noise(kind: str, step: int, table: Array, elsewhere: set[float]) -> LabelNoise:
     given, predicted, votes = table[:, 2], table[:, 3], table[:, 4]
     right = given == predicted
-    known = np.zeros(len(table), bool)
-    for label in np.unique(given):
-        mine = given == label
-        known |= mine & (right[mine].mean() >= RECOGNISED or float(label) in elsewhere)
+    known = np.isin(given, list(_recognised(table, RECOGNISED) | elsewhere))
     rate, low, high = lapse_rate(_log_odds(votes[known]), ~right[known]) if known.any() else (0.0, 0.0, 1.0)
     return LabelNoise(
         kind,

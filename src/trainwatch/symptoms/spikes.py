@@ -18,7 +18,7 @@ LARGE = 0.99  # quantile of the other norms: once a run fits, the median of them
 LOWER_HALF = 0.6745  # standard deviations between the lower quartile and the median of a normal distribution
 COUNT = 2  # fewer spikes happen to every run
 HEIGHT = 0.5  # of the loss of a constant guess
-FAR = 30.0  # times the median size of an input, as the probe has it
+FAR = 30.0  # times the median size of an input: features of one scale, samples of one kind differ by less
 DEVIATIONS = 10.0  # above the losses about it
 MOST = 512  # losses that are looked at closely: a look must stay cheap
 
