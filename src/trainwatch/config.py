@@ -34,6 +34,7 @@ PROBE_KINDS = (
     "own_curve",
     "going_on",
     "higher_rate",
+    "usual_start",
     "prior",
     "shift",
     "backward_gain",

@@ -39,6 +39,7 @@ from trainwatch.probes import (
     sparsity,
     step_line,
     tuning,
+    usual_start,
     votes,
     without_regulariser,
 )
@@ -60,6 +61,7 @@ KINDS = (
     own_curve,
     going_on,
     higher_rate,
+    usual_start,
     prior,
     shift,
     backward_gain,

@@ -19,6 +19,7 @@ MOST_CLASSES = 64
 FEWEST = 16  # first batches of a pass, that are held unless memory is short
 OVER_CLASSES = ("cross_entropy", "nll_loss")
 OVER_TWO = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
+MOST_BITS = 52  # that a number of double precision tells apart
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Table:
         return Table(self.x[chosen], self.y[chosen], self.step[chosen], self.place[chosen])
 
 
-def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False) -> Table:
+def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False, patterns: bool = False) -> Table:
     """The held samples of a kind, ``train`` or ``val``; one that was held twice is in it once.
 
     Args:
@@ -53,12 +54,13 @@ def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False) -> Table
         kind: Of the batches.
         most: Rows, drawn at random where there are more.
         one_hot: Targets are one-hot rows; the table has their classes.
+        patterns: Targets that are rows of zeros and ones are numbered, alike ones by the same number.
 
     Raises:
         CannotIsolate: There are none, or they are not rows of numbers with one target each.
     """
     batches = bench.batches(kind, MANY)
-    parts = [rows_of(batch, one_hot) for batch in batches]
+    parts = [rows_of(batch, one_hot, patterns) for batch in batches]
     x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
     step = np.concatenate(
         [np.full(len(part[0]), getattr(b, "step", -1)) for part, b in zip(parts, batches, strict=True)]
@@ -74,8 +76,8 @@ def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False) -> Table
     return Table(np.nan_to_num(x), y, step, place).of(chosen)
 
 
-def rows_of(batch: Any, one_hot: bool = False) -> tuple[Array, Array]:
-    """Features, shape (n, features), and targets, shape (n,), of a held batch; of `one_hot` targets, their classes.
+def rows_of(batch: Any, one_hot: bool = False, patterns: bool = False) -> tuple[Array, Array]:
+    """Features, shape (n, features), and targets, shape (n,), of a held batch; see `table_of`.
 
     Raises:
         CannotIsolate: It is not made of one tensor of numbers and one target a sample.
@@ -85,6 +87,8 @@ def rows_of(batch: Any, one_hot: bool = False) -> tuple[Array, Array]:
         if not _is_one_hot(target):
             raise CannotIsolate("some targets are one-hot and others are not")
         target = target.argmax(1)
+    elif patterns and _is_of_bits(target):
+        target = target.double() @ (2.0 ** torch.arange(target.shape[1], dtype=torch.float64, device=target.device))
     if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point():
         raise CannotIsolate("the model's input is not one tensor of numbers")
     if not isinstance(target, torch.Tensor) or inputs.ndim < 2 or target.numel() != len(inputs):
@@ -124,6 +128,13 @@ def _is_one_hot(target: Any) -> bool:
         return False
     ones = target == 1
     return bool((ones.sum(1) == 1).all() and (ones | (target == 0)).all())
+
+
+def _is_of_bits(target: Any) -> bool:
+    """Rows of zeros and ones: several labels, or grades by what they exceed."""
+    if not isinstance(target, torch.Tensor) or target.ndim != 2 or not 2 <= target.shape[1] <= MOST_BITS:
+        return False
+    return bool(((target == 0) | (target == 1)).all())
 
 
 def _given(batch: Any) -> tuple[Any, Any]:

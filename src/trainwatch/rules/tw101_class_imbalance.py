@@ -77,7 +77,10 @@ class ClassImbalance(Rule):
             raise NotChecked("no single class per sample was seen in training")
         if classes.ratio < self.ratio or classes.beyond_chance < self.chance:
             return
-        rare = classes.present[classes.counts[classes.present] * self.ratio <= classes.counts.max()]
+        counts = classes.counts[classes.present]
+        rare = classes.present[counts * self.ratio <= counts.mean()]
+        if not len(rare):
+            return
         tables = record.memo(confusions)
         if tables and len(tables) < self.min_passes:
             raise NotChecked(f"{len(tables)} pass with predictions; harm is judged from {self.min_passes} on")

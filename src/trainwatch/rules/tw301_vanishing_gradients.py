@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.backward_parts import parts_shown, parts_wanted
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.depth_remedies import RECURRENT, gated_cells, stronger_signal
-from trainwatch.rules.layer_signal import signal_evidence
-from trainwatch.symptoms.gradients import Signal, backward_signal, gain_of, gradients_of
+from trainwatch.rules.begun_evidence import begun_better, compared, lead_margin, led_by, usual_wanted
+from trainwatch.rules.depth_remedies import gated_cells, stronger_signal
+from trainwatch.rules.layer_signal import fading_cell, signal_evidence, starved_of
+from trainwatch.symptoms.gradients import backward_signal, gradients_of
 from trainwatch.symptoms.losses import LossCourse, loss_course
 
+WISH = "a gradient that fades on its way back: would rectified units or usual weights learn more?"
 FADED = 2.0  # decades that a profile which was severe at first must still fall by, in the middle of the run
 EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW307", "TW401", "TW402", "TW602")
 
@@ -37,10 +39,13 @@ class VanishingGradients(Rule):
     through its logarithm. Fires after `min_steps` where the line falls by `decades` at the first step, at the last,
     and in `sustained` of the run, where `steady` of neighbouring layers fall with it, and where less than `learned` of
     the loss is gone: of the loss of chance where the criterion tells, else of the loss after the first tenth. A fall
-    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Through time
-    the recurrent weight of a plain RNN tells: its gain (deviation times root of its width) is the factor of each time
-    step, and one below `fading` leaves nothing of a long sequence (below half of that, `slow` is the limit). Probes say
-    what weights and what activations pass on, and signal from noise in the first gradient; they decide nothing.
+    by `severe` decades at the first step may level out later; less than `slow` of the loss is then gone. Or it falls so
+    at the first step, and a copy that learns from the start with usual weights, or with ReLUs as well, ends lower than
+    one as the run began and than the run, in training and by `led` of the loss of a constant guess in validation
+    (`usual_start`). Through time the recurrent weight of a plain RNN tells: its gain (deviation times root of its
+    width) is the factor of each time step, and one below `fading` leaves nothing of a long sequence (below half of
+    that, `slow` is the limit). Probes say what weights and what activations pass on, and signal from noise in the first
+    gradient; they decide nothing.
 
     ## Remedies
     `relu-family`, `batch-norm`, `residual`, `initialisation`, `lstm-gating`, `pretrain-finetune`.
@@ -67,6 +72,7 @@ class VanishingGradients(Rule):
     severe: float = 4.5
     slow: float = 0.4
     fading: float = 0.5
+    led: float = 0.1
     min_steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -74,6 +80,9 @@ class VanishingGradients(Rule):
         for wish in parts_wanted(record, self.decades, self.slow):
             yield wish
             yield ProbeRequest("gradient_noise", reason="whether the gradient carries a signal", priority=0.5)
+        signal, copies = record.memo(backward_signal), usual_wanted(record, WISH)
+        if copies is not None and signal is not None and signal.decades[0] <= -self.decades:
+            yield copies
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the first layers with the last, and the loss with what no learning gives."""
@@ -82,7 +91,7 @@ class VanishingGradients(Rule):
             raise NotChecked("several optimisers: their losses have no common course")
         if len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
-        cell = _fading_cell(record, self.fading)
+        cell = fading_cell(record, self.fading)
         if cell is not None:
             limit = self.slow if cell[1] < self.fading / 2 else self.learned
             if -np.inf < course.learned < limit:
@@ -97,24 +106,34 @@ class VanishingGradients(Rule):
         lasting, measured = seen[-1] and seen.mean() >= self.sustained, float(np.nanmedian(signal.decades))
         severe = signal.decades[0] <= -self.severe and measured <= -FADED
         decades, limit = (self.decades, self.learned) if lasting else (FADED, self.slow)
-        if not (lasting or severe) or not -np.inf < course.learned < limit:
-            return
-        margin = min((-measured - decades) / signal.error, (limit - course.learned) / course.gained_error)
-        starved = _starved(signal, self.decades)
-        first, last = signal.parameters[0]["module"], signal.parameters[-1]["module"]
         goal = f"chance is {course.chance:.3g}" if course.chance is not None else f"it began at {course.start:.3g}"
+        ahead: tuple[Evidence, ...] = ()
+        when = "median over the run"
+        if (lasting or severe) and -np.inf < course.learned < limit:
+            margin = min((-measured - decades) / signal.error, (limit - course.learned) / course.gained_error)
+            told = f"and the loss has not learned: {course.end:.3g} at the end, {goal}"
+        elif (better := begun_better(record, self.led, "usual", "rectified")) is not None:
+            changed, copy, least = better
+            margin, measured, decades = min(lead_margin(copy, least), 1e3), float(signal.decades[0]), self.decades
+            when = "at first"
+            told, ahead = f"at first; a copy with {changed} {compared(copy)}", (led_by(copy, least, f"with {changed}"),)
+        else:
+            return
+        starved = starved_of(signal, self.decades)
+        first, last = signal.parameters[0]["module"], signal.parameters[-1]["module"]
         yield self.diagnose(
-            f"The gradient of '{first}' is {10**measured:.1g} times that of '{last}', {signal.factor:.2g} a layer, "
-            f"and the loss has not learned: {course.end:.3g} at the end, {goal}",
+            f"The gradient of '{first}' is {10**measured:.1g} times that of '{last}', {signal.factor:.2g} a "
+            f"layer, {told}",
             margin=margin,
             where=tuple(dict.fromkeys(p["module"] for p in starved)),
             onset_step=int(signal.steps[0]),
             evidence=(
                 Evidence("gradient of the first layer over the last", 10**measured, 10**-decades, where=first,
-                         step=int(signal.steps[0]), note=f"RMS gradient of each {signal.kind}; median over the run"),
+                         step=int(signal.steps[0]), note=f"RMS gradient of each {signal.kind}; {when}"),
                 Evidence("share of the loss learned", course.learned, limit, where=course.stream,
                          step=int(course.steps[-1]), note=goal),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
+                *ahead,
                 *parts_shown(record),
                 *signal_evidence(record, signal.parameters[0], signal.parameters[-1]),
             ),
@@ -134,17 +153,3 @@ class VanishingGradients(Rule):
             ),
             remedies=tuple(gated_cells(record)),
         )  # fmt: skip
-
-
-def _fading_cell(record: RunRecord, limit: float) -> tuple[str, float] | None:
-    """Module and gain of the first plain recurrent weight whose gain is below a limit."""
-    for p in record.facts.get("parameters", ()):
-        if p["kind"] == "recurrent" and p["module_type"] in RECURRENT and "std" in p and 0 < gain_of(p) < limit:
-            return str(p["module"]), gain_of(p)
-    return None
-
-
-def _starved(signal: Signal, decades: float) -> list[dict[str, Any]]:
-    """Parameters whose gradient is below that of the largest by the threshold, the first layer first."""
-    depth = signal.log_rms[0] - np.nanmax(signal.log_rms[0])
-    return [p for p, fall in zip(signal.parameters, depth, strict=True) if fall <= -decades] or [signal.parameters[0]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,10 +11,11 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import Predicate, always
+from trainwatch.rules.base import Predicate, ProbeRequest, always
+from trainwatch.rules.begun_evidence import begun_better, compared, lead_margin, led_by, usual_wanted
 from trainwatch.rules.depth_remedies import first_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
-from trainwatch.symptoms.activity import Activity
+from trainwatch.symptoms.activity import Activity, activities
 from trainwatch.symptoms.gates import belongs_to_gate
 
 
@@ -24,7 +25,7 @@ class SaturatedActivations(HiddenActivity):
 
     ## Symptom
     In some hidden sigmoid or tanh `flat` of all values lie where it has lost 95 % of its steepest slope, while less
-    than `learned` of the loss of a constant guess is gone.
+    than `learned` of the loss of a constant guess is gone. Or `half` of them do, and a copy without that learns more.
 
     ## Why it hurts
     Where the function is flat its derivative is next to zero: no gradient reaches what lies below, and the layer acts
@@ -32,7 +33,10 @@ class SaturatedActivations(HiddenActivity):
 
     ## How it is measured
     `activity`, by a probe: the held training batches run through a copy of the model in evaluation mode. Judged from
-    `entries` samples times positions on. What the loss is given is left out: a sure answer is saturated by right.
+    `entries` samples times positions on. A copy that learns from the start with usual weights, or with ReLUs as well,
+    learns more where it ends lower than one as the run began and than the run, in training and by `led` of the loss of
+    a constant guess in validation (`usual_start`). What the loss is given is left out: a sure answer is saturated by
+    right.
 
     ## Remedies
     `relu-family`; `reinitialise` where it was saturated at the first probe. Inputs far from unit scale are TW107's.
@@ -52,28 +56,45 @@ class SaturatedActivations(HiddenActivity):
     )
 
     flat: float = 0.9
+    half: float = 0.5
+    led: float = 0.1
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """See `HiddenActivity`; where much is saturated, also what copies without that would learn."""
+        yield from super().asks(record)
+        wish = usual_wanted(record, "saturated units: would rectified ones or usual weights learn more?")
+        if wish is not None and any(a.squashes and a.flat >= self.half for a in record.memo(activities)):
+            yield wish
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the share of flat values in each activation with the threshold."""
         course, judged = self.judged(record, squashing=True)
-        flat = [a for a in judged if a.flat >= self.flat]
-        flat = [a for a in flat if not belongs_to_gate(record, a.site, a.module, a.function)]
+        judged = [a for a in judged if not belongs_to_gate(record, a.site, a.module, a.function)]
+        limit, flat = self.flat, [a for a in judged if a.flat >= self.flat]
+        told, sure = f"the loss went {course.story}", (self.learned - course.gained) / course.gained_error
+        shown = Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream)
         if not flat or course.gained >= self.learned:
-            return
+            limit, flat = self.half, [a for a in judged if a.flat >= self.half]
+            better = begun_better(record, self.led, "usual", "rectified")
+            if not flat or better is None:
+                return
+            changed, copy, least = better
+            told, sure = f"a copy with {changed} {compared(copy)}", lead_margin(copy, least)
+            shown = led_by(copy, least, f"with {changed}")
         worst = max(flat, key=lambda a: a.flat)
         error = float(np.sqrt(max(worst.flat * (1 - worst.flat), 0.01) / worst.entries))
         yield self.diagnose(
-            f"values where the activation is flat: {named([(a, a.flat) for a in flat])}; the loss went {course.story}",
-            margin=min((worst.flat - self.flat) / error, (self.learned - course.gained) / course.gained_error, 1e3),
+            f"values where the activation is flat: {named([(a, a.flat) for a in flat])}; {told}",
+            margin=min((worst.flat - limit) / error, sure, 1e3),
             where=tuple(dict.fromkeys(a.module or a.site for a in flat)),
-            onset_step=worst.first_step if worst.first >= self.flat else worst.step,
+            onset_step=worst.first_step if worst.first >= limit else worst.step,
             evidence=(
-                Evidence("share of saturated values", worst.flat, self.flat, where=worst.site, step=worst.step,
+                Evidence("share of saturated values", worst.flat, limit, where=worst.site, step=worst.step,
                          note=f"{worst.entries} entries of {worst.units} units"),
                 Evidence("at the first probe", worst.first, where=worst.site, step=worst.first_step),
-                Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream),
+                shown,
             ),
-            remedies=tuple(_remedies(record, worst, flat, self.flat)),
+            remedies=tuple(_remedies(record, worst, flat, limit)),
         )  # fmt: skip
 
 

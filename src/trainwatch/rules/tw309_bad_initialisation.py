@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -12,19 +12,19 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.begun_evidence import begun_better, compared, lead_margin, led_by, usual_wanted
 from trainwatch.rules.depth_remedies import reinitialise
+from trainwatch.rules.first_weight_evidence import begins, layers, without_bound
 from trainwatch.rules.non_finite_source import grew
-from trainwatch.symptoms.gradients import before_normalisation, gain_of, weight_layers
+from trainwatch.symptoms.first_weights import first_weights, is_equal, median_gain
+from trainwatch.symptoms.gradients import gain_of, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
 from trainwatch.symptoms.subject import before_training
 
-EQUAL = 0.01  # deviation over root mean square below which entries are as good as the same
-SHOWN = 3
 EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305", "TW306", "TW307",
            "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
-BOUNDED = ("Softmax", "Sigmoid", "Tanh")  # what a squashed answer is made by
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class BadInitialisation(Rule):
     the layers is above `large` with a first loss `wild` times that of chance, or above twice `large` with one of
     `raised` times that (`wild` in a regression, unless the answers are squashed); or it is below `small`; or the gain
     of a recurrent weight is above `large`, whatever the first loss. And less than `learned` of the loss of a constant
-    guess is gone at the end, in training or in validation. Before training, where a few steps on one batch stand in for
-    the run, a small gain counts if they remove less than `begun`.
+    guess is gone at the end, in training or in validation. Or that gain is below `modest` or above `ample`, and a copy
+    from usual weights learns more. Before training, where a few steps on one batch stand in for the run, a small gain
+    counts if they remove less than `begun`.
 
     ## Why it hurts
     Units that begin equal get equal gradients and stay equal: a layer is then worth one unit. A gain far above 1
@@ -47,7 +48,8 @@ class BadInitialisation(Rule):
     ## How it is measured
     Deviation of each weight at the start, times the root of its fan-in: 0.58 by torch's default, 1 to 1.4 by Xavier
     and Kaiming. Layers that a normalisation follows do not count: it takes off whatever scale they have. Judged from
-    `steps` optimiser steps on.
+    `steps` optimiser steps on. A copy learns more where it ends lower than another, that begins as the run did, and
+    than the run, in training and by `led` of the loss of a constant guess in validation (`usual_start`): a warning.
 
     ## Remedies
     `reinitialise`, with the present and the proposed deviation.
@@ -75,9 +77,19 @@ class BadInitialisation(Rule):
     learned: float = 0.75
     begun: float = 0.02
     steps: int = 30
+    modest: float = 0.35
+    ample: float = 1.8
+    led: float = 0.05
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Copies from usual weights, where those of the run are unusual and something is left to learn."""
+        gain = median_gain(first_weights(record))
+        wish = usual_wanted(record, f"weights begin {gain:.2g} / sqrt(fan-in): what would usual ones bring?")
+        if wish is not None and weight_layers(record) > 1 and not self.modest <= gain <= self.ample:
+            yield wish
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        course, weights = record.memo(loss_course), _weights(record)
+        course, weights = record.memo(loss_course), first_weights(record)
         if course is None or not weights:
             raise NotChecked("no weight of a layer was seen at the start")
         if weight_layers(record) < 2:  # which gets to its best from wherever it begins
@@ -86,62 +98,65 @@ class BadInitialisation(Rule):
         if record.steps < (self.steps if finished or not math.isfinite(course.end) else 10 * self.steps):
             raise NotChecked(f"only {record.steps} steps were seen: too few to tell whether they led anywhere")
         gained = gained_in_both(record)
-        if gained >= self.learned:
+        found = self._begun(record, course, weights, gained) if gained < self.learned else None
+        if found is not None:
+            begun, gain, limit, what = found
+            margin = float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3))
+            shown = Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
+                             step=int(course.steps[-1]), note="the lesser of training and validation")  # fmt: skip
+            yield self._found(course, begun, gain, limit, f"{what}#; the loss went {course.story}", margin, shown)
             return
-        alike = [w["numel"] > 1 and w["std"] <= EQUAL * w["norm"] / math.sqrt(w["numel"]) for w in weights]
-        equal = [w for w, is_equal in zip(weights, alike, strict=True) if is_equal]
-        spread = [gain_of(w) for w, is_equal in zip(weights, alike, strict=True) if not is_equal and w["numel"] > 1]
-        gain = float(np.median(spread)) if spread else math.nan  # of those that begin with a spread at all
+        gain, ahead = median_gain(weights), begun_better(record, self.led, "usual")
+        if ahead is not None and not self.modest <= gain <= self.ample:
+            changed, copy, least = ahead
+            limit, size = (self.modest, "small") if gain < self.modest else (self.ample, "large")
+            what = f"weights begin {gain:.3g} / sqrt(fan-in) {size}#; a copy that began from {changed} {compared(copy)}"
+            shown, margin = led_by(copy, least, f"from {changed}"), min(lead_margin(copy, least), 1e3)
+            yield self._found(course, weights, gain, limit, what, margin, shown, Severity.WARNING)
+
+    def _begun(
+        self, record: RunRecord, course: LossCourse, weights: list[dict[str, Any]], gained: float
+    ) -> tuple[list[dict[str, Any]], float, float, str] | None:
+        """Which weights begin where a run that learned little could not start from; their gain, its limit, in words."""
+        alike = [is_equal(w) for w in weights]
+        equal = [w for w, same in zip(weights, alike, strict=True) if same]
+        gain = median_gain(weights)
         start = course.start / course.chance if course.chance else None
-        raised = self.wild if _without_bound(record, course.stream) else self.raised
+        raised = self.wild if without_bound(record, course.stream) else self.raised
         twice_too_large = gain > 2 * self.large and (start is None or start > raised)
         # Units stay equal only where what they are given and what they give to are equal too.
         if 2 * len(equal) > len(weights) and any(a and b for a, b in pairwise(alike)):
             value = "zero" if not any(w["norm"] for w in equal) else "one number"
             what = f"all entries are {value}, so all units of a layer stay equal"
-            yield self._found(course, equal, float(np.median([gain_of(w) for w in equal])), self.small, gained, what)
-        elif chaotic := [w for w in weights if w["kind"] == "recurrent" and gain_of(w) > self.large]:
+            return equal, float(np.median([gain_of(w) for w in equal])), self.small, what
+        if chaotic := [w for w in weights if w["kind"] == "recurrent" and gain_of(w) > self.large]:
             gain = max(map(gain_of, chaotic))
-            what = f"recurrent weights begin {gain:.3g} / sqrt(width) large"
-            yield self._found(course, chaotic, gain, self.large, gained, what)
-        elif twice_too_large or (gain > self.large and start is not None and start > self.wild):
-            what = f"weights begin {gain:.3g} / sqrt(fan-in) large"
-            yield self._found(course, weights, gain, self.large, gained, what)
-        elif gain < self.small and not (before_training(record) and gained > self.begun):
-            what = f"weights begin {gain:.3g} / sqrt(fan-in) small"
-            yield self._found(course, weights, gain, self.small, gained, what)
+            return chaotic, gain, self.large, f"recurrent weights begin {gain:.3g} / sqrt(width) large"
+        if twice_too_large or (gain > self.large and start is not None and start > self.wild):
+            return weights, gain, self.large, f"weights begin {gain:.3g} / sqrt(fan-in) large"
+        if gain < self.small and not (before_training(record) and gained > self.begun):
+            return weights, gain, self.small, f"weights begin {gain:.3g} / sqrt(fan-in) small"
+        return None
 
     def _found(
-        self, course: LossCourse, weights: list[dict[str, Any]], gain: float, threshold: float, gained: float, what: str
+        self,
+        course: LossCourse,
+        weights: list[dict[str, Any]],
+        gain: float,
+        limit: float,
+        what: str,
+        margin: float,
+        shown: Evidence,
+        severity: Severity = Severity.ERROR,
     ) -> Diagnosis:
-        layers = [str(w["module"] or "model") for w in weights]
-        named = ", ".join(layers[:SHOWN]) + (f" and {len(layers) - SHOWN} more" if len(layers) > SHOWN else "")
+        first = Evidence("first loss", course.start, course.chance and self.wild * course.chance, where=course.stream,
+                         step=0)  # fmt: skip
         return self.diagnose(
-            f"{what} (layers {named}); the loss went {course.story}",
-            margin=float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3)),
-            where=tuple(layers),
+            what.replace("#", f" (layers {layers(weights)})"),
+            severity=severity,
+            margin=margin,
+            where=tuple(str(w["module"] or "model") for w in weights),
             onset_step=0,
-            evidence=(
-                Evidence("gain: deviation times the root of the fan-in", gain, threshold, where=named, step=0,
-                         note="0.58 by torch's default, 1 to 1.4 by Xavier and Kaiming"),
-                Evidence("first loss", course.start, course.chance and self.wild * course.chance, where=course.stream,
-                         step=0),
-                Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
-                         step=int(course.steps[-1]), note="the lesser of training and validation"),
-            ),
+            evidence=(begins(weights, gain, limit), first, shown),
             remedies=(reinitialise(weights[0], 2.0),),
-        )  # fmt: skip
-
-
-def _without_bound(record: RunRecord, stream: str) -> bool:
-    """A squared error of answers that nothing holds within bounds: the least excess multiplies it."""
-    known = record.facts.get("loss", {}).get(stream, {})
-    return record.facts.get("task") == "regression" and known.get("last_operation") not in BOUNDED
-
-
-def _weights(record: RunRecord) -> list[dict[str, Any]]:
-    """Weights of layers that are trained and that no normalisation follows, in order of execution."""
-    known = [p for p in record.facts.get("parameters", ()) if p["kind"] in ("weight", "recurrent") and "std" in p]
-    rescaled = before_normalisation(record.facts.get("modules", []))
-    known = [p for p in known if p["trainable"] and len(p["shape"]) > 1 and p["module"] not in rescaled]
-    return sorted(known, key=lambda p: int(p["order"]))
+        )

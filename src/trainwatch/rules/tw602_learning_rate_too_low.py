@@ -11,9 +11,10 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.begun_evidence import compared, lead_margin, led_by
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
-from trainwatch.symptoms.experiments import HigherRate, higher_rate
+from trainwatch.symptoms.begun_again import HigherRate, higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import SURE, has_settled
@@ -113,16 +114,11 @@ class LearningRateTooLow(Rule):
 
     def _copied(self, course: LossCourse, reach: Reach, copy: HigherRate, least: float) -> Diagnosis:
         return self.diagnose(
-            f"at {copy.factor:.3g} times the learning rate of {reach.rate:.3g} a copy came to a validation loss of "
-            f"{copy.validation[2]:.3g}, where another came to {copy.validation[1]:.3g} by the rate of the run, "
-            f"which ended at {copy.validation[0]:.3g}",
-            margin=(copy.gain - least) / max(copy.error, 1e-12) + SURE,
+            f"at {copy.factor:.3g} times the learning rate of {reach.rate:.3g} a copy {compared(copy)}",
+            margin=lead_margin(copy, least),
             onset_step=0,
             evidence=(
-                Evidence("lead of the copy at the higher rate", copy.gain, least, step=copy.step,
-                         note=f"in validation, over the other copy and the run at its best; standard error "
-                         f"{copy.error:.2g}; in training {copy.training[2]:.3g} against {copy.training[1]:.3g} "
-                         f"and {copy.training[0]:.3g}"),
+                led_by(copy, least, "at the higher rate"),
                 Evidence("sum of all updates over the weights", reach.total, USUAL, step=int(course.steps[-1]),
                          note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
             ),

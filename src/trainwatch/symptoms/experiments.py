@@ -12,7 +12,6 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 from trainwatch.symptoms.curves import validation_curve
-from trainwatch.symptoms.plateau import SURE
 
 
 @dataclass(frozen=True)
@@ -101,31 +100,6 @@ class GoingOn:
     gain: float
     error: float
     step: int
-
-
-@dataclass(frozen=True)
-class HigherRate:
-    """Two copies that learned from the start, at the rate of the run and at a higher one.
-
-    Attributes:
-        factor: On the rate.
-        training: Of training batches: loss at the end of the run, of the copy at the run's rate, of the other.
-        validation: The same of validation batches.
-        gain: By how much the copy at the higher rate is better in validation than the other and the run at its best.
-        error: Standard error of that, the larger of both.
-        step: Optimiser steps taken before.
-    """
-
-    factor: float
-    training: tuple[float, float, float]
-    validation: tuple[float, float, float]
-    gain: float
-    error: float
-    step: int
-
-    def leads(self, least: float) -> bool:
-        """The copy at the higher rate is better in validation by so much, beyond noise, and in training at all."""
-        return self.training[2] < min(self.training[:2]) and self.gain > max(least, SURE * self.error)
 
 
 @dataclass(frozen=True)
@@ -225,18 +199,7 @@ def going_on(record: RunRecord) -> GoingOn | None:
     if row is None or curve is None or not np.isfinite(row[1][4:]).all():
         return None
     before, after, error = row[1][4:].tolist()
-    return GoingOn(round(row[1][0]), before, after, before - _worsened(record) - after, error, row[0])
-
-
-def higher_rate(record: RunRecord) -> HigherRate | None:
-    """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
-    row, curve = record.latest("higher_rate", "held"), record.memo(validation_curve)
-    if row is None or curve is None or not np.isfinite(row[1]).all():
-        return None
-    factor, before, usual, higher, _, _, val_before, val_usual, val_higher, *errors = row[1].tolist()
-    best = min(val_usual, val_before - _worsened(record))
-    return HigherRate(factor, (before, usual, higher), (val_before, val_usual, val_higher), best - val_higher,
-                      max(errors), row[0])  # fmt: skip
+    return GoingOn(round(row[1][0]), before, after, before - worsened(record) - after, error, row[0])
 
 
 def one_batch(record: RunRecord) -> OneBatch | None:
@@ -275,7 +238,7 @@ def releases(record: RunRecord) -> list[Release]:
     for name in record.keys("without_regulariser"):
         row = record.latest("without_regulariser", name)
         if row is not None and (training := _change(row[1][:5])) is not None:
-            found.append(Release(tuple(name.split("+")), training, _change(row[1][5:], _worsened(record)), row[0]))
+            found.append(Release(tuple(name.split("+")), training, _change(row[1][5:], worsened(record)), row[0]))
     return found
 
 
@@ -285,7 +248,7 @@ def unpenalised(record: RunRecord) -> Release | None:
     training = _change(row[1][:5]) if row is not None else None
     if row is None or training is None:
         return None
-    return Release(("penalty",), training, _change(row[1][5:], _worsened(record)), row[0])
+    return Release(("penalty",), training, _change(row[1][5:], worsened(record)), row[0])
 
 
 @dataclass(frozen=True)
@@ -324,7 +287,7 @@ def _change(row: Array, worsened: float = 0.0) -> Change | None:
     return Change(row[0] - worsened, *row[1:]) if np.isfinite(row[[0, 2]]).all() else None
 
 
-def _worsened(record: RunRecord) -> float:
+def worsened(record: RunRecord) -> float:
     """By how much the validation loss is above the lowest of the run."""
     curve = record.memo(validation_curve)
     worsened = 0.0 if curve is None else float(curve.mean[-1] - curve.mean.min())

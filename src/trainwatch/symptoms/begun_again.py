@@ -1,0 +1,72 @@
+"""What copies found that learned from the start: at a higher rate, from usual weights, with rectified units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainwatch.record import RunRecord
+from trainwatch.symptoms.curves import validation_curve
+from trainwatch.symptoms.experiments import worsened
+from trainwatch.symptoms.plateau import SURE
+
+
+@dataclass(frozen=True)
+class BegunAgain:
+    """Two copies that learned from the start, as the run did and with one thing changed.
+
+    Attributes:
+        training: Of training batches: loss at the end of the run, of the copy that learned as it did, of the other.
+        validation: The same of validation batches.
+        gain: By how much the changed copy is better in validation than the other and the run at its best.
+        error: Standard error of that, the larger of both.
+        step: Optimiser steps taken before.
+    """
+
+    training: tuple[float, float, float]
+    validation: tuple[float, float, float]
+    gain: float
+    error: float
+    step: int
+
+    def leads(self, least: float) -> bool:
+        """The changed copy is better in validation by so much, beyond noise, and in training at all."""
+        return self.training[2] < min(self.training[:2]) and self.gain > max(least, SURE * self.error)
+
+
+@dataclass(frozen=True)
+class HigherRate(BegunAgain):
+    """Two copies, one of them at `factor` times the rate of the run."""
+
+    factor: float
+
+
+def higher_rate(record: RunRecord) -> HigherRate | None:
+    """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
+    row = record.latest("higher_rate", "held")
+    found = None if row is None else _begun_again(record, row[0], row[1][1:].tolist())
+    return None if row is None or found is None else HigherRate(**vars(found), factor=float(row[1][0]))
+
+
+def usual_start(record: RunRecord) -> dict[str, BegunAgain]:
+    """What usual weights would have brought, and rectified units, for `RunRecord.memo`; what succeeded."""
+    rows = {name: record.latest("usual_start", name) for name in record.keys("usual_start")}
+    found = {name: _begun_again(record, row[0], row[1].tolist()) for name, row in rows.items() if row is not None}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _begun_again(record: RunRecord, step: int, row: Sequence[float]) -> BegunAgain | None:
+    curve = record.memo(validation_curve)
+    if curve is None or not np.isfinite(row).all():
+        return None
+    training, validation = _three(row[:3]), _three(row[5:8])
+    best = min(validation[1], validation[0] - worsened(record))
+    errors = [row[8], row[9]]
+    return BegunAgain(training, validation, best - validation[2], max(errors), step)
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    before, usual, other = values
+    return before, usual, other
