@@ -77,3 +77,19 @@ def test_it_draws_no_random_number_of_the_run():
     measured(X, Y, XV, YV)
     assert torch.equal(state, torch.get_rng_state())
     assert drawn == np.random.get_state()[1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["one_hot", "grades"])
+def test_targets_of_zeros_and_ones_are_compared_within_alike_ones(kind):
+    """Classes shared out otherwise are no shift, whatever they are written as; other inputs are."""
+
+    def written(y):
+        if kind == "one_hot":
+            return torch.nn.functional.one_hot(y, 3).float()
+        return (y[:, None] > torch.arange(2)).float()
+
+    some = torch.cat([torch.where(YV == 0)[0], torch.where(YV > 0)[0][:60]])
+    given = measured(X, written(Y), XV[some], written(YV[some]))
+    assert input_shift(given.record).told.low < 0.55
+    moved = XV[some] + torch.tensor([0, 0, 0, 0, 3.0, 0])
+    assert input_shift(measured(X, written(Y), moved, written(YV[some])).record).told.low > 0.8

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from begun_copies import CHANGES, with_copies
 from lively import adam, everything, fit, times
 from synthetic_gradients import chain, digits, make_record, mlp, parameter, train
 from torch import nn
@@ -300,12 +301,13 @@ def test_the_two_parts_are_shown_where_they_were_measured():
 
 
 def test_it_asks_for_the_parts_where_the_gradient_fades_and_little_is_learned():
-    wish, further = VanishingGradients().asks(record(2.8))
-    assert further.kind == "gradient_noise"
+    wish, further, copies = VanishingGradients().asks(record(2.8))
+    assert (further.kind, copies.kind) == ("gradient_noise", "usual_start")
     assert (wish.kind, wish.where) == ("backward_gain", ())
     assert wish.reason.endswith("a layer: through weights or activations?")
     assert list(VanishingGradients().asks(record(1.5))) == []
-    assert list(VanishingGradients().asks(record(6.0, LEARNING))) == []
+    assert [wish.kind for wish in VanishingGradients().asks(record(6.0, LEARNING))] == ["usual_start"]
+    assert list(VanishingGradients().asks(record(6.0, np.r_[2.3, LEARNING[1:] / 100]))) == []
     assert list(VanishingGradients().asks(RunRecord())) == []
     assert list(VanishingGradients().asks(record(6.0, np.full(STEPS, np.nan)))) == []
     assert list(VanishingGradients().asks(through_time(0.3))) == []
@@ -392,3 +394,21 @@ def test_signal_and_noise_are_shown_and_decide_nothing():
 def test_a_run_without_any_finite_gradient_is_left_alone_without_a_warning_of_numpys():
     made = make_record(STUCK, np.full((STEPS, 2 * DEPTH), np.inf))
     assert verdict(made) == []
+
+
+@pytest.mark.parametrize("names", [("usual",), ("rectified",), ("usual", "rectified")])
+def test_a_copy_that_leads_shows_it_however_much_was_learned(names):
+    (found,) = verdict(with_copies(record(6.0, LEARNING, late=0.0, when=slice(5, None)), *names))
+    assert "at first; a copy with usual weights" in found.summary
+    assert found.margin > 10
+    assert any(e.name.startswith("lead of the copy") and e.value == pytest.approx(0.7) for e in found.evidence)
+    assert found.evidence[0].value == pytest.approx(1e-6, rel=0.5)
+
+
+@pytest.mark.parametrize("how", CHANGES.values(), ids=CHANGES)
+def test_a_copy_that_does_not_lead_shows_nothing(how):
+    assert verdict(with_copies(record(6.0, LEARNING, late=0.0, when=slice(5, None)), "rectified", **how)) == []
+
+
+def test_where_no_gradient_fades_a_copy_that_leads_tells_of_something_else():
+    assert verdict(with_copies(record(1.5, LEARNING), "usual", "rectified")) == []

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from begun_copies import CHANGES, with_copies
 from lively import (
     CHANCE,
     STEPS,
@@ -278,3 +279,28 @@ def test_a_report_nests_it_under_its_cause(make, optimizer, cause):
     assert len(verdict(made)) == 1
     (root,) = judge(made, Settings(select=("TW305", cause), strict=True)).diagnoses
     assert [d.code for d in root.walk()] == [cause, "TW305"]
+
+
+@pytest.mark.parametrize(("flat", "gained"), [(0.55, 0.9), (0.55, 0.0), (0.95, 0.9)])
+def test_half_of_the_values_are_enough_where_a_copy_without_that_leads(flat, gained):
+    plain = probed(hidden(flat), losses=ending(gained))
+    assert verdict(plain) == []
+    (found,) = verdict(with_copies(plain, "rectified"))
+    assert (found.evidence[0].value, found.evidence[0].threshold) == (pytest.approx(flat), RULE.half)
+    assert "a copy with usual weights and ReLUs came to a validation loss of 0.4" in found.summary
+    assert found.evidence[-1].value == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("how", CHANGES.values(), ids=CHANGES)
+def test_half_of_the_values_say_nothing_where_no_copy_leads(how):
+    assert verdict(with_copies(probed(hidden(0.6), losses=ending(0.9)), "rectified", **how)) == []
+
+
+def test_fewer_than_half_say_nothing_whatever_leads():
+    assert verdict(with_copies(probed(hidden(0.45), losses=ending(0.9)), "rectified")) == []
+
+
+@pytest.mark.parametrize(("flat", "function", "asks"), [(0.55, "tanh", 1), (0.45, "tanh", 0), (0.9, "relu", 0)])
+def test_copies_are_asked_for_where_half_of_the_values_are_flat(flat, function, asks):
+    wishes = [w.kind for w in RULE.asks(probed(hidden(flat, function), losses=ending(0.9)))]
+    assert wishes == ["activations", *["usual_start"] * asks]

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from begun_copies import CHANGES, with_copies
 from scaled import table
 from scaled import train as train_on_table
 from synthetic_gradients import Sequence, digits, make_record, mlp, parameter
@@ -640,3 +641,35 @@ def test_before_training_a_small_start_counts_only_where_the_steps_remove_nothin
     assert len(verdict(tried)) == fires
     assert len(verdict(record(SMALL, few))) == 1  # of a run
     assert len(verdict(record(constants(0.3), few, subject="preflight"))) == 1  # units stay equal all the same
+
+
+@pytest.mark.parametrize(("gain", "limit"), [(0.2, "modest"), (3.0, "ample")])
+def test_unusual_weights_are_named_where_a_copy_from_usual_ones_leads(gain, limit):
+    made = with_copies(record([gain] * 4, ending(0.9)), "usual")
+    (found,) = verdict(made)
+    assert found.severity == Severity.WARNING
+    assert "a copy with usual weights came to a validation loss of 0.4, where another came to 1.3" in found.summary
+    assert found.evidence[0].threshold == getattr(RULE, limit)
+    assert found.evidence[-1].value == pytest.approx(0.7)
+    assert found.evidence[-1].threshold == pytest.approx(RULE.led * CHANCE, rel=0.05)
+    assert verdict(record([gain] * 4, ending(0.9))) == []
+
+
+@pytest.mark.parametrize("how", CHANGES.values(), ids=CHANGES)
+def test_a_copy_from_usual_weights_that_does_not_lead_decides_nothing(how):
+    assert verdict(with_copies(record([0.2] * 4, ending(0.9)), "usual", **how)) == []
+
+
+def test_of_usual_weights_no_copy_says_that_they_are_not():
+    assert verdict(with_copies(record([0.6] * 4, ending(0.9)), "usual")) == []
+    assert verdict(with_copies(record([0.2] * 4, ending(0.9)), "rectified")) == []
+
+
+@pytest.mark.parametrize(
+    ("gain", "gained", "asks"),
+    [(0.2, 0.9, 1), (3.0, 0.9, 1), (0.6, 0.9, 0), (1.4, 0.9, 0), (0.2, 0.995, 0)],
+)
+def test_copies_are_asked_for_where_weights_are_unusual_and_something_is_left_to_learn(gain, gained, asks):
+    wishes = list(RULE.asks(record([gain] * 4, ending(gained))))
+    assert [wish.kind for wish in wishes] == ["usual_start"] * asks
+    assert list(RULE.asks(record([gain], ending(gained)))) == []

@@ -24,9 +24,10 @@ def measure(bench: Bench) -> None:
     """Let trees that have not seen a sample vote on which kind it is, and look how far its neighbours are.
 
     A row of `held_shift`, key ``train`` or ``val``, has three numbers for each sample, shape (MOST_ROWS, 3), absent for
-    those that are not there: its target (rows of zeros and ones are numbered), the share of votes for validation, its distance to the fifth nearest other
-    training sample, in features of deviation 1. A row of `shift_features` (LISTED, 4) names the features that the
-    forest tells the kinds apart by: index, share of the decrease in impurity, mean in training, in validation.
+    those that are not there: its target (rows of zeros and ones are numbered), the share of votes for validation, its
+    distance to the fifth nearest other training sample, in features of deviation 1. A row of `shift_features`
+    (LISTED, 4) names the features that the forest tells the kinds apart by: index, share of the decrease in impurity,
+    mean in training, in validation.
     """
     train, val = (table_of(bench, kind, MOST_ROWS, patterns=True) for kind in ("train", "val"))
     if min(len(train), len(val)) < FEWEST:

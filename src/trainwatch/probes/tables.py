@@ -19,7 +19,7 @@ MOST_CLASSES = 64
 FEWEST = 16  # first batches of a pass, that are held unless memory is short
 OVER_CLASSES = ("cross_entropy", "nll_loss")
 OVER_TWO = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
-MOST_BITS = 52  # that a number of double precision tells apart
+MOST_BITS = 24  # that a number of single precision tells apart
 
 
 @dataclass(frozen=True)

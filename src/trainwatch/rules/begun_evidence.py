@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import ProbeRequest
@@ -10,7 +12,47 @@ from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import SURE
 
 BEST = 0.98  # share of the loss of a constant guess: where more is gone, no other beginning is tried
+MOST = 1e3  # standard errors: a lead is no surer than that
 CHANGED = {"usual": "usual weights", "rectified": "usual weights and ReLUs"}
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A copy that leads by enough.
+
+    Attributes:
+        changed: What it has that the run has not.
+        copy: Its losses beside those of the run, and of another that is as the run.
+        least: What counts.
+    """
+
+    changed: str
+    copy: BegunAgain
+    least: float
+
+    @property
+    def margin(self) -> float:
+        """Standard errors by which it leads by more than that; it leads surely."""
+        return min((self.copy.gain - self.least) / max(self.copy.error, 1e-12) + SURE, MOST)
+
+    @property
+    def told(self) -> str:
+        """The lead in words."""
+        before, usual, other = self.copy.validation
+        return (
+            f"a copy with {self.changed} came to a validation loss of {other:.3g}, where another came to {usual:.3g} "
+            f"without, and the run ended at {before:.3g}"
+        )
+
+    @property
+    def shown(self) -> Evidence:
+        """The lead as evidence."""
+        copy, (before, usual, other) = self.copy, self.copy.training
+        note = (
+            f"in validation, over the other copy and the run at its best; standard error {copy.error:.2g}; in training "
+            f"{other:.3g} against {usual:.3g} and {before:.3g}"
+        )
+        return Evidence(f"lead of the copy with {self.changed}", copy.gain, self.least, step=copy.step, note=note)
 
 
 def usual_wanted(record: RunRecord, reason: str) -> ProbeRequest | None:
@@ -21,34 +63,11 @@ def usual_wanted(record: RunRecord, reason: str) -> ProbeRequest | None:
     return ProbeRequest("usual_start", (), reason, priority=0.645)
 
 
-def begun_better(record: RunRecord, share: float, *names: str) -> tuple[str, BegunAgain, float] | None:
-    """The copy of these that leads most, by what it differs, and the least that counts: a share of a guess's loss."""
+def begun_better(record: RunRecord, share: float, *names: str) -> Ahead | None:
+    """The copy of these that leads most, by at least a share of the loss of a constant guess."""
     course, copies = record.memo(loss_course), record.memo(usual_start)
     if course is None:
         return None
     least = share * abs(course.reference)
-    leading = [(CHANGED[name], copies[name], least) for name in names if name in copies and copies[name].leads(least)]
-    return max(leading, key=lambda one: one[1].gain, default=None)
-
-
-def compared(copy: BegunAgain) -> str:
-    """The losses of a copy, of the other and of the run, in words."""
-    before, usual, other = copy.validation
-    return (
-        f"came to a validation loss of {other:.3g}, where another came to {usual:.3g} as the run began, which ended "
-        f"at {before:.3g}"
-    )
-
-
-def led_by(copy: BegunAgain, least: float, where: str) -> Evidence:
-    """By how much a copy leads."""
-    note = (
-        f"in validation, over the other copy and the run at its best; standard error {copy.error:.2g}; in training "
-        f"{copy.training[2]:.3g} against {copy.training[1]:.3g} and {copy.training[0]:.3g}"
-    )
-    return Evidence(f"lead of the copy {where}", copy.gain, least, step=copy.step, note=note)
-
-
-def lead_margin(copy: BegunAgain, least: float) -> float:
-    """Standard errors by which it leads by more than that; it leads surely."""
-    return (copy.gain - least) / max(copy.error, 1e-12) + SURE
+    leading = [Ahead(CHANGED[name], copies[name], least) for name in names if name in copies]
+    return max((one for one in leading if one.copy.leads(least)), key=lambda one: one.copy.gain, default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from trainwatch.diagnosis import Evidence
@@ -11,18 +12,38 @@ SHOWN = 3
 BOUNDED = ("Softmax", "Sigmoid", "Tanh")  # what a squashed answer is made by
 
 
-def begins(weights: list[dict[str, Any]], gain: float, limit: float) -> Evidence:
-    """The gain of some layers beside its limit."""
-    note = "0.58 by torch's default, 1 to 1.4 by Xavier and Kaiming"
-    return Evidence(
-        "gain: deviation times the root of the fan-in", gain, limit, where=layers(weights), step=0, note=note
-    )
+@dataclass(frozen=True)
+class Beginning:
+    """Weights that begin where they should not.
 
+    Attributes:
+        weights: Their facts.
+        gain: Deviation times the root of the fan-in; `limit` is what it should be above, or below.
+        what: In words.
+    """
 
-def layers(weights: list[dict[str, Any]]) -> str:
-    """Some of their layers, in words."""
-    names = [str(w["module"] or "model") for w in weights]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    weights: list[dict[str, Any]]
+    gain: float
+    limit: float
+    what: str
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Their modules."""
+        return tuple(str(w["module"] or "model") for w in self.weights)
+
+    @property
+    def named(self) -> str:
+        """Some of their modules, in words."""
+        more = f" and {len(self.layers) - SHOWN} more" if len(self.layers) > SHOWN else ""
+        return ", ".join(self.layers[:SHOWN]) + more
+
+    @property
+    def shown(self) -> Evidence:
+        """The gain beside its limit."""
+        name = "gain: deviation times the root of the fan-in"
+        note = "0.58 by torch's default, 1 to 1.4 by Xavier and Kaiming"
+        return Evidence(name, self.gain, self.limit, where=self.named, step=0, note=note)
 
 
 def without_bound(record: RunRecord, stream: str) -> bool:

@@ -31,7 +31,7 @@ class ClassImbalance(Rule):
     """Classes that are rare in training are recognised less often than frequent ones.
 
     ## Symptom
-    Some classes have less than 1 / `ratio` of the samples of the largest one, and in validation their recall is lower
+    Some classes have less than 1 / `ratio` of an even share of the samples, and in validation their recall is lower
     than that of the others by more than `recall_gap`, by `min_errors` standard errors or more.
 
     ## Why it hurts
@@ -39,10 +39,10 @@ class ClassImbalance(Rule):
 
     ## How it is measured
     Classes are counted in the training batches, and are more uneven than as many samples drawn evenly by `chance`
-    standard deviations. Recalls come from the last `min_passes` validation passes, all of which
-    must agree; rare classes are compared with frequent ones as a whole and one by one, the latter with errors widened
-    for the number of classes. Where recall holds up it is no fault, however uneven the classes: info from
-    `strong_ratio` on. Without predictions in validation the harm is not measured: info.
+    standard deviations. Recalls are those of the last `min_passes` validation passes, all of which must agree; rare
+    classes are compared with frequent ones as a whole and one by one, the latter with errors widened for the number of
+    classes. Where recall holds up it is no fault, however uneven the classes: info from `strong_ratio` on (largest
+    class over smallest). Without predictions in validation the harm is not measured: info.
 
     ## Remedies
     Class weights, resampling, augmenting or collecting the rare classes, a fair metric, for two classes a moved
@@ -75,11 +75,8 @@ class ClassImbalance(Rule):
         classes = record.memo(train_classes)
         if classes is None:
             raise NotChecked("no single class per sample was seen in training")
-        if classes.ratio < self.ratio or classes.beyond_chance < self.chance:
-            return
-        counts = classes.counts[classes.present]
-        rare = classes.present[counts * self.ratio <= counts.mean()]
-        if not len(rare):
+        rare = classes.rarer_than(1 / self.ratio)
+        if not len(rare) or classes.beyond_chance < self.chance:
             return
         tables = record.memo(confusions)
         if tables and len(tables) < self.min_passes:
@@ -132,7 +129,8 @@ class ClassImbalance(Rule):
         unit = "training samples" if classes.per_epoch else "training targets seen"
         counts = ", ".join(f"{name}: {count}" for name, count in list(listed.items())[:50])
         return (
-            Evidence("largest class over smallest", classes.ratio, threshold=self.ratio, note=f"{unit}: {counts}"),
+            Evidence("largest class over smallest", classes.ratio, note=f"{unit}: {counts}"),
+            Evidence("smallest class over an even share", classes.least, 1 / self.ratio, note="must be above"),
             Evidence("normalised entropy of the classes", classes.entropy, note="1 is balanced"),
         )
 

@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.backward_parts import parts_shown, parts_wanted
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import begun_better, compared, lead_margin, led_by, usual_wanted
+from trainwatch.rules.begun_evidence import begun_better, usual_wanted
 from trainwatch.rules.depth_remedies import gated_cells, stronger_signal
 from trainwatch.rules.layer_signal import fading_cell, signal_evidence, starved_of
 from trainwatch.symptoms.gradients import backward_signal, gradients_of
@@ -85,14 +85,12 @@ class VanishingGradients(Rule):
             yield copies
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Compare the first layers with the last, and the loss with what no learning gives."""
         course, signal = record.memo(loss_course), record.memo(backward_signal)
         if record.memo(gradients_of) is None or course is None:
             raise NotChecked("several optimisers: their losses have no common course")
         if len(course) < self.min_steps:
             raise NotChecked(f"only {len(course)} steps were seen; {self.min_steps} are needed")
-        cell = fading_cell(record, self.fading)
-        if cell is not None:
+        if (cell := fading_cell(record, self.fading)) is not None:
             limit = self.slow if cell[1] < self.fading / 2 else self.learned
             if -np.inf < course.learned < limit:
                 yield self._through_time(record, course, *cell, limit)
@@ -107,16 +105,13 @@ class VanishingGradients(Rule):
         severe = signal.decades[0] <= -self.severe and measured <= -FADED
         decades, limit = (self.decades, self.learned) if lasting else (FADED, self.slow)
         goal = f"chance is {course.chance:.3g}" if course.chance is not None else f"it began at {course.start:.3g}"
-        ahead: tuple[Evidence, ...] = ()
-        when = "median over the run"
+        when, ahead = "median over the run", begun_better(record, self.led, "usual", "rectified")
         if (lasting or severe) and -np.inf < course.learned < limit:
             margin = min((-measured - decades) / signal.error, (limit - course.learned) / course.gained_error)
             told = f"and the loss has not learned: {course.end:.3g} at the end, {goal}"
-        elif (better := begun_better(record, self.led, "usual", "rectified")) is not None:
-            changed, copy, least = better
-            margin, measured, decades = min(lead_margin(copy, least), 1e3), float(signal.decades[0]), self.decades
-            when = "at first"
-            told, ahead = f"at first; a copy with {changed} {compared(copy)}", (led_by(copy, least, f"with {changed}"),)
+        elif ahead is not None:
+            margin, measured, decades = ahead.margin, float(signal.decades[0]), self.decades
+            when, told = "at first", f"at first; {ahead.told}"
         else:
             return
         starved = starved_of(signal, self.decades)
@@ -133,7 +128,7 @@ class VanishingGradients(Rule):
                 Evidence("share of the loss learned", course.learned, limit, where=course.stream,
                          step=int(course.steps[-1]), note=goal),
                 Evidence("factor per layer", signal.factor, step=int(signal.steps[0]), note=f"{signal.layers} layers"),
-                *ahead,
+                *([] if ahead is None else [ahead.shown]),
                 *parts_shown(record),
                 *signal_evidence(record, signal.parameters[0], signal.parameters[-1]),
             ),

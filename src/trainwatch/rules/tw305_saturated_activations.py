@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, ProbeRequest, always
-from trainwatch.rules.begun_evidence import begun_better, compared, lead_margin, led_by, usual_wanted
+from trainwatch.rules.begun_evidence import begun_better, usual_wanted
 from trainwatch.rules.depth_remedies import first_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
 from trainwatch.symptoms.activity import Activity, activities
@@ -75,12 +75,10 @@ class SaturatedActivations(HiddenActivity):
         shown = Evidence("share of the loss that training removed", course.gained, self.learned, where=course.stream)
         if not flat or course.gained >= self.learned:
             limit, flat = self.half, [a for a in judged if a.flat >= self.half]
-            better = begun_better(record, self.led, "usual", "rectified")
-            if not flat or better is None:
+            ahead = begun_better(record, self.led, "usual", "rectified")
+            if not flat or ahead is None:
                 return
-            changed, copy, least = better
-            told, sure = f"a copy with {changed} {compared(copy)}", lead_margin(copy, least)
-            shown = led_by(copy, least, f"with {changed}")
+            told, sure, shown = ahead.told, ahead.margin, ahead.shown
         worst = max(flat, key=lambda a: a.flat)
         error = float(np.sqrt(max(worst.flat * (1 - worst.flat), 0.01) / worst.entries))
         yield self.diagnose(

@@ -13,9 +13,9 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import begun_better, compared, lead_margin, led_by, usual_wanted
+from trainwatch.rules.begun_evidence import begun_better, usual_wanted
 from trainwatch.rules.depth_remedies import reinitialise
-from trainwatch.rules.first_weight_evidence import begins, layers, without_bound
+from trainwatch.rules.first_weight_evidence import Beginning, without_bound
 from trainwatch.rules.non_finite_source import grew
 from trainwatch.symptoms.first_weights import first_weights, is_equal, median_gain
 from trainwatch.symptoms.gradients import gain_of, weight_layers
@@ -100,24 +100,21 @@ class BadInitialisation(Rule):
         gained = gained_in_both(record)
         found = self._begun(record, course, weights, gained) if gained < self.learned else None
         if found is not None:
-            begun, gain, limit, what = found
             margin = float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3))
             shown = Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
                              step=int(course.steps[-1]), note="the lesser of training and validation")  # fmt: skip
-            yield self._found(course, begun, gain, limit, f"{what}#; the loss went {course.story}", margin, shown)
+            yield self._found(course, found, f"the loss went {course.story}", margin, shown, Severity.ERROR)
             return
         gain, ahead = median_gain(weights), begun_better(record, self.led, "usual")
         if ahead is not None and not self.modest <= gain <= self.ample:
-            changed, copy, least = ahead
             limit, size = (self.modest, "small") if gain < self.modest else (self.ample, "large")
-            what = f"weights begin {gain:.3g} / sqrt(fan-in) {size}#; a copy that began from {changed} {compared(copy)}"
-            shown, margin = led_by(copy, least, f"from {changed}"), min(lead_margin(copy, least), 1e3)
-            yield self._found(course, weights, gain, limit, what, margin, shown, Severity.WARNING)
+            found = Beginning(weights, gain, limit, f"weights begin {gain:.3g} / sqrt(fan-in) {size}")
+            yield self._found(course, found, ahead.told, ahead.margin, ahead.shown, Severity.WARNING)
 
     def _begun(
         self, record: RunRecord, course: LossCourse, weights: list[dict[str, Any]], gained: float
-    ) -> tuple[list[dict[str, Any]], float, float, str] | None:
-        """Which weights begin where a run that learned little could not start from; their gain, its limit, in words."""
+    ) -> Beginning | None:
+        """Which weights begin where a run that learned little could not start from."""
         alike = [is_equal(w) for w in weights]
         equal = [w for w, same in zip(weights, alike, strict=True) if same]
         gain = median_gain(weights)
@@ -128,35 +125,26 @@ class BadInitialisation(Rule):
         if 2 * len(equal) > len(weights) and any(a and b for a, b in pairwise(alike)):
             value = "zero" if not any(w["norm"] for w in equal) else "one number"
             what = f"all entries are {value}, so all units of a layer stay equal"
-            return equal, float(np.median([gain_of(w) for w in equal])), self.small, what
+            return Beginning(equal, float(np.median([gain_of(w) for w in equal])), self.small, what)
         if chaotic := [w for w in weights if w["kind"] == "recurrent" and gain_of(w) > self.large]:
             gain = max(map(gain_of, chaotic))
-            return chaotic, gain, self.large, f"recurrent weights begin {gain:.3g} / sqrt(width) large"
+            return Beginning(chaotic, gain, self.large, f"recurrent weights begin {gain:.3g} / sqrt(width) large")
         if twice_too_large or (gain > self.large and start is not None and start > self.wild):
-            return weights, gain, self.large, f"weights begin {gain:.3g} / sqrt(fan-in) large"
+            return Beginning(weights, gain, self.large, f"weights begin {gain:.3g} / sqrt(fan-in) large")
         if gain < self.small and not (before_training(record) and gained > self.begun):
-            return weights, gain, self.small, f"weights begin {gain:.3g} / sqrt(fan-in) small"
+            return Beginning(weights, gain, self.small, f"weights begin {gain:.3g} / sqrt(fan-in) small")
         return None
 
     def _found(
-        self,
-        course: LossCourse,
-        weights: list[dict[str, Any]],
-        gain: float,
-        limit: float,
-        what: str,
-        margin: float,
-        shown: Evidence,
-        severity: Severity = Severity.ERROR,
+        self, course: LossCourse, begun: Beginning, told: str, margin: float, shown: Evidence, severity: Severity
     ) -> Diagnosis:
-        first = Evidence("first loss", course.start, course.chance and self.wild * course.chance, where=course.stream,
-                         step=0)  # fmt: skip
+        wild = course.chance and self.wild * course.chance
         return self.diagnose(
-            what.replace("#", f" (layers {layers(weights)})"),
+            f"{begun.what} (layers {begun.named}); {told}",
             severity=severity,
             margin=margin,
-            where=tuple(str(w["module"] or "model") for w in weights),
+            where=begun.layers,
             onset_step=0,
-            evidence=(begins(weights, gain, limit), first, shown),
-            remedies=(reinitialise(weights[0], 2.0),),
+            evidence=(begun.shown, Evidence("first loss", course.start, wild, where=course.stream, step=0), shown),
+            remedies=(reinitialise(begun.weights[0], 2.0),),
         )

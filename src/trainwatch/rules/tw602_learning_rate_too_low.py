@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import compared, lead_margin, led_by
+from trainwatch.rules.begun_evidence import Ahead
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.begun_again import HigherRate, higher_rate
@@ -113,12 +113,13 @@ class LearningRateTooLow(Rule):
         yield self._found(course, reach, line, what, self.learned)
 
     def _copied(self, course: LossCourse, reach: Reach, copy: HigherRate, least: float) -> Diagnosis:
+        ahead = Ahead(f"{copy.factor:.3g} times the learning rate", copy, least)
         return self.diagnose(
-            f"at {copy.factor:.3g} times the learning rate of {reach.rate:.3g} a copy {compared(copy)}",
-            margin=lead_margin(copy, least),
+            f"with a learning rate of at most {reach.rate:.3g} the loss went {course.story}; {ahead.told}",
+            margin=ahead.margin,
             onset_step=0,
             evidence=(
-                led_by(copy, least, "at the higher rate"),
+                ahead.shown,
                 Evidence("sum of all updates over the weights", reach.total, USUAL, step=int(course.steps[-1]),
                          note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
             ),

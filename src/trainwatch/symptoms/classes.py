@@ -36,6 +36,17 @@ class TrainClasses:
         return float(seen.max() / seen.min())
 
     @property
+    def least(self) -> float:
+        """Smallest class over an even share, among those that occur."""
+        seen = self.counts[self.present]
+        return float(seen.min() / seen.mean())
+
+    def rarer_than(self, share: float) -> Array:
+        """Indices of the classes that have at most so much of an even share of the samples."""
+        seen = self.counts[self.present]
+        return np.asarray(self.present[seen <= share * seen.mean()])
+
+    @property
     def beyond_chance(self) -> float:
         """How much more uneven the classes are than as many samples drawn evenly: standard deviations of chi-square."""
         seen = self.counts[self.present]
