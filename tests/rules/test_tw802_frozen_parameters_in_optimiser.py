@@ -207,10 +207,11 @@ def test_what_moves_without_a_gradient_is_moved_by_somebody_else():
     assert verdict(a_record(gradient=False)) == [Severity.INFO]
 
 
-def test_it_accounts_for_what_got_worse_later():
-    accounts = FrozenParametersInOptimiser.explains["TW203"]
+@pytest.mark.parametrize("code", ["TW203", "TW204", "TW402", "TW403", "TW601", "TW603"])
+def test_it_accounts_for_what_got_worse_later(code):
+    accounts = FrozenParametersInOptimiser.explains[code]
     (moves,), (stays,) = (FrozenParametersInOptimiser().check(a_record(moved)) for moved in (0.5, 0.0))
-    later, earlier = (moves.with_(code="TW203", onset_step=step) for step in (30, 10))
+    later, earlier = (moves.with_(code=code, onset_step=step) for step in (30, 10))
     assert accounts(moves, later)
     assert not accounts(moves, earlier)
     assert not accounts(stays, later)

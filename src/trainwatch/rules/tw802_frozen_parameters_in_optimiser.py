@@ -18,7 +18,7 @@ WHY = {"zero": "a gradient of zero is still there", "stale": "the last gradient 
 
 
 def moved_before(cause: Diagnosis, effect: Diagnosis) -> bool:
-    """Layers that are moved without their gradient make validation worse from then on."""
+    """Layers that are moved without their gradient make the loss worse from then on."""
     return no_remark(cause, effect) and not_later(cause, effect)
 
 
@@ -54,7 +54,9 @@ class FrozenParametersInOptimiser(Rule):
     name: ClassVar[str] = "frozen-parameters-in-optimiser"
     section: ClassVar[str] = "§11"
     at_first_look: ClassVar[bool] = True
-    explains: ClassVar[dict[str, Predicate]] = {"TW203": moved_before}
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(
+        ("TW203", "TW204", "TW402", "TW403", "TW601", "TW603"), moved_before
+    )
 
     moved: float = 0.01
 
