@@ -132,9 +132,11 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         why="{layer} begins with a deviation of {present}; for {fan_in} inputs {proposed} keeps the signal's size.",
         how="for module in model.modules():\n"
         "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"
-        '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # tanh: xavier_normal_\n'
+        "        {draw}\n"
         "        if module.bias is not None:\n"
-        "            torch.nn.init.zeros_(module.bias)",
+        "            torch.nn.init.zeros_(module.bias)\n"
+        "    elif isinstance(module, torch.nn.RNNBase):\n"
+        "        module.reset_parameters()",
         when="Layers begin at a deviation that does not fit their inputs.",
         not_when="They hold trained values.",
         strength="strong",

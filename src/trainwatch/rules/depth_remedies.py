@@ -9,6 +9,7 @@ from typing import Any
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.symptoms.activity import activities
 from trainwatch.symptoms.backward_gain import backward_gain
 from trainwatch.symptoms.gradients import Signal, fan_in, weight_gain
 
@@ -77,8 +78,16 @@ def initialise(layers: list[str], gain: float, factor: float) -> Remedy:
 def reinitialise(weight: dict[str, Any], variance: float) -> Remedy:
     """A fresh start for a weight, of the given variance of an entry times its fan-in: 2 for ReLUs, 1 for tanhs."""
     inputs = fan_in(weight)
+    draw = 'kaiming_normal_(module.weight, nonlinearity="relu")' if variance > 1 else "xavier_normal_(module.weight)"
     return remedy("reinitialise", layer=str(weight["module"] or "model"), present=f"{weight['std']:.3g}",
-                  proposed=f"{math.sqrt(variance / inputs):.3g}", fan_in=inputs)  # fmt: skip
+                  proposed=f"{math.sqrt(variance / inputs):.3g}", fan_in=inputs,
+                  draw=f"torch.nn.init.{draw}")  # fmt: skip
+
+
+def fitting_variance(record: RunRecord) -> float:
+    """For `reinitialise`: of a net whose hidden units squash what they are given, or of another."""
+    squashing = any(a.squashes for a in record.memo(activities))
+    return 1.0 if squashing or any(m["type"] in SQUASHING for m in record.facts.get("modules", ())) else 2.0
 
 
 def first_weight(record: RunRecord) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.begun_evidence import begun_better, usual_wanted
-from trainwatch.rules.depth_remedies import reinitialise
+from trainwatch.rules.depth_remedies import fitting_variance, reinitialise
 from trainwatch.rules.first_weight_evidence import Beginning, without_bound
 from trainwatch.rules.non_finite_source import grew
 from trainwatch.symptoms.first_weights import first_weights, is_equal, median_gain
@@ -101,15 +101,19 @@ class BadInitialisation(Rule):
         found = self._begun(record, course, weights, gained) if gained < self.learned else None
         if found is not None:
             margin = float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3))
-            shown = Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
-                             step=int(course.steps[-1]), note="the lesser of training and validation")  # fmt: skip
-            yield self._found(course, found, f"the loss went {course.story}", margin, shown, Severity.ERROR)
+            shown = (
+                Evidence("first loss", course.start, course.chance and self.wild * course.chance, where=course.stream,
+                         step=0),
+                Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
+                         step=int(course.steps[-1]), note="the lesser of training and validation"),
+            )  # fmt: skip
+            yield self._found(record, found, f"the loss went {course.story}", margin, Severity.ERROR, *shown)
             return
         gain, ahead = median_gain(weights), begun_better(record, self.led, "usual")
         if ahead is not None and not self.modest <= gain <= self.ample:
             limit, size = (self.modest, "small") if gain < self.modest else (self.ample, "large")
             found = Beginning(weights, gain, limit, f"weights begin {gain:.3g} / sqrt(fan-in) {size}")
-            yield self._found(course, found, ahead.told, ahead.margin, ahead.shown, Severity.WARNING)
+            yield self._found(record, found, ahead.told, ahead.margin, Severity.WARNING, ahead.shown)
 
     def _begun(
         self, record: RunRecord, course: LossCourse, weights: list[dict[str, Any]], gained: float
@@ -136,15 +140,14 @@ class BadInitialisation(Rule):
         return None
 
     def _found(
-        self, course: LossCourse, begun: Beginning, told: str, margin: float, shown: Evidence, severity: Severity
+        self, record: RunRecord, begun: Beginning, told: str, margin: float, severity: Severity, *shown: Evidence
     ) -> Diagnosis:
-        wild = course.chance and self.wild * course.chance
         return self.diagnose(
             f"{begun.what} (layers {begun.named}); {told}",
             severity=severity,
             margin=margin,
             where=begun.layers,
             onset_step=0,
-            evidence=(begun.shown, Evidence("first loss", course.start, wild, where=course.stream, step=0), shown),
-            remedies=(reinitialise(begun.weights[0], 2.0),),
+            evidence=(begun.shown, *shown),
+            remedies=(reinitialise(begun.weights[0], fitting_variance(record)),),
         )

@@ -10,7 +10,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.depth_remedies import first_weight, reinitialise
+from trainwatch.rules.depth_remedies import first_weight, fitting_variance, reinitialise
 from trainwatch.symptoms.curvature import Curvature, curvature
 from trainwatch.symptoms.experiments import Lead, Rival, lead, shaken
 from trainwatch.symptoms.rest import Rest, rest_of
@@ -116,7 +116,7 @@ class FlatPlateau(Rule):
         step, weight, down = found.step, first_weight(record), found.escape.drop if found.escape else 0.0
         promised = found.gradient_gain if found.largest > 0 else 0.0
         flatness = found.largest * found.weights**2 / rest.scale
-        fresh = () if weight is None else (reinitialise(weight, 2.0),)
+        fresh = () if weight is None else (reinitialise(weight, fitting_variance(record)),)
         assert flat.value is not None
         assert flat.threshold is not None
         return self.diagnose(
