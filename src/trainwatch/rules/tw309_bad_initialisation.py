@@ -98,19 +98,16 @@ class BadInitialisation(Rule):
         if record.steps < (self.steps if finished or not math.isfinite(course.end) else 10 * self.steps):
             raise NotChecked(f"only {record.steps} steps were seen: too few to tell whether they led anywhere")
         gained = gained_in_both(record)
+        gain, ahead = median_gain(weights), begun_better(record, self.led, "usual")
         found = self._begun(record, course, weights, gained) if gained < self.learned else None
         if found is not None:
-            margin = float(np.clip((self.learned - gained) / course.gained_error, 0, 1e3))
-            shown = (
-                Evidence("first loss", course.start, course.chance and self.wild * course.chance, where=course.stream,
-                         step=0),
-                Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
-                         step=int(course.steps[-1]), note="the lesser of training and validation"),
-            )  # fmt: skip
-            yield self._found(record, found, f"the loss went {course.story}", margin, Severity.ERROR, *shown)
-            return
-        gain, ahead = median_gain(weights), begun_better(record, self.led, "usual")
-        if ahead is not None and not self.modest <= gain <= self.ample:
+            margin, wild = (self.learned - gained) / course.gained_error, course.chance and self.wild * course.chance
+            first = Evidence("first loss", course.start, wild, where=course.stream, step=0)
+            shown = Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
+                             step=int(course.steps[-1]), note="the lesser of training and validation")  # fmt: skip
+            went, margin = f"the loss went {course.story}", float(np.clip(margin, 0, 1e3))
+            yield self._found(record, found, went, margin, Severity.ERROR, first, shown)
+        elif ahead is not None and not self.modest <= gain <= self.ample:
             limit, size = (self.modest, "small") if gain < self.modest else (self.ample, "large")
             found = Beginning(weights, gain, limit, f"weights begin {gain:.3g} / sqrt(fan-in) {size}")
             yield self._found(record, found, ahead.told, ahead.margin, Severity.WARNING, ahead.shown)
