@@ -67,7 +67,7 @@ class LossSpikes(Rule):
     stuck: float = 10.0
     learned: float = 0.5
     energy: float = 0.75
-    common: float = 0.005
+    common: float = 0.004
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Whether inputs of some samples dwarf all others, where there are spikes."""
