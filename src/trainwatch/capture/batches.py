@@ -29,6 +29,8 @@ DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked
 Path = Callable[[Any], torch.Tensor]  # from the model's output to predictions
 Parts = Sequence[tuple[tuple[Any, ...], "weakref.ref[torch.Tensor]"]]
 
+WITH_VARIANCE = ("gaussian_nll_loss",)  # a tensor of variances, which most models put out
+
 
 @dataclass(frozen=True)
 class Held:
@@ -255,8 +257,15 @@ class HeldStep(Held):
 
 
 def path_to(call: LossCall, parts: Parts) -> Path | None:
-    """How the predictions of a functional loss follow from a model's output; None where it is not known."""
-    return _path(parts, call.input) if call.known else None
+    """How the predictions of a functional loss follow from a model's output; None where it is not known.
+
+    Nor where something else that the loss is given is the model's, too, as a variance is.
+    """
+    further = [t for _, t in leaves((call.target, call.positional, dict(call.keywords or {}, input=None)))]
+    of_the_model = any(t.requires_grad and not t.is_leaf for t in further)
+    if not call.known or of_the_model or (call.name in WITH_VARIANCE and len(further) > 1):
+        return None
+    return _path(parts, call.input)
 
 
 def held_batch(

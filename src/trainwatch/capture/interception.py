@@ -96,6 +96,11 @@ class LossCall:
         return self.meaning or self.name
 
     @property
+    def nameless(self) -> bool:
+        """Some further arguments were passed by position and their names are not known."""
+        return len(self.positional) > len(_POSITIONS.get(self.name, ()))
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The further arguments by name: ``reduction``, ``weight``, ``label_smoothing`` ..."""
         named = dict(zip(_POSITIONS.get(self.name, ()), self.positional, strict=False))
@@ -386,4 +391,7 @@ _POSITIONS = {
     "l1_loss": ("size_average", "reduce", "reduction"),
     "smooth_l1_loss": ("size_average", "reduce", "reduction", "beta"),
     "huber_loss": ("reduction", "delta"),
+    "gaussian_nll_loss": ("var", "full", "eps", "reduction"),
+    "poisson_nll_loss": ("log_input", "full", "size_average", "eps", "reduce", "reduction"),
+    "kl_div": ("size_average", "reduce", "reduction", "log_target"),
 }

@@ -120,6 +120,8 @@ def samples_in(call: LossCall) -> int:
 
 def losses_per_sample(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
     """Loss of each sample under the functional loss of a call, shape (samples,); None where it has no such parts."""
+    if call.nameless:
+        return None
     arguments = {k: v for k, v in call.arguments.items() if k not in ("reduction", "size_average", "reduce")}
     each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
     if each.ndim == 0 or each.shape[0] != target.shape[0]:
