@@ -34,6 +34,7 @@ PROBE_KINDS = (
     "own_curve",
     "going_on",
     "higher_rate",
+    "lower_start",
     "usual_start",
     "prior",
     "shift",

@@ -257,7 +257,53 @@ def test_what_no_shorter_step_improved_beyond_noise_is_not_told(best, error):
 
 @pytest.mark.parametrize(("losses", "asks"), [(LEAP, True), (LEARNING, False), (LEAP[:10], False)])
 def test_it_asks_for_shorter_steps_where_it_would_fire(losses, asks):
-    assert [request.kind for request in RULE.asks(record(losses))] == ["step_line"] * asks
+    assert [r.kind for r in RULE.asks(record(losses)) if r.kind != "lower_start"] == ["step_line"] * asks
+
+
+HALF = 2.3 - 1.2 * np.arange(STEPS) / STEPS + NOISE
+
+
+@pytest.mark.parametrize(
+    ("lr", "losses", "asks"), [(1.2, HALF, 1), (0.9, HALF, 0), (1.2, np.r_[2.3, LEARNING[1:] / 9], 0)]
+)
+def test_it_asks_for_copies_where_steps_are_long_and_something_is_left_to_learn(lr, losses, asks):
+    assert [r.kind for r in RULE.asks(record(losses, lr))] == ["lower_start"] * asks
+
+
+def with_a_slower_copy(lr=1.2, *, before=1.1, usual=1.3, slower=0.5, error=0.02, training=0.4):
+    """A run that fell to half, and two copies that began anew, one at a fifth of the rate."""
+    made = record(HALF, lr)
+    made.append("val_loss", "val", STEPS, before)
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
+    row = [before, usual, training, 0.01, 0.01, before, usual, slower, error, error]
+    made.append("lower_start", "held", STEPS - 1, [0.2, *row])
+    return made
+
+
+def test_a_copy_at_a_fifth_of_the_rate_decides_where_steps_are_long():
+    (found,) = verdict(with_a_slower_copy())
+    assert found.severity == Severity.WARNING
+    assert "a copy with 0.2 times the learning rate came to a validation loss of 0.5, where" in found.summary
+    assert (found.evidence[0].value, found.evidence[0].threshold) == (pytest.approx(0.118, rel=0.02), RULE.long)
+    assert found.evidence[1].value == pytest.approx(0.6)
+    (cure,) = found.remedies
+    assert cure.id == "lower-learning-rate"
+    assert "0.2" in cure.how
+    assert verdict(with_a_slower_copy(0.9)) == []
+    assert verdict(record(HALF, 1.2)) == []
+
+
+NO_BETTER = {
+    "than the other copy": {"usual": 0.55},
+    "than the run": {"before": 0.55},
+    "beyond noise": {"error": 0.4},
+    "in training": {"training": 1.2},
+}
+
+
+@pytest.mark.parametrize("how", NO_BETTER.values(), ids=NO_BETTER)
+def test_a_copy_that_is_no_better_decides_nothing(how):
+    assert verdict(with_a_slower_copy(**how)) == []
 
 
 def test_the_growth_and_the_overflow_that_follow_are_its_consequences():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import ProbeRequest
-from trainwatch.symptoms.begun_again import BegunAgain, usual_start
+from trainwatch.symptoms.begun_again import BegunAgain, OtherRate, usual_start
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import SURE
 
@@ -24,11 +25,13 @@ class Ahead:
         changed: What it has that the run has not.
         copy: Its losses beside those of the run, and of another that is as the run.
         least: What counts.
+        factor: On the learning rate.
     """
 
     changed: str
     copy: BegunAgain
     least: float
+    factor: float = 1.0
 
     @property
     def margin(self) -> float:
@@ -53,6 +56,14 @@ class Ahead:
             f"{other:.3g} against {usual:.3g} and {before:.3g}"
         )
         return Evidence(f"lead of the copy with {self.changed}", copy.gain, self.least, step=copy.step, note=note)
+
+
+def ahead_at(record: RunRecord, rate: Callable[[RunRecord], OtherRate | None], share: float) -> Ahead | None:
+    """The copy at another rate, where it leads by at least a share of the loss of a constant guess."""
+    course, copy = record.memo(loss_course), record.memo(rate)
+    if course is None or copy is None or not copy.leads(least := share * abs(course.reference)):
+        return None
+    return Ahead(f"{copy.factor:.3g} times the learning rate", copy, least, copy.factor)
 
 
 def usual_wanted(record: RunRecord, reason: str) -> ProbeRequest | None:

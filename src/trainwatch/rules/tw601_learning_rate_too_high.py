@@ -11,8 +11,11 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
+from trainwatch.rules.begun_evidence import BEST, ahead_at
+from trainwatch.rules.long_steps import all_along, ended, gone, the_tried_rate
 from trainwatch.rules.non_finite_source import grew_from_then
-from trainwatch.rules.step_remedies import shorter_is_better, shorter_steps, tried_lengths
+from trainwatch.rules.step_remedies import shorter_steps
+from trainwatch.symptoms.begun_again import lower_start
 from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
@@ -21,7 +24,7 @@ from trainwatch.symptoms.spikes import broken_spikes
 
 EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW304", "TW305", "TW306", "TW401", "TW402", "TW403",
            "TW603", "TW604")  # fmt: skip
-LATER = ("TW201", "TW202", "TW302")
+LATER = dict.fromkeys(("TW201", "TW202", "TW302"), not_later)
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,21 @@ class LearningRateTooHigh(Rule):
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
     `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
     `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
-    than `good` is gone, in training or in validation. Silent where the gradient rose by `amplified` powers of ten from
-    the last layer to the first before any update. A single layer has a minimum of its own: only a run that ends with
-    less than `learned` counts.
+    than `good` is gone, in training or in validation. Or it is above `long`, and of two copies that learn from the
+    start the one at a fifth of the rate ends lower than the other and than the run, in training and by `led` of the
+    loss of chance in validation (`lower_start`): a warning. Silent where the gradient rose by `amplified` powers of ten
+    from the last layer to the first before any update. A single layer has a minimum of its own: only a run that ends
+    with less than `learned` counts.
 
     ## Remedies
-    `lower-learning-rate` to where an update is a hundredth of the weights, or to where shorter steps were tried and did
-    better; `warm-up`; `gradient-clipping`.
+    `lower-learning-rate`: to updates of a hundredth of the weights, or as it was tried; `warm-up`; `gradient-clipping`.
 
     ## Not a fault when
-    The loss recovers: noise, warm-up, restarts and single spikes are no fault. A gradient that is amplified in the
-    very first backward pass is TW302, whatever the step.
+    The loss recovers: noise, warm-up, restarts, single spikes. A gradient amplified in the first backward pass is TW302.
 
     ## Sources
-    §9; Goodfellow, Bengio and Courville 2016, "Deep Learning", 11.4.1; Goyal et al. 2017, "Accurate, Large Minibatch
-    SGD".
+    §9; Goodfellow, Bengio and Courville, "Deep Learning" (2016), 11.4.1; Goyal et al. (2017), "Accurate, Large
+    Minibatch SGD".
     """
 
     code: ClassVar[str] = "TW601"
@@ -64,9 +67,7 @@ class LearningRateTooHigh(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[Any] = (
-        dict.fromkeys(EFFECTS, always) | dict.fromkeys(LATER, not_later) | {"TW303": grew_from_then}
-    )
+    explains: ClassVar[Any] = dict.fromkeys(EFFECTS, always) | LATER | {"TW303": grew_from_then}
 
     jump: float = 0.5
     noise_jump: float = 5.0
@@ -77,16 +78,20 @@ class LearningRateTooHigh(Rule):
     fair: float = 0.75
     huge: float = 0.5
     good: float = 0.9
+    long: float = 0.1
+    led: float = 0.05
     amplified: float = 2.0
     min_steps: int = 30
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Try shorter steps where those taken seem too long: how long they may be."""
+        """Try shorter steps where those taken seem too long: how long they may be, and a lower rate from the start."""
         if self.fires(record):
             yield ProbeRequest("step_line", reason="how long a step may be", priority=0.5)
+        reach = record.memo(reach_of)
+        if reach is not None and reach.total >= self.long * reach.steps and gained_in_both(record) < BEST:
+            yield ProbeRequest("lower_start", reason="whether a lower rate would have been better", priority=0.647)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Compare the loss with its start and its best, and the update with the weights."""
         course, gradients = record.memo(loss_course), record.memo(gradients_of)
         if course is None or gradients is None:
             raise NotChecked("several optimisers: their losses have no common course")
@@ -100,51 +105,46 @@ class LearningRateTooHigh(Rule):
         margin, from_best = course.harm(self.learned, self.relapse)
         since = course.best_step if from_best else int(course.steps[0])
         onset = course.rise(self.jump, self.noise_jump, since, course.best if from_best else course.start)
-        if margin <= 0 or onset is None:
-            yield from self._all_along(record, course)
-            return
-        if (update := largest_update(record, since, onset - 1)) is None:
-            raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
-        step, ratio = update
-        if ratio < self.update:
-            yield from self._all_along(record, course)
-            return
-        rate, kind = learning_rate(record, step), gradients.optimizer["type"]
-        yield self.diagnose(
+        if margin > 0 and onset is not None:
+            if (update := largest_update(record, since, onset - 1)) is None:
+                raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
+            if update[1] >= self.update:
+                yield self._leapt(record, course, margin, onset, *update)
+                return
+        yield from self._all_along(record, course)
+
+    def _leapt(
+        self, record: RunRecord, course: LossCourse, margin: float, onset: int, step: int, ratio: float
+    ) -> Diagnosis:
+        rate = learning_rate(record, step)
+        return self.diagnose(
             f"With a learning rate of {rate:.3g} the update at step {step} was {ratio:.2g} times the weights' length; "
             f"the loss rose at step {onset} and the run is no better for training: {course.story}",
             margin=margin,
             onset_step=onset,
             evidence=(
-                Evidence("update over weights", ratio, self.update, step=step, note=f"{kind}, lr {rate:.3g}"),
-                Evidence("loss at the end", course.end, course.bound(self.learned), where=course.stream),
-                Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
-                *tried_lengths(shorter_is_better(record), 1.0),
+                Evidence("update over weights", ratio, self.update, step=step, note=f"lr {rate:.3g}"),
+                *ended(record, course, course.bound(self.learned), onset),
             ),
             remedies=tuple(shorter_steps(record, rate, ratio, step)),
         )
 
     def _all_along(self, record: RunRecord, course: LossCourse) -> Iterator[Diagnosis]:
-        reach = record.memo(reach_of)
-        if reach is None:
+        if (reach := record.memo(reach_of)) is None:
             return
-        mean = reach.total / reach.steps
-        fair, gained = self.fair, course.gained
-        if mean >= self.huge:
-            fair, gained = self.good, gained_in_both(record)
+        mean, tried = reach.total / reach.steps, ahead_at(record, lower_start, self.led)
+        fair, gained = (self.good, gained_in_both(record)) if mean >= self.huge else (self.fair, course.gained)
         fair = fair if weight_layers(record) > 1 else self.learned
-        if not mean >= self.sustained or not gained < fair:
-            return
-        yield self.diagnose(
-            f"With a learning rate of {reach.rate:.3g} an update is on average {mean:.2g} times the weights' length at "
-            f"the start, and the loss went {course.story}",
-            margin=min((fair - gained) / course.gained_error, 1e3),
-            onset_step=0,
-            evidence=(
-                Evidence("mean update over weights", mean, self.sustained, step=int(course.steps[-1])),
-                Evidence("share of the loss that training removed", gained, fair, where=course.stream,
-                         note="the lesser of training and validation" if mean >= self.huge else ""),
-                *tried_lengths(shorter_is_better(record), 1.0),
-            ),
-            remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
-        )  # fmt: skip
+        if mean >= self.sustained and gained < fair:
+            yield self.diagnose(
+                **all_along(record, reach, self.sustained, f"the loss went {course.story}", gone(course, gained, fair)),
+                margin=min((fair - gained) / course.gained_error, 1e3),
+                remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
+            )
+        elif mean >= self.long and tried is not None:
+            yield self.diagnose(
+                **all_along(record, reach, self.long, tried.told, tried.shown),
+                severity=Severity.WARNING,
+                margin=tried.margin,
+                remedies=(the_tried_rate(reach, tried),),
+            )

@@ -11,10 +11,10 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import Ahead
+from trainwatch.rules.begun_evidence import Ahead, ahead_at
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
-from trainwatch.symptoms.begun_again import HigherRate, higher_rate
+from trainwatch.symptoms.begun_again import higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import SURE, has_settled
@@ -92,9 +92,9 @@ class LearningRateTooLow(Rule):
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
         share = self.gain if reach.total >= self.tiny * reach.steps else self.slight
-        copy, least = record.memo(higher_rate), share * abs(course.reference)
-        if copy is not None and reach.total < self.short * reach.steps and copy.leads(least):
-            yield self._copied(course, reach, copy, least)
+        ahead = ahead_at(record, higher_rate, share)
+        if ahead is not None and reach.total < self.short * reach.steps:
+            yield self._copied(course, reach, ahead)
             return
         line = late_line(record, reach)
         if line is not None and line.best < self.enough:
@@ -112,8 +112,7 @@ class LearningRateTooLow(Rule):
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
         yield self._found(course, reach, line, what, self.learned)
 
-    def _copied(self, course: LossCourse, reach: Reach, copy: HigherRate, least: float) -> Diagnosis:
-        ahead = Ahead(f"{copy.factor:.3g} times the learning rate", copy, least)
+    def _copied(self, course: LossCourse, reach: Reach, ahead: Ahead) -> Diagnosis:
         return self.diagnose(
             f"with a learning rate of at most {reach.rate:.3g} the loss went {course.story}; {ahead.told}",
             margin=ahead.margin,
@@ -123,7 +122,7 @@ class LearningRateTooLow(Rule):
                 Evidence("sum of all updates over the weights", reach.total, USUAL, step=int(course.steps[-1]),
                          note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
             ),
-            remedies=(higher(reach, copy.factor * reach.rate),),
+            remedies=(higher(reach, ahead.factor * reach.rate),),
         )  # fmt: skip
 
     def _found(self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float) -> Diagnosis:

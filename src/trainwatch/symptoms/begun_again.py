@@ -37,17 +37,20 @@ class BegunAgain:
 
 
 @dataclass(frozen=True)
-class HigherRate(BegunAgain):
+class OtherRate(BegunAgain):
     """Two copies, one of them at `factor` times the rate of the run."""
 
     factor: float
 
 
-def higher_rate(record: RunRecord) -> HigherRate | None:
+def higher_rate(record: RunRecord) -> OtherRate | None:
     """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
-    row = record.latest("higher_rate", "held")
-    found = None if row is None else _begun_again(record, row[0], row[1][1:].tolist())
-    return None if row is None or found is None else HigherRate(**vars(found), factor=float(row[1][0]))
+    return _other_rate(record, "higher_rate")
+
+
+def lower_start(record: RunRecord) -> OtherRate | None:
+    """What a lower rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
+    return _other_rate(record, "lower_start")
 
 
 def usual_start(record: RunRecord) -> dict[str, BegunAgain]:
@@ -55,6 +58,12 @@ def usual_start(record: RunRecord) -> dict[str, BegunAgain]:
     rows = {name: record.latest("usual_start", name) for name in record.keys("usual_start")}
     found = {name: _begun_again(record, row[0], row[1].tolist()) for name, row in rows.items() if row is not None}
     return {name: one for name, one in found.items() if one is not None}
+
+
+def _other_rate(record: RunRecord, quantity: str) -> OtherRate | None:
+    row = record.latest(quantity, "held")
+    found = None if row is None else _begun_again(record, row[0], row[1][1:].tolist())
+    return None if row is None or found is None else OtherRate(**vars(found), factor=float(row[1][0]))
 
 
 def _begun_again(record: RunRecord, step: int, row: Sequence[float]) -> BegunAgain | None:
