@@ -263,9 +263,10 @@ def test_it_asks_for_shorter_steps_where_it_would_fire(losses, asks):
 HALF = 2.3 - 1.2 * np.arange(STEPS) / STEPS + NOISE
 
 
-@pytest.mark.parametrize(
-    ("lr", "losses", "asks"), [(1.2, HALF, 1), (0.9, HALF, 0), (1.2, np.r_[2.3, LEARNING[1:] / 9], 0)]
-)
+LOW = np.r_[2.3, LEARNING[1:] / 9]
+
+
+@pytest.mark.parametrize(("lr", "losses", "asks"), [(1.2, HALF, 1), (0.9, HALF, 0), (1.2, LOW, 0)])
 def test_it_asks_for_copies_where_steps_are_long_and_something_is_left_to_learn(lr, losses, asks):
     assert [r.kind for r in RULE.asks(record(losses, lr))] == ["lower_start"] * asks
 

@@ -55,7 +55,7 @@ class LearningRateTooHigh(Rule):
     `lower-learning-rate`: to updates of a hundredth of the weights, or as it was tried; `warm-up`; `gradient-clipping`.
 
     ## Not a fault when
-    The loss recovers: noise, warm-up, restarts, single spikes. A gradient amplified in the first backward pass is TW302.
+    The loss recovers: noise, warm-up, restarts, single spikes. A gradient amplified in the first pass is TW302.
 
     ## Sources
     §9; Goodfellow, Bengio and Courville, "Deep Learning" (2016), 11.4.1; Goyal et al. (2017), "Accurate, Large
