@@ -30,6 +30,10 @@ def record(losses=LEAP, lr=100.0, *, optimizer="SGD", scale=1.0, rms=RMS, **more
     )
 
 
+def ids(found):
+    return [r.id for r in found.remedies]
+
+
 def verdict(made, **thresholds):
     return list(LearningRateTooHigh(**thresholds).check(made))
 
@@ -271,40 +275,48 @@ def test_it_asks_for_copies_where_steps_are_long_and_something_is_left_to_learn(
     assert [r.kind for r in RULE.asks(record(losses, lr))] == ["lower_start"] * asks
 
 
-def with_a_slower_copy(lr=1.2, *, before=1.1, usual=1.3, slower=0.5, error=0.02, training=0.4):
-    """A run that fell to half, and two copies that began anew, one at a fifth of the rate."""
+def with_calmer_copies(lr=1.2, *, before=1.1, usual=0.9, slower=0.5, error=0.02, training=0.4, best=None):
+    """A run that fell to half, and two copies that began anew, one at a fifth of the rate, and were lowered."""
     made = record(HALF, lr)
-    made.append("val_loss", "val", STEPS, before)
+    for step, loss in enumerate([before] if best is None else [best, before]):
+        made.append("val_loss", "val", STEPS + step, loss)
     made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
-    row = [before, usual, training, 0.01, 0.01, before, usual, slower, error, error]
+    row = [1.1, training, training, 0.01, 0.01, before, usual, slower, error, error]
     made.append("lower_start", "held", STEPS - 1, [0.2, *row])
     return made
 
 
-def test_a_copy_at_a_fifth_of_the_rate_decides_where_steps_are_long():
-    (found,) = verdict(with_a_slower_copy())
+@pytest.mark.parametrize(
+    ("copies", "lead", "said", "cures"),
+    [
+        ({}, 0.6, "at 0.2 times that rate", ["lower-learning-rate", "decay-learning-rate"]),
+        ({"usual": 0.3}, 0.8, "at such a rate", ["decay-learning-rate", "lower-learning-rate"]),
+    ],
+    ids=["slower", "lowered"],
+)
+def test_a_copy_whose_rate_falls_decides_where_steps_are_long(copies, lead, said, cures):
+    (found,) = verdict(with_calmer_copies(**copies))
     assert found.severity == Severity.WARNING
-    assert "a copy with 0.2 times the learning rate came to a validation loss of 0.5, where" in found.summary
+    assert f"a copy that began again {said}, which then fell to nothing, came to a validation loss" in found.summary
     assert (found.evidence[0].value, found.evidence[0].threshold) == (pytest.approx(0.118, rel=0.02), RULE.long)
-    assert found.evidence[1].value == pytest.approx(0.6)
-    (cure,) = found.remedies
-    assert cure.id == "lower-learning-rate"
-    assert "0.2" in cure.how
-    assert verdict(with_a_slower_copy(0.9)) == []
+    assert found.evidence[1].value == pytest.approx(lead)
+    assert ids(found) == cures
+    assert "0.2" in found.remedies[cures.index("lower-learning-rate")].how
+    assert verdict(with_calmer_copies(0.9, **copies)) == []
     assert verdict(record(HALF, 1.2)) == []
 
 
 NO_BETTER = {
-    "than the other copy": {"usual": 0.55},
-    "than the run": {"before": 0.55},
+    "than the run": {"before": 0.6},
+    "than the run at its best": {"best": 0.6},
     "beyond noise": {"error": 0.4},
-    "in training": {"training": 1.2},
+    "in training": {"training": 1.0},
 }
 
 
 @pytest.mark.parametrize("how", NO_BETTER.values(), ids=NO_BETTER)
 def test_a_copy_that_is_no_better_decides_nothing(how):
-    assert verdict(with_a_slower_copy(**how)) == []
+    assert verdict(with_calmer_copies(**how)) == []
 
 
 def test_the_growth_and_the_overflow_that_follow_are_its_consequences():

@@ -7,10 +7,13 @@ from typing import Any
 
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
-from trainwatch.rules.begun_evidence import Ahead
+from trainwatch.remedies import remedy
 from trainwatch.rules.step_remedies import lower_rate, shorter_is_better, tried_lengths
+from trainwatch.symptoms.begun_again import Calmer
 from trainwatch.symptoms.losses import LossCourse
 from trainwatch.symptoms.motion import Reach
+
+LOWER = 0.2  # times the rate: what is tried and proposed
 
 
 def all_along(record: RunRecord, reach: Reach, limit: float, told: str, shown: Evidence) -> dict[str, Any]:
@@ -41,6 +44,26 @@ def gone(course: LossCourse, gained: float, fair: float) -> Evidence:
     return Evidence("share of the loss that training removed", gained, fair, where=course.stream, note=note)
 
 
-def the_tried_rate(reach: Reach, ahead: Ahead) -> Remedy:
-    """The rate by which a copy did better."""
-    return lower_rate(reach.optimizer, reach.rate, ahead.factor * reach.rate, f"Tried from the start: {ahead.told}.")
+def tried(copy: Calmer) -> str:
+    """What a copy came to, in words."""
+    rate = "such a rate" if copy.factor == 1 else f"{copy.factor:.3g} times that rate"
+    return (
+        f"a copy that began again at {rate}, which then fell to nothing, came to a validation loss of "
+        f"{copy.validation[1]:.3g}; the run was at {copy.validation[0]:.3g} at best"
+    )
+
+
+def lead_of(copy: Calmer, least: float) -> Evidence:
+    """By how much a copy is better."""
+    note = (
+        f"in validation; standard error {copy.error:.2g}; in training {copy.training[1]:.3g} against "
+        f"{copy.training[0]:.3g} at the end"
+    )
+    return Evidence("lead of a copy whose rate fell to nothing", copy.gain, least, step=copy.step, note=note)
+
+
+def calmer_steps(record: RunRecord, reach: Reach, copy: Calmer) -> Iterator[Remedy]:
+    """The rate by which a copy did better, and that it should fall."""
+    decay = remedy("decay-learning-rate", steps=record.steps)
+    lower = lower_rate(reach.optimizer, reach.rate, LOWER * reach.rate, "Tried from the start, and lowered to nothing.")
+    yield from (decay, lower) if copy.factor == 1 else (lower, decay)

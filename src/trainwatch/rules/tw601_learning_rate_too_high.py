@@ -11,11 +11,11 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
-from trainwatch.rules.begun_evidence import BEST, ahead_at
-from trainwatch.rules.long_steps import all_along, ended, gone, the_tried_rate
+from trainwatch.rules.begun_evidence import BEST
+from trainwatch.rules.long_steps import all_along, calmer_steps, ended, gone, lead_of, tried
 from trainwatch.rules.non_finite_source import grew_from_then
 from trainwatch.rules.step_remedies import shorter_steps
-from trainwatch.symptoms.begun_again import lower_start
+from trainwatch.symptoms.begun_again import calmer
 from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
@@ -45,14 +45,14 @@ class LearningRateTooHigh(Rule):
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
     `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
     `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
-    than `good` is gone, in training or in validation. Or it is above `long`, and of two copies that learn from the
-    start the one at a fifth of the rate ends lower than the other and than the run, in training and by `led` of the
-    loss of chance in validation (`lower_start`): a warning. Silent where the gradient rose by `amplified` powers of ten
-    from the last layer to the first before any update. A single layer has a minimum of its own: only a run that ends
-    with less than `learned` counts.
+    than `good` is gone, in training or in validation. Or it is above `long`, and a copy that learns from the start,
+    at the highest rate of the run or a fifth of it, which then falls to nothing, ends lower than the run in training
+    and than its best in validation, by `led` of the loss of chance (`lower_start`): a warning. Silent where the
+    gradient rose by `amplified` powers of ten from the last layer to the first before any update. A single layer has a
+    minimum of its own: only a run that ends with less than `learned` counts.
 
     ## Remedies
-    `lower-learning-rate`: to updates of a hundredth of the weights, or as it was tried; `warm-up`; `gradient-clipping`.
+    `lower-learning-rate`, to updates of 1 % of the weights; `decay-learning-rate`; `warm-up`; `gradient-clipping`.
 
     ## Not a fault when
     The loss recovers: noise, warm-up, restarts, single spikes. A gradient amplified in the first pass is TW302.
@@ -132,7 +132,7 @@ class LearningRateTooHigh(Rule):
     def _all_along(self, record: RunRecord, course: LossCourse) -> Iterator[Diagnosis]:
         if (reach := record.memo(reach_of)) is None:
             return
-        mean, tried = reach.total / reach.steps, ahead_at(record, lower_start, self.led)
+        mean, copy, least = reach.total / reach.steps, record.memo(calmer), self.led * abs(course.reference)
         fair, gained = (self.good, gained_in_both(record)) if mean >= self.huge else (self.fair, course.gained)
         fair = fair if weight_layers(record) > 1 else self.learned
         if mean >= self.sustained and gained < fair:
@@ -141,10 +141,10 @@ class LearningRateTooHigh(Rule):
                 margin=min((fair - gained) / course.gained_error, 1e3),
                 remedies=tuple(shorter_steps(record, reach.rate, mean, int(course.steps[-1]))),
             )
-        elif mean >= self.long and tried is not None:
+        elif mean >= self.long and copy is not None and copy.leads(least):
             yield self.diagnose(
-                **all_along(record, reach, self.long, tried.told, tried.shown),
+                **all_along(record, reach, self.long, tried(copy), lead_of(copy, least)),
                 severity=Severity.WARNING,
-                margin=tried.margin,
-                remedies=(the_tried_rate(reach, tried),),
+                margin=min((copy.gain - least) / max(copy.error, 1e-12), 1e3),
+                remedies=tuple(calmer_steps(record, reach, copy)),
             )

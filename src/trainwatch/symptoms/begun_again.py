@@ -43,14 +43,51 @@ class OtherRate(BegunAgain):
     factor: float
 
 
+@dataclass(frozen=True)
+class Calmer:
+    """A copy that learned from the start, at a rate that fell to nothing.
+
+    Attributes:
+        factor: On the highest rate of the run.
+        training: Of training batches: loss at the end of the run, of the copy.
+        validation: Of validation batches: loss of the run at its best, of the copy.
+        error: Standard error of the latter two's difference.
+        step: Optimiser steps taken before.
+    """
+
+    factor: float
+    training: tuple[float, float]
+    validation: tuple[float, float]
+    error: float
+    step: int
+
+    @property
+    def gain(self) -> float:
+        """By how much the copy is better in validation."""
+        return self.validation[0] - self.validation[1]
+
+    def leads(self, least: float) -> bool:
+        """The copy is better by so much, in training and, beyond noise, in validation."""
+        return self.training[0] - self.training[1] > least and self.gain > max(least, SURE * self.error)
+
+
 def higher_rate(record: RunRecord) -> OtherRate | None:
     """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
     return _other_rate(record, "higher_rate")
 
 
-def lower_start(record: RunRecord) -> OtherRate | None:
-    """What a lower rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
-    return _other_rate(record, "lower_start")
+def calmer(record: RunRecord) -> Calmer | None:
+    """The better of both copies of `lower_start`, for `RunRecord.memo`; None where none was tried, or it failed."""
+    row = record.latest("lower_start", "held")
+    if row is None or record.memo(validation_curve) is None or not np.isfinite(row[1]).all():
+        return None
+    factor, before, usual, lower, _, _, val_before, val_usual, val_lower, error, before_error = row[1].tolist()
+    best = val_before - worsened(record)
+    copies = (
+        Calmer(1.0, (before, usual), (best, val_usual), float(np.hypot(error, before_error)), row[0]),
+        Calmer(factor, (before, lower), (best, val_lower), before_error, row[0]),
+    )
+    return min(copies, key=lambda copy: copy.validation[1])
 
 
 def usual_start(record: RunRecord) -> dict[str, BegunAgain]:
