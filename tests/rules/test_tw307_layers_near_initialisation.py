@@ -93,6 +93,12 @@ def test_fires_where_plain_steps_of_one_rate_do_not_move_some_layers():
     assert "gets 0.0001 of the gradient" in cure.why
 
 
+@pytest.mark.parametrize(("gradient", "rate"), [(0.05, 5e-3), (1e-4, 1e-4), (3.0, 1e-2)])
+def test_the_proposed_steps_are_as_long_as_those_of_the_layers_that_move(gradient, rate):
+    (found,) = verdict(starved(rms=np.array([1e-4, 1e-4, 1.0, 1.0]) * gradient))
+    assert f"lr={rate:.1g})" in found.remedies[0].how
+
+
 def embeddings(**more):
     kinds = [p | {"kind": "embedding"} if i < 2 else p for i, p in enumerate(PARAMETERS)]
     return {"parameters": kinds} | more

@@ -58,8 +58,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="adaptive-steps",
         title="Use an optimiser whose steps do not shrink with the gradient",
         why="An entry of {layers} gets {ratio} of the gradient of the other layers, and a plain step is as short; one "
-        "of Adam moves each weight by about the rate.",
-        how="optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)\n"
+        "of Adam moves each weight by about the rate. At {rate} it is as long as that of the other layers now, as far "
+        "as that is usual.",
+        how="optimizer = torch.optim.Adam(model.parameters(), lr={rate})\n"
         "# or find what makes '{first}' count so little: a factor on its output, a nearly closed gate",
         when="Some layers get far smaller gradients than others for good reason, such as a factor on their output.",
         not_when="Gradients vanish with depth: that is to be cured at its source.",

@@ -17,6 +17,7 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
 from trainwatch.symptoms.useful_motion import LayerMotion, layer_motions
 
+RATES = 1e-4, 1e-2  # of Adam
 SHOWN = 3
 SPREAD = 0.05  # of a distance: its standard error from a thousand coordinates, and what a seed changes
 EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW602")
@@ -90,7 +91,7 @@ class LayersNearInitialisation(Rule):
         if slow and gained < self.learned:
             yield self._found(course, slow, others, typical, gained, self.learned, _rates(record, slow, others))
         elif plain and faint and gained < self.poor:
-            yield self._found(course, faint, others, typical, gained, self.poor, _adaptive(faint, others))
+            yield self._found(course, faint, others, typical, gained, self.poor, _adaptive(record, faint, others))
 
     def _found(
         self, course: LossCourse, near: list[LayerMotion], others: list[LayerMotion], typical: float, gained: float,
@@ -130,6 +131,11 @@ def _rates(record: RunRecord, near: list[LayerMotion], others: list[LayerMotion]
                   proposed=f"{known[fast.group]['initial_lr']:.3g}")  # fmt: skip
 
 
-def _adaptive(near: list[LayerMotion], others: list[LayerMotion]) -> Remedy:
-    share = np.median([m.gradient for m in near]) / np.median([m.gradient for m in others])
-    return remedy("adaptive-steps", layers=_named(near), ratio=f"{share:.1g}", first=near[0].module)
+def _adaptive(record: RunRecord, near: list[LayerMotion], others: list[LayerMotion]) -> Remedy:
+    """Adam, whose steps are as long as those that the other layers take now, within usual rates."""
+    typical = float(np.median([m.gradient for m in others]))
+    group = record.facts["optimizers"][record.keys("grad_norm")[0]]["groups"][others[0].group]
+    step = group["initial_lr"] / max(1 - (group.get("momentum") or 0.0), 0.01) * typical
+    share = float(np.median([m.gradient for m in near])) / typical
+    return remedy("adaptive-steps", layers=_named(near), ratio=f"{share:.1g}", first=near[0].module,
+                  rate=f"{np.clip(step, *RATES):.1g}")  # fmt: skip
