@@ -36,8 +36,8 @@ class DeadUnits(HiddenActivity):
     `entries` samples times positions on: a unit that none of n of them activates is active for fewer than 3 in n.
 
     ## Remedies
-    `leaky-relu`, which lets a dead unit come back; `lower-learning-rate` where a long step may have killed them;
-    `reinitialise` where they were dead at the first probe and no step was long.
+    `lower-learning-rate` where a long step may have killed them; `reinitialise` where they were dead at the first probe
+    and no step was long; `leaky-relu`, which lets a dead unit come back.
 
     ## Not a fault when
     The net learns all the same: it has more units than it needs. Sparse codes are dead by design for most samples, but
@@ -82,11 +82,12 @@ class DeadUnits(HiddenActivity):
 
 
 def _remedies(record: RunRecord, worst: Activity, dead: list[Activity], many: float) -> Iterator[Remedy]:
+    """What killed the units comes first, then what lets them come back."""
     modules = [m["name"] for m in record.facts.get("modules", ()) if m["type"] in ("ReLU", "ReLU6")]
-    yield remedy("leaky-relu", modules=[m for m in modules if m in {a.module for a in dead}] or modules)
     update = largest_update(record, 0, worst.first_step if worst.first >= many else worst.step)
     if update is not None and LONG < update[1] < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
         yield shorter_step(record, *update)
     first = first_weight(record)
     if worst.first >= many and first is not None and (update is None or update[1] <= LONG):
         yield reinitialise(first, 2.0)
+    yield remedy("leaky-relu", modules=[m for m in modules if m in {a.module for a in dead}] or modules)
