@@ -240,3 +240,10 @@ def test_the_best_threshold_of_this_run_is_told_where_there_are_enough_positives
     assert ("F1 1.000 at" in moved.why) is measured
     assert ("not measured" in moved.why) is not measured
     assert f"{share:.3g}, the share of positives" in moved.why
+
+
+def test_one_missed_class_is_found_though_all_rare_ones_together_are_not_behind():
+    table = confusion([400] + [60] * 12, [0.95] * 12 + [0.3])
+    (found,) = verdict(class_record([6000] + [100] * 12, [table, table]))
+    assert found.severity == Severity.WARNING
+    assert found.evidence[3].value > 0.4

@@ -221,3 +221,9 @@ def test_data_moved_in_validation():
     x, xv, y, yv = audited_split("breast_cancer")
     record, _ = asked([part("train", x, y), part("val", xv + x.std(0), yv)], shift)
     assert [d.severity for d in verdict(record)] == [Severity.WARNING]
+
+
+def test_unseen_classes_are_as_sure_as_they_are_many():
+    few, many = (verdict(record_of(votes=0, counts=([500, 0, 500], [90, n, 90])))[0].margin for n in (20, 2000))
+    assert few == pytest.approx((0.1 - 0.05) / 0.01)
+    assert many < 100

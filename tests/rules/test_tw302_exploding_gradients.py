@@ -216,3 +216,14 @@ def test_silent_on_a_net_that_learns(make, lr, clip):
     model = make()
     made = train(model, torch.optim.Adam(model.parameters(), lr), *digits(), steps=200, clip=clip)
     assert verdict(made) == []
+
+
+def test_layers_whose_gradient_is_amplified_are_named_and_no_others():
+    (found,) = verdict(record(5.0))
+    assert 1 < len(found.where) < DEPTH
+    assert found.where[0] == "layers.0"
+
+
+@pytest.mark.parametrize("code", ["TW203", "TW304", "TW305"])
+def test_it_accounts_for_what_large_gradients_do(code):
+    assert code in ExplodingGradients.explains

@@ -275,3 +275,8 @@ def test_a_report_nests_its_effects_under_it():
     _, made = fit(seeded(lambda: with_biases(relu(), -10.0, layers=1, share=0.9)), sgd(0.1))
     (root,) = judge(made, Settings(select=("TW304", "TW602"), strict=True)).diagnoses
     assert [d.code for d in root.walk()] == ["TW304", "TW602"]
+
+
+def test_units_of_no_module_are_told_by_their_function():
+    (found,) = verdict(probed(site(dead=0.9, module="")))
+    assert found.where == ("model:relu",)

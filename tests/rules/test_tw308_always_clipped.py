@@ -209,3 +209,8 @@ HEALTHY = {
 @pytest.mark.parametrize(("make", "clip"), HEALTHY.values(), ids=HEALTHY)
 def test_at_most_a_remark_on_a_net_that_learns(make, clip, seed):
     assert "warning" not in severities(fit(make, clip, seed=seed))
+
+
+def test_it_is_no_surer_than_that_little_was_learned():
+    sure, unsure = (verdict(record(losses=falling(g)))[0].margin for g in (0.1, RULE.learned - 0.01))
+    assert unsure < 10 < sure

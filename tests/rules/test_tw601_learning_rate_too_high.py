@@ -369,3 +369,13 @@ HEALTHY = {
 def test_silent_on_a_net_that_learns(optimizer):
     model = mlp(3, nn.ReLU)
     assert verdict(train(model, optimizer(model.parameters()), *digits(), steps=150)) == []
+
+
+@pytest.mark.parametrize("code", ["TW201", "TW204", "TW304", "TW603"])
+def test_it_accounts_for_what_long_steps_do(code):
+    assert code in LearningRateTooHigh.explains
+
+
+def test_a_copy_is_as_sure_as_its_lead_is_beyond_what_counts():
+    (found,) = verdict(with_calmer_copies(error=0.04))
+    assert found.margin == pytest.approx((0.6 - found.evidence[1].threshold) / 0.04)

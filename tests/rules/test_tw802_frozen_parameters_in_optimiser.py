@@ -220,3 +220,9 @@ def test_it_accounts_for_what_got_worse_later(code):
 def test_abstains_where_parameters_are_unknown():
     with pytest.raises(NotChecked):
         list(FrozenParametersInOptimiser().check(RunRecord()))
+
+
+def test_what_moves_and_what_does_not_is_told_otherwise():
+    (moves,), (stays,) = (FrozenParametersInOptimiser().check(a_record(moved)) for moved in (0.5, 0.0))
+    assert "are still moved by the optimiser" in moves.summary
+    assert "it does not move them" in stays.summary
