@@ -183,3 +183,35 @@ ENOUGH = [("digits", {"epochs": 12}, 0), ("wine", {"epochs": 12}, 1), ("diabetes
 @pytest.mark.parametrize(("data", "how", "seed"), ENOUGH)
 def test_real_runs_that_more_samples_would_not_help(data, how, seed):
     assert not said(data, seed, **how)
+
+
+FLAT = {"losses": (1.0, 0.97, 0.95)}  # to forests
+GOOD = RESTS * 0.42 / 0.8  # ends between `poor` and `own_poor`: 0.18 of the guess
+
+
+def test_below_a_fifth_of_the_guess_copies_do_not_count():
+    how = {"validation": GOOD, "net": 0.42, "half": 0.65, "whole": 0.45, **FLAT}
+    assert verdict(with_copies(**how)) == []
+    assert len(verdict(with_copies(**how), own_poor=0.15)) == 1
+
+
+def test_copies_count_where_training_was_ahead_at_the_best_pass():
+    """It was at 0.4 of the validation loss there."""
+    made = with_copies(**FLAT)
+    assert len(verdict(made)) == 1
+    assert verdict(made, learned=0.0) == []
+
+
+@pytest.mark.parametrize(("known", "held"), [(190, True), (210, False)])
+def test_half_of_the_samples_must_be_held(known, held):
+    if held:
+        assert len(verdict(starved(known=known))) == 1
+    else:
+        with pytest.raises(NotChecked, match="are held"):
+            verdict(starved(known=known))
+
+
+@pytest.mark.parametrize(("whole", "found"), [(1.12, 1), (1.14, 0)])
+def test_what_copies_gain_must_be_a_part_of_what_is_left(whole, found):
+    """Twice the samples: (1.25 - 1.12) / sqrt(2) of the copies, times 0.8 / 1.12 of the net, is 0.066: 8 % of 0.8."""
+    assert len(verdict(with_copies(half=1.25, whole=whole, error=0.001, **FLAT), own_gain=0.0)) == found

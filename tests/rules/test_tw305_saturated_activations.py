@@ -304,3 +304,9 @@ def test_fewer_than_half_say_nothing_whatever_leads():
 def test_copies_are_asked_for_where_half_of_the_values_are_flat(flat, function, asks):
     wishes = [w.kind for w in RULE.asks(probed(hidden(flat, function), losses=ending(0.9)))]
     assert wishes == ["activations", *["usual_start"] * asks]
+
+
+@pytest.mark.parametrize(("other", "found"), [(0.42, 1), (0.52, 0)])
+def test_the_lead_must_be_a_tenth_of_the_loss_of_a_guess(other, found):
+    made = with_copies(probed(hidden(0.6), losses=ending(0.9)), "rectified", as_begun=0.7, other=other)
+    assert len(verdict(made)) == found

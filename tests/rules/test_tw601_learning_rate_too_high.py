@@ -379,3 +379,8 @@ def test_it_accounts_for_what_long_steps_do(code):
 def test_a_copy_is_as_sure_as_its_lead_is_beyond_what_counts():
     (found,) = verdict(with_calmer_copies(error=0.04))
     assert found.margin == pytest.approx((0.6 - found.evidence[1].threshold) / 0.04)
+
+
+@pytest.mark.parametrize(("slower", "found"), [(0.95, 1), (1.01, 0)])
+def test_a_calmer_copy_must_lead_by_a_twentieth_of_the_loss_of_chance(slower, found):
+    assert len(verdict(with_calmer_copies(usual=2.0, slower=slower))) == found
