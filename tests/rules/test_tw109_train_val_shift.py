@@ -227,3 +227,9 @@ def test_unseen_classes_are_as_sure_as_they_are_many():
     few, many = (verdict(record_of(votes=0, counts=([500, 0, 500], [90, n, 90])))[0].margin for n in (20, 2000))
     assert few == pytest.approx((0.1 - 0.05) / 0.01)
     assert many < 100
+
+
+@pytest.mark.parametrize(("first", "found"), [(580, 0), (620, 1)])
+def test_shares_must_differ_by_a_tenth(first, found):
+    """Of 1,000 samples each: 0.08 and 0.12 between the shares."""
+    assert len(verdict(record_of(votes=0, counts=([500, 500], [first, 1000 - first])))) == found

@@ -156,3 +156,8 @@ def trained(name, fault, seed, epochs):
 def test_real_networks_with_and_without_dead_units(name, seed):
     assert "TW208" in trained(name, True, seed, 4)
     assert "TW208" not in trained(name, False, seed, 4)
+
+
+@pytest.mark.parametrize(("spread", "found"), [(0.045, 1), (0.055, 0), (0.09, 0)])
+def test_outputs_must_spread_by_a_twentieth_of_what_targets_do(spread, found):
+    assert len(verdict(regression_record([spread] * 4))) == found

@@ -227,3 +227,8 @@ def test_layers_whose_gradient_is_amplified_are_named_and_no_others():
 @pytest.mark.parametrize("code", ["TW203", "TW304", "TW305"])
 def test_it_accounts_for_what_large_gradients_do(code):
     assert code in ExplodingGradients.explains
+
+
+@pytest.mark.parametrize(("burst", "found"), [(50, 0), (110, 1)])
+def test_the_norm_must_grow_a_hundredfold(burst, found):
+    assert len(verdict(record(burst=burst))) == found

@@ -214,3 +214,8 @@ def test_at_most_a_remark_on_a_net_that_learns(make, clip, seed):
 def test_it_is_no_surer_than_that_little_was_learned():
     sure, unsure = (verdict(record(losses=falling(g)))[0].margin for g in (0.1, RULE.learned - 0.01))
     assert unsure < 10 < sure
+
+
+def test_where_nothing_is_clipped_there_is_nothing_to_judge():
+    """Not even that the steps were too few, which it would abstain for."""
+    assert verdict(record(clipping=False, losses=falling(0.1)[:20])) == []

@@ -384,3 +384,20 @@ def test_a_copy_is_as_sure_as_its_lead_is_beyond_what_counts():
 @pytest.mark.parametrize(("slower", "found"), [(0.95, 1), (1.01, 0)])
 def test_a_calmer_copy_must_lead_by_a_twentieth_of_the_loss_of_chance(slower, found):
     assert len(verdict(with_calmer_copies(usual=2.0, slower=slower))) == found
+
+
+@pytest.mark.parametrize(("lost", "found"), [(0.6, 0), (0.8, 1)])
+def test_most_of_what_was_gained_must_be_lost_again(lost, found):
+    low = float(LEARNING[110:120].mean())
+    made = np.r_[LEARNING[:120], np.full(80, low + lost * (2.3 - low)) + NOISE[120:]]
+    assert len(verdict(record(made, 1.5))) == found
+
+
+def test_samples_that_are_broken_are_left_to_the_rule_on_spikes():
+    spiky = RELAPSE.copy()
+    spiky[[20, 40, 60, 80, 100]] += 20.0
+    assert len(verdict(record(spiky))) == 1
+    made = record(spiky)
+    made.append("row_sizes", "train", 199, [500, 1.0, 900.0, 3, 60, 7, 100, 1, *[np.nan] * 6])
+    with pytest.raises(NotChecked, match="TW604"):
+        verdict(made)
