@@ -261,9 +261,11 @@ def path_to(call: LossCall, parts: Parts) -> Path | None:
 
     Nor where something else that the loss is given is the model's, too, as a variance is.
     """
+    if not call.known:
+        return None
     further = [t for _, t in leaves((call.target, call.positional, dict(call.keywords or {}, input=None)))]
     of_the_model = any(t.requires_grad and not t.is_leaf for t in further)
-    if not call.known or of_the_model or (call.name in WITH_VARIANCE and len(further) > 1):
+    if of_the_model or (call.name in WITH_VARIANCE and len(further) > 1):
         return None
     return _path(parts, call.input)
 

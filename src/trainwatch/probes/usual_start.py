@@ -13,6 +13,7 @@ from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.evaluated import compared, level, losses_of, to_try
 from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.symptoms.gradients import SQUASHING
 
 KIND = "usual_start"
 QUANTITIES = ("usual_start",)
@@ -21,7 +22,6 @@ FEWEST, MOST = 60, 400  # steps of each copy: as many as the run took, within th
 MARKS = 5  # times that a copy is looked at: few samples are soon learned by heart
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 3 * FEWEST + LOOKS
-SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
 
 Losses = NDArray[np.float64]
 

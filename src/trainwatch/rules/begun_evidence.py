@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import ProbeRequest
-from trainwatch.symptoms.begun_again import BegunAgain, OtherRate, usual_start
+from trainwatch.symptoms.begun_again import BegunAgain, higher_rate, usual_start
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import SURE
 
@@ -58,9 +57,9 @@ class Ahead:
         return Evidence(f"lead of the copy with {self.changed}", copy.gain, self.least, step=copy.step, note=note)
 
 
-def ahead_at(record: RunRecord, rate: Callable[[RunRecord], OtherRate | None], share: float) -> Ahead | None:
-    """The copy at another rate, where it leads by at least a share of the loss of a constant guess."""
-    course, copy = record.memo(loss_course), record.memo(rate)
+def faster_better(record: RunRecord, share: float) -> Ahead | None:
+    """The copy at a higher rate, where it leads by at least a share of the loss of a constant guess."""
+    course, copy = record.memo(loss_course), record.memo(higher_rate)
     if course is None or copy is None or not copy.leads(least := share * abs(course.reference)):
         return None
     return Ahead(f"{copy.factor:.3g} times the learning rate", copy, least, copy.factor)

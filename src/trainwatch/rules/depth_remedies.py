@@ -11,9 +11,8 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.symptoms.activity import activities
 from trainwatch.symptoms.backward_gain import backward_gain
-from trainwatch.symptoms.gradients import Signal, fan_in, weight_gain
+from trainwatch.symptoms.gradients import SQUASHING, Signal, fan_in, weight_gain
 
-SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
 RECURRENT = ("RNN", "RNNCell")
 STEADY = "It keeps the scale of activations, and so of gradients, from changing with depth or time"
 NORMALISATION = {"Linear": "BatchNorm1d", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d", "Conv3d": "BatchNorm3d"}

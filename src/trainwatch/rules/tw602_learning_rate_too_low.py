@@ -11,10 +11,9 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import Ahead, ahead_at
+from trainwatch.rules.begun_evidence import Ahead, faster_better
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
-from trainwatch.symptoms.begun_again import higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import SURE, has_settled
@@ -92,7 +91,7 @@ class LearningRateTooLow(Rule):
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
         share = self.gain if reach.total >= self.tiny * reach.steps else self.slight
-        ahead = ahead_at(record, higher_rate, share)
+        ahead = faster_better(record, share)
         if ahead is not None and reach.total < self.short * reach.steps:
             yield self._copied(course, reach, ahead)
             return

@@ -73,7 +73,9 @@ class Calmer:
 
 def higher_rate(record: RunRecord) -> OtherRate | None:
     """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
-    return _other_rate(record, "higher_rate")
+    row = record.latest("higher_rate", "held")
+    found = None if row is None else _begun_again(record, row[0], row[1][1:].tolist())
+    return None if row is None or found is None else OtherRate(**vars(found), factor=float(row[1][0]))
 
 
 def calmer(record: RunRecord) -> Calmer | None:
@@ -95,12 +97,6 @@ def usual_start(record: RunRecord) -> dict[str, BegunAgain]:
     rows = {name: record.latest("usual_start", name) for name in record.keys("usual_start")}
     found = {name: _begun_again(record, row[0], row[1].tolist()) for name, row in rows.items() if row is not None}
     return {name: one for name, one in found.items() if one is not None}
-
-
-def _other_rate(record: RunRecord, quantity: str) -> OtherRate | None:
-    row = record.latest(quantity, "held")
-    found = None if row is None else _begun_again(record, row[0], row[1][1:].tolist())
-    return None if row is None or found is None else OtherRate(**vars(found), factor=float(row[1][0]))
 
 
 def _begun_again(record: RunRecord, step: int, row: Sequence[float]) -> BegunAgain | None:

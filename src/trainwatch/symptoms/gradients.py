@@ -20,6 +20,7 @@ LAYERS = 24  # most layers that a slope is fitted to
 FEWEST = 3  # layers without which there is no depth
 MAD_TO_SD = 1.4826  # of a normal distribution
 NORMALISING = ("BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
+SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
 SGD = ("SGD",)
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Lion")  # steps of about lr a weight
 
