@@ -124,6 +124,48 @@ def test_a_term_in_the_loss_that_pulled_the_weights_to_nothing_is_in_none_of_the
     assert without < 0.5 * before
 
 
+def strongly(model, kind="l1", coefficient=0.05):
+    return {
+        "dropout": [],
+        "weight_decay": 0.0,
+        "penalties": {kind: {n: coefficient for n, _ in model.named_parameters()}},
+    }
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+def test_a_term_that_is_known_is_in_the_copy_that_learns_as_the_run_does(kind):
+    model = net(6, 32, 3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    train, val, keys = compared(model, optimizer, strongly(model, kind))
+    assert keys == ["penalty"]
+    for part in (train, val):
+        assert part["without"] < part["control"] - 5 * part["control_error"]
+        assert part["control"] < part["before"] or part["control"] > 0.9
+
+
+def test_nothing_else_stands_in_for_a_term_that_is_known():
+    model = net(6, 32, 3)
+    given = bench(model, in_batches(X, Y), in_batches(XV, YV), torch.optim.SGD(model.parameters(), lr=0.1),
+                  regularisation=strongly(model))  # fmt: skip
+    without_regulariser.measure(given)
+    assert not given.record.has("further_steps")
+
+
+def test_a_weak_term_makes_hardly_a_difference():
+    model = net(6, 32, 3)
+    train, val, _ = compared(model, torch.optim.SGD(model.parameters(), lr=0.1), strongly(model, "l1", 1e-7))
+    for part in (train, val):
+        assert part["without"] == pytest.approx(part["control"], rel=1e-2)
+        assert part["without"] < part["before"]
+
+
+def test_dropout_and_a_term_are_left_out_together_and_alone():
+    model = net(6, 32, 32, 3, dropout=0.9)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    _, _, keys = compared(model, optimizer, {**strongly(model), **DROPOUT})
+    assert keys == ["dropout+penalty", "dropout", "penalty"]
+
+
 def begun_again(model, optimizer):
     """What a copy begins with, of a net whose start is on record and that was changed since."""
     given = bench(model, [], parameters=begun(model))

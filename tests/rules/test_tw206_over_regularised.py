@@ -81,6 +81,33 @@ def test_a_term_that_does_no_harm_is_let_be(made):
     assert verdict(made) == []
 
 
+TERM = {"regularisation": {"penalties": {"l1": {"0.weight": 0.1}}}}
+
+
+def test_a_term_that_is_known_is_judged_as_any_regulariser():
+    (found,) = verdict(record_of(part(without=1.4), part(without=1.4), key="penalty", **TERM))
+    assert found.where == ("penalty",)
+    assert found.summary.endswith("one that learns as the run does, to 1.6")
+    assert found.margin == pytest.approx(2.5 + (0.2 - 0.025 * GUESS) / 0.02, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "without", "nested"), [("penalty", 1.0, True), ("dropout", 1.0, False), ("penalty", 1.52, False)]
+)
+def test_weights_hover_because_of_a_term_that_is_too_strong(key, without, nested):
+    """Not because of dropout, nor because of what a remark says."""
+    hovering = Diagnosis("TW501", "l1-without-proximal-step", Severity.WARNING, "hover", margin=1.0)
+    (found,) = verdict(record_of(part(without=without), part(without=without), key=key, **{**BOTH, **TERM}))
+    assert ("TW501" not in {d.code for d in nest([found, hovering])}) is nested
+
+
+@pytest.mark.parametrize(("without", "said"), [(0.75, True), (0.85, False)])
+def test_a_large_gain_counts_though_a_copy_gets_half_of_the_way_anyway(without, said):
+    """By 0.2 of the guess, 0.46: of 1.25 (control), not of 1.6 (the run)."""
+    row = part(before=2.2, control=1.25, without=without)
+    assert bool(verdict(record_of(row, row, loss=np.full(20, 2.2)))) is said
+
+
 def test_better_without_in_training_and_validation():
     (found,) = verdict(record_of())
     assert found.severity == Severity.WARNING
@@ -172,7 +199,8 @@ def test_stays_silent(training, validation):
     [("remark", 0.3, 0.2), ("errors", 31.0, 29.0), ("anyway", 0.0, 0.1), ("learned", 0.3, 0.31)],
 )
 def test_each_threshold_decides(threshold, mute, loud):
-    assert verdict(record_of(), **{threshold: mute}) == []
+    usual = {} if threshold != "anyway" else {"large": 0.3}
+    assert verdict(record_of(), **{**usual, threshold: mute}) == []
     assert len(verdict(record_of(), **{threshold: loud})) == 1
 
 

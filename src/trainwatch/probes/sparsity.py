@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.bench import Bench
 from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
+from trainwatch.probes.penalised import Penalised, coefficients
 from trainwatch.probes.proximal import pull_of
 from trainwatch.probes.proximal_path import ProximalPath
 from trainwatch.probes.rates import highest_rates, set_rates
@@ -40,8 +40,8 @@ def measure(bench: Bench) -> None:
     validation batches, that of its change). Lines that there was no time for are absent. `sparsity_layers` has, in the
     same lines, the share of zeros in each of the parameters of the facts.
     """
-    added = ((bench.record.facts.get("regularisation") or {}).get("penalties") or {}).get("l1") or {}
-    train = [Unpenalised(b, added, bench.loss_factor(b)) for b in bench.batches("train", MANY)]
+    added = coefficients(bench.record).get("l1", {})
+    train = [Penalised(b, {"l1": added}, bench.loss_factor(b), present=False) for b in bench.batches("train", MANY)]
     val = bench.held("val", MANY)
     known = [str(p["name"]) for p in bench.record.facts.get("parameters", ())]
     each = (bench.affords - STEPS) / (len(FACTORS) - 1)
@@ -56,7 +56,7 @@ def measure(bench: Bench) -> None:
         except TypeError as reason:
             raise CannotIsolate(str(reason)) from reason
         path, largest = ProximalPath(model, optimizer, weights), max(amounts.values())
-        losses = [lambda b=b: b.loss(model).mean() * bench.loss_factor(b) for b in train]
+        losses = [lambda b=b: b.loss(model).mean() * (1.0 if b.complete else b.factor) for b in train]
 
         def step(n: int) -> None:
             bench.train_step(train[n % len(train)], model, optimizer)
@@ -78,40 +78,6 @@ def measure(bench: Bench) -> None:
     for quantity, table in (("sparsity_path", lines), ("sparsity_layers", layers)):
         table += [[np.nan] * len(table[0])] * (1 + len(FACTORS) - len(table))
         bench.record.append(quantity, "held", bench.step, np.array(table))
-
-
-@dataclass(frozen=True)
-class Unpenalised:
-    """A batch whose loss leaves the L1 term of the run out, where the batch computes it at all.
-
-    Attributes:
-        batch: The batch.
-        added: Name of each parameter that the term acts on -> its coefficient.
-        factor: On the loss, which these coefficients have in them.
-    """
-
-    batch: Batch
-    added: Mapping[str, float]
-    factor: float
-
-    @property
-    def samples(self) -> int:
-        return self.batch.samples
-
-    def predict(self, model: nn.Module) -> torch.Tensor:
-        return self.batch.predict(model)
-
-    def loss(self, model: nn.Module) -> torch.Tensor:
-        return self.batch.loss(model).mean() - self._term(model)
-
-    def losses(self, model: nn.Module) -> torch.Tensor:
-        return self.batch.losses(model) - self._term(model)
-
-    def _term(self, model: nn.Module) -> torch.Tensor | float:
-        if not getattr(self.batch, "complete", False):
-            return 0.0
-        sizes = [self.added[name] * p.abs().sum() for name, p in model.named_parameters() if name in self.added]
-        return sum(sizes) / self.factor
 
 
 def _amounts(added: Mapping[str, float], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:

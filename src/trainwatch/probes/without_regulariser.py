@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from torch import nn
 from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.evaluated import MANY, compared, level, losses_of
+from trainwatch.probes.penalised import Penalised, coefficients
 
 KIND = "without_regulariser"
 QUANTITIES = ("without_regulariser", "further_steps")
@@ -19,7 +21,7 @@ FEWEST, MOST = 150, 400  # steps of each copy: as many as the run took, within t
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
 MARKS = 4  # times that a copy is looked at: on a few batches the best may be long before the end
-DROPOUT, DECAY = "dropout", "weight_decay"
+DROPOUT, DECAY, PENALTY = "dropout", "weight_decay", "penalty"
 
 Losses = NDArray[np.float64]
 Pair = tuple[Losses, Losses]  # of training batches, and of validation batches
@@ -34,30 +36,36 @@ def measure(bench: Bench) -> None:
 
     A row of `without_regulariser`, under the names of what was left out (joined by ``+``), is for training batches and
     then for validation batches, in evaluation mode: (loss at the end of the run, of the copy as the run goes, of the
-    copy without, standard error of the difference of the latter two, and of the first and the last). The steps follow
-    the criterion alone, so a term that the run adds to its loss is left out of all of them: `further_steps` is a row of
-    the same kind, with the first for the second and the second for the third.
+    copy without, standard error of the difference of the latter two, and of the first and the last). Losses are those
+    of the criterion, whatever the copies learn along. What the run adds to it is known where it is an L1 or L2 term;
+    anything else is left out of all copies: `further_steps` is then a row of the same kind, with the first for the
+    second and the second for the third.
     """
+    added = coefficients(bench.record)
     train, val = bench.batches("train", MANY), bench.held("val", MANY)
+    if added:
+        train, val = ([Penalised(b, added, bench.loss_factor(b), present=False) for b in some] for some in (train, val))
     present = _present(bench)
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
     control = _after(bench, train, val, (), steps)
-    bench.record.append("further_steps", "held", bench.step, compared(before, before, control))
+    if not added:
+        bench.record.append("further_steps", "held", bench.step, compared(before, before, control))
     for i, left_out in enumerate([present, *((one,) for one in present if len(present) > 1)] if present else ()):
         if i and (i + 2) * steps + LOOKS > bench.affords:
             break
         without = _after(bench, train, val, left_out, steps)
         bench.record.append("without_regulariser", "+".join(left_out), bench.step, compared(before, control, without))
         if not all(_lower(a, b) for a, b in zip(without, control, strict=True)):
-            break  # where both together are in nobody's way, neither is alone
+            break  # where all together are in nobody's way, none is alone
 
 
 def _present(bench: Bench) -> tuple[str, ...]:
     """What regularises the run and can be left out of a copy."""
     facts = bench.record.facts.get("regularisation") or {}
-    return tuple(name for name in (DROPOUT, DECAY) if facts.get(name))
+    used = {DROPOUT: facts.get(DROPOUT), DECAY: facts.get(DECAY), PENALTY: coefficients(bench.record)}
+    return tuple(name for name, of_run in used.items() if of_run)
 
 
 def _lower(some: Losses, others: Losses) -> bool:
@@ -67,6 +75,9 @@ def _lower(some: Losses, others: Losses) -> bool:
 def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str], steps: int) -> Pair:
     """Losses of training and validation batches in evaluation mode of a copy that learned without something."""
     looks: list[Pair] = []
+    learned: Sequence[Batch] = train
+    if PENALTY not in left_out:
+        learned = [replace(b, present=True) if isinstance(b, Penalised) else b for b in train]
     with bench.learner() as (model, optimizer):
         begin_again(bench, model, optimizer)
         if DROPOUT in left_out:
@@ -75,7 +86,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out:
             for group in optimizer.param_groups:
                 group["weight_decay"] = 0.0
         looked_at = marks(steps, MARKS if val else 1)
-        for step in cycle(bench, model, optimizer, train, steps):
+        for step in cycle(bench, model, optimizer, learned, steps):
             if step in looked_at:
                 model.eval()
                 looks.append((losses_of(model, train), losses_of(model, val)))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from trainwatch.diagnosis import Evidence
+from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
+from trainwatch.rules.base import no_remark
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Change, Release, releases
 from trainwatch.symptoms.plateau import validation_trend
@@ -20,11 +21,16 @@ LOOSENED = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"} 
 def without(release: Release) -> str:
     """What leaving a regulariser out brought, in words."""
     shown, kind = release.validation or release.training, "validation" if release.validation else "training"
-    told = "" if release.left_out == ("penalty",) else f"; one that learns as the run does, to {shown.control:.3g}"
+    told = f"; one that learns as the run does, to {shown.control:.3g}" if release.controlled else ""
     return (
         f"a copy that learns without {_names(release)} from the start gets to a {kind} loss of {shown.without:.3g}, "
         f"where the run ended at {shown.before:.3g}{told}"
     )
+
+
+def by_a_term(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: a term of the loss holds the net back, and is to be weaker before it is to select weights."""
+    return no_remark(cause, effect) and "penalty" in cause.where
 
 
 def beyond(change: Change, guess: float, least: float, errors: float) -> float:

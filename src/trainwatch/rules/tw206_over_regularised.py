@@ -14,7 +14,7 @@ from trainwatch.rules.dropout_remedies import VOTES, dropout_evidence
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
-from trainwatch.rules.release_evidence import NAMES, beyond, compared, memorised, standing, without
+from trainwatch.rules.release_evidence import NAMES, beyond, by_a_term, compared, memorised, standing, without
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
@@ -39,13 +39,13 @@ class OverRegularised(Rule):
 
     ## How it is measured
     `without_regulariser`, by a probe at the end: copies of the model, drawn anew, learn from the same held batches, as
-    the run does and without each regulariser. Losses are compared in evaluation mode, on the same samples. The gain
-    must be beyond `errors` standard errors, and the copy that learns as the run does must not get `anyway` of the way.
-    A term that is added to the criterion, and makes up `added` of what is backpropagated, is in none of the copies:
-    learning without it must gain `penalised`. Where no validation batch is held, the run's own validation loss must not
-    lie above that of training by more than half the gain; without any the finding is a remark. A strong regulariser is
-    cleared by copies that fit training as well without it and get no lower in validation. The loss need not be at rest
-    under strong dropout; else half as many steps again would not make the network good.
+    the run does and without each regulariser: dropout, decay, L1 and L2 terms. Losses are compared in evaluation mode,
+    on the same samples. The gain must be beyond `errors` standard errors, and the copy that learns as the run does must
+    not get `anyway` of the way unless the gain is `large`. Any other term that makes up `added` of what is
+    backpropagated is in none of the copies: learning without it must gain `large`. Where no validation batch is held,
+    the run's own validation loss must not lie above that of training by more than half the gain; without any the
+    finding is a remark. A strong regulariser is cleared by copies that fit training as well without it and get no lower
+    in validation. Unless dropout is strong, half as many steps again would not have made the network good.
 
     ## Remedies
     `less-dropout`, `weaker-regularisation`, `weaker-penalty`.
@@ -62,7 +62,7 @@ class OverRegularised(Rule):
     name: ClassVar[str] = "over-regularised"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
+    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, no_remark), "TW501": by_a_term}
 
     learned: float = 0.9
     gain: float = 0.05
@@ -71,7 +71,7 @@ class OverRegularised(Rule):
     errors: float = 2.5
     anyway: float = 0.5
     added: float = 0.05
-    penalised: float = 0.2
+    large: float = 0.2
     held: float = 0.8
     strong_dropout: float = 0.7
     strong_decay: float = 1.0
@@ -103,7 +103,8 @@ class OverRegularised(Rule):
 
     def _shown(self, record: RunRecord, best: Release, margin: float, guess: float) -> Diagnosis:
         unseen = best.validation is None and record.memo(validation_curve) is None
-        least = min(self._least(best, self.gain) * guess, *(self.part * abs(c.before) for c in best.changes))
+        usual = (self.gain if best.controlled else self.large) * guess
+        least = min(usual, *(self.part * abs(c.before) for c in best.changes))
         small = min(change.gain for change in best.changes) < least
         return self.diagnose(
             without(best),
@@ -131,20 +132,19 @@ class OverRegularised(Rule):
         )
 
     def _in_use(self, record: RunRecord) -> bool:
-        used = record.facts.get("regularisation", {})
-        return any(map(used.get, NAMES)) or record.memo(penalty_share) >= self.added
+        of_run = record.facts.get("regularisation", {})
+        return any(map(of_run.get, (*NAMES, "penalties"))) or record.memo(penalty_share) >= self.added
 
     def _tried(self, record: RunRecord) -> list[Release]:
         further = record.memo(unpenalised) if record.memo(penalty_share) >= self.added else None
-        return [*record.memo(releases), *([] if further is None else [further])]
-
-    def _least(self, release: Release, usual: float) -> float:
-        return self.penalised if release.left_out == ("penalty",) else usual
+        return record.memo(releases) + ([] if further is None else [further])
 
     def _margin(self, record: RunRecord, release: Release, guess: float) -> float:
         """Standard errors by which the lesser gain is beyond the thresholds; not above 0 where it is no fault."""
         shown = release.validation or release.training
-        good = shown.before < (1 - self.learned) * guess or shown.anyway >= self.anyway
-        if good or (release.validation is None and memorised(record, release.training)):
+        anyway = shown.anyway >= self.anyway and shown.gain < self.large * guess
+        unseen = release.validation is None and memorised(record, release.training)
+        if anyway or unseen or shown.before < (1 - self.learned) * guess:
             return float("-inf")
-        return min(beyond(c, guess, self._least(release, self.remark) * guess, self.errors) for c in release.changes)
+        least = (self.remark if release.controlled else self.large) * guess
+        return min(beyond(c, guess, least, self.errors) for c in release.changes)

@@ -142,16 +142,18 @@ class Release:
     """What learning without a regulariser changed.
 
     Attributes:
-        left_out: ``dropout``, ``weight_decay`` or both; or ``penalty``, a term that the run adds to its criterion.
+        left_out: Of ``dropout``, ``weight_decay`` and ``penalty``, the terms that the run adds to its criterion.
         training: On the batches that the steps were taken on.
         validation: On others; None where none is held.
         step: Optimiser steps taken before.
+        controlled: A copy learned as the run does; else the run itself stands for it.
     """
 
     left_out: tuple[str, ...]
     training: Change
     validation: Change | None
     step: int
+    controlled: bool = True
 
     @property
     def changes(self) -> list[Change]:
@@ -243,12 +245,12 @@ def releases(record: RunRecord) -> list[Release]:
 
 
 def unpenalised(record: RunRecord) -> Release | None:
-    """What learning by the criterion alone changed, for `RunRecord.memo`; None where it was not tried."""
+    """What learning by the criterion alone changed, where what is added to it is not known, for `RunRecord.memo`."""
     row = record.latest("further_steps", "held")
     training = _change(row[1][:5]) if row is not None else None
     if row is None or training is None:
         return None
-    return Release(("penalty",), training, _change(row[1][5:], worsened(record)), row[0])
+    return Release(("penalty",), training, _change(row[1][5:], worsened(record)), row[0], controlled=False)
 
 
 @dataclass(frozen=True)

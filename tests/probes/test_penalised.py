@@ -1,0 +1,74 @@
+import math
+
+import pytest
+import torch
+
+from benches import blobs, in_batches, net
+from trainwatch.probes.penalised import Penalised, coefficients
+from trainwatch.record import RunRecord
+
+X, Y, _, _ = blobs()
+ADDED = {"l1": {"0.weight": 0.1, "gone": 5.0}, "l2": {"0.bias": 0.01}}
+
+
+class Whole:
+    """A batch that computes all that the run backpropagates."""
+
+    complete = True
+    samples = 8
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def predict(self, model):
+        return self.batch.predict(model)
+
+    def loss(self, model):
+        return self.batch.loss(model) + size(model)
+
+    def losses(self, model):
+        return self.batch.losses(model) + size(model)
+
+
+def size(model):
+    return 0.1 * model[0].weight.abs().sum() + 0.01 * (model[0].bias ** 2).sum()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 4.0])
+def test_terms_are_there_or_not_whatever_the_batch_computes(whole, factor):
+    model, batch = net(6, 3), in_batches(X, Y)[0]
+    criterion, term = batch.loss(model).mean(), size(model)
+    made = Whole(batch) if whole else batch
+    scale = 1.0 if whole else factor
+    with_terms, without = (Penalised(made, ADDED, factor, present) for present in (True, False))
+    assert with_terms.loss(model).item() == pytest.approx((criterion + term / scale).item(), rel=1e-5)
+    assert without.loss(model).item() == pytest.approx(criterion.item(), rel=1e-5)
+    assert torch.allclose(without.losses(model), batch.losses(model), rtol=1e-4)
+    assert torch.equal(without.predict(model), batch.predict(model))
+    assert with_terms.samples == made.samples
+    assert with_terms.complete is whole
+
+
+def test_its_gradient_is_that_of_the_run():
+    model, batch, factor = net(6, 3), in_batches(X, Y)[0], 4.0
+    loss = Penalised(batch, ADDED, factor).loss(model) * factor
+    (mine,) = torch.autograd.grad(loss, model[0].weight)
+    (run,) = torch.autograd.grad(factor * batch.loss(model).mean() + size(model), model[0].weight)
+    assert torch.allclose(mine, run, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("facts", "found"),
+    [
+        ({}, {}),
+        ({"regularisation": {"penalties": {}}}, {}),
+        ({"regularisation": {"penalties": {"l1": {"a": 0.1, "b": math.nan, "c": 0.0, "d": -1.0}}}}, {"l1": {"a": 0.1}}),
+        ({"regularisation": {"penalties": {"l2": {"a": 0.1}, "l1": {}}}}, {"l2": {"a": 0.1}}),
+    ],
+)
+def test_coefficients_are_those_that_can_be_used(facts, found):
+    record = RunRecord()
+    for name, value in facts.items():
+        record.set_fact(name, value)
+    assert coefficients(record) == found
