@@ -131,7 +131,7 @@ def faults() -> Iterator[tuple[str, str, Callable[[Parts], Parts]]]:
     yield "a feature constant in training alone", "TW111", constant
     yield "the target among the features", "TW111", lambda p: (np.c_[p[0], p[2]], np.c_[p[1], p[3]], *p[2:])
     yield "one feature not standardised", "TW107", unscaled
-    yield "validation in another unit", "TW107", lambda p: (p[0], p[1] * 255, *p[2:])
+    yield "validation in another unit", "TW109", lambda p: (p[0], p[1] * 255, *p[2:])
     yield "validation shifted", "TW109", elsewhere
     yield "5 % of the labels exchanged", "TW106", exchanged
 

@@ -66,7 +66,7 @@ def elsewhere(x, xv, y, yv):
 TABLES = [
     (leak, "TW110", "wine"), (copies, "TW110", "breast_cancer"), (nan, "TW111", "wine"),
     (coded, "TW111", "breast_cancer"), (answer, "TW111", "diabetes"), (unscaled, "TW107", "wine"),
-    (otherwise, "TW107", "diabetes"), (elsewhere, "TW109", "digits"),
+    (otherwise, "TW109", "diabetes"), (elsewhere, "TW109", "digits"),
 ]  # fmt: skip
 
 

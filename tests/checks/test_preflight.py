@@ -192,7 +192,7 @@ def test_every_code_it_judges_by_is_one_of_a_rule():
 def test_validation_prepared_otherwise_is_found():
     model = net()
     report = tried(model, CE(), (X, Y), validation=one_batch((1e3 * X.flip(0), Y.flip(0)), CE(), model), validated=True)
-    assert only(report).code == "TW107"
+    assert only(report).code == "TW109"
     assert only(report).where == ("validation inputs",)
 
 

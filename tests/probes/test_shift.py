@@ -54,6 +54,25 @@ def test_units_do_not_matter():
     assert one.further.auc == pytest.approx(other.further.auc, abs=1e-3)
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 2.0), (3.0, 0.0), (0.5, -1.0)])
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_a_change_that_all_features_share_leaves_nothing(factor, offset, unit):
+    apart = found(unit * X, unit * (factor * XV + offset))
+    assert apart.factor == pytest.approx(factor, rel=0.15)
+    assert apart.offset == pytest.approx(unit * offset, rel=0.2, abs=0.3 * unit)
+    assert apart.left < 0.1
+
+
+def test_other_samples_are_no_change_that_all_features_share():
+    elsewhere = XV.clone()
+    elsewhere[:, :2] += 3
+    assert found(X, elsewhere).left > 0.8
+
+
+def test_features_that_never_vary_tell_nothing():
+    assert np.isnan(shift.common_change(np.ones((40, 3)), np.zeros((40, 3)))).all()
+
+
 def test_a_sample_is_not_its_own_neighbour():
     rows = np.array(row(measured(X, Y, XV, YV), "held_shift", "train"))
     assert (rows[:250, 2] > 0).all()

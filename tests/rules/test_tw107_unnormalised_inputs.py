@@ -41,29 +41,13 @@ def test_stays_silent_on_large_inputs_that_are_learned():
     assert not codes(report)
 
 
-def test_fires_where_validation_is_prepared_otherwise():
-    report, _ = train(table("wine", 0), nn.CrossEntropyLoss(), val_factor=20.0)
-    (found,) = [d for d in report.diagnoses if d.code == "TW107"]
-    assert found.remedies[0].id == "same-preparation"
-    assert found.evidence[0].value == pytest.approx(20, rel=0.5)
-
-
-def run(
-    *, rms=200.0, uneven=1.0, end=1.0, first="Linear", steps=300, val=None, val_loss=2.0, finished=True, reach=None,
-    val_reach=None,
-):  # fmt: skip
+def run(*, rms=200.0, uneven=1.0, end=1.0, first="Linear", steps=300, finished=True, reach=None):
     """A run; `reach` is where nine in ten entries lie, by default as far from zero as the root mean square."""
     low, high = reach or (-rms, rms)
-    val = rms if val is None and val_reach is not None else val
     record = RunRecord()
     losses = np.linspace(1.1, end, steps) + 0.01 * np.random.default_rng(0).standard_normal(steps)
     record.append("train_loss", "cross_entropy", np.arange(steps), losses)
     record.append("input_stats", "train", 0, np.array([0, 0, 0, rms, low, high, 0, rms * uneven, rms]))
-    if val is not None:
-        low, high = val_reach or (-val, val)
-        record.append("input_stats", "val", 10, np.array([0, 0, 0, val, low, high, 0, val, val]))
-        record.append("val_loss", "val", 10, val_loss)
-        record.set_fact("validation", {"val": {"kind": "val", "primary": True}})
     record.set_fact("parameters", [{"name": "0.weight", "module": "0"}])
     record.set_fact("modules", [{"name": "a", "type": "Flatten"}, {"name": "0", "type": first}])
     record.set_fact("run", {"steps": steps, "finished": finished})
@@ -87,15 +71,6 @@ def verdict(record, **thresholds):
         ({}, {"first": "BatchNorm1d"}),
         ({"steps": 20}, {"steps": 19}),
         ({"steps": 200, "finished": False}, {"steps": 199, "finished": False}),
-        ({"rms": 1.0, "val": 3.1}, {"rms": 1.0, "val": 2.9}),
-        ({"rms": 1.0, "val": 0.3}, {"rms": 1.0, "val": 0.4}),
-        ({"rms": 1.0, "val": 9.0}, {"rms": 1.0, "val": 9.0, "val_loss": 0.5}),
-        ({"rms": 1.0, "val_reach": (-3.1, 0.0)}, {"rms": 1.0, "val_reach": (-2.9, 0.0)}),
-        ({"rms": 1.0, "val_reach": (0.45, 1.0)}, {"rms": 1.0, "val_reach": (0.25, 1.0)}),
-        (
-            {"rms": 9.0, "reach": (8.0, 9.0), "val_reach": (5.9, 9.0)},
-            {"rms": 9.0, "reach": (8, 9), "val_reach": (6.1, 9)},
-        ),
     ],
 )
 def test_each_condition_is_needed(fires, silent):
@@ -114,25 +89,8 @@ def test_abstains_where_inputs_were_not_seen():
         verdict(RunRecord())
 
 
-def test_validation_inputs_without_a_loss_do_no_harm():
-    unscored = run(rms=1.0, val=9.0)
-    del unscored._series["val_loss"]
-    assert verdict(unscored) == []
-
-
-@pytest.mark.parametrize(("odd", "said"), [(0, True), (1, True), (4, False)])
-def test_validation_is_compared_with_the_usual_batch_of_training(odd, said):
-    """Eight looks at training, of which so many are as wide as validation is."""
-    made = run(rms=1.0, val=4.0)
-    for i in range(7):
-        reach = 4.0 if i < odd else 1.0
-        made.append("input_stats", "train", i + 1, np.array([0, 0, 0, 1.0, -reach, reach, 0, 1.0, 1.0]))
-    assert bool(verdict(made)) is said
-
-
-def on_data(x, xv=None):
-    some = [part("train", x), *([part("val", xv)] if xv is not None else [])]
-    return [d for d in asked(some, features)[1].diagnoses if d.code == "TW107"]
+def on_data(x):
+    return [d for d in asked([part("train", x)], features)[1].diagnoses if d.code == "TW107"]
 
 
 def test_on_data_alone_a_raw_table_is_a_remark():
@@ -149,13 +107,6 @@ def test_on_data_alone_a_feature_beside_others_of_one_scale_is_a_warning(factor,
     x = table("wine", 0)[0].numpy() * unit
     x[:, 4] *= factor
     assert [d.severity for d in on_data(x) if d.where == ("feature 4",)] == ([severity] if severity else [])
-
-
-@pytest.mark.parametrize(("factor", "fires"), [(1.0, False), (2.5, False), (4.0, True), (0.2, True)])
-def test_on_data_alone_validation_on_another_scale_is_a_warning(factor, fires):
-    x, _, xv, _ = (t.numpy() for t in table("wine", 0))
-    found = on_data(x, xv * factor)
-    assert [d.severity for d in found if d.remedies[0].id == "same-preparation"] == [Severity.WARNING] * fires
 
 
 def test_on_data_alone_no_table_is_collected_on_such_a_scale():

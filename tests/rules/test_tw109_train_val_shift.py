@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from scaled import table, train
 
 from audited import asked, part
 from audited import split as audited_split
 from trained import trained
-from trainwatch.auditing.measures import shift
+from trainwatch.auditing.measures import features, shift
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import nest
 from trainwatch.record import RunRecord
@@ -56,6 +57,90 @@ def test_inputs_from_elsewhere_that_the_net_does_worse_on():
     )
 
 
+@pytest.mark.parametrize(("left", "first"), [(0.31, "split-anew"), (0.29, "same-preparation")])
+def test_what_all_features_share_was_made_in_preparing_them(left, first):
+    record = record_of()
+    record.append("shift_common", "inputs", 99, [2.0, 0.5, left])
+    (found,) = verdict(record)
+    assert found.remedies[0].id == first
+    assert found.evidence[3].value == pytest.approx(left)
+    assert "after a factor of 2 and an offset of 0.5 for all features" in found.evidence[3].note
+
+
+def scaled(*, reach=(-1.0, 1.0), val=(-9.0, 9.0), val_loss=2.0):
+    """A run whose validation inputs lie elsewhere; nine in ten entries of both reach as told."""
+    record = RunRecord()
+    record.append("train_loss", "cross_entropy", np.arange(300), np.linspace(1.1, 1.0, 300))
+    for key, step, (low, high) in (("train", 0, reach), ("val", 10, val)):
+        record.append("input_stats", key, step, np.array([0, 0, 0, high, low, high, 0, high, high]))
+    if val_loss is not None:
+        record.append("val_loss", "val", 10, val_loss)
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True}})
+    return record
+
+
+@pytest.mark.parametrize(
+    ("fires", "silent"),
+    [
+        ({"val": (-3.1, 3.1)}, {"val": (-2.9, 2.9)}),
+        ({"val": (-0.3, 0.3)}, {"val": (-0.4, 0.4)}),
+        ({}, {"val_loss": 0.5}),
+        ({}, {"val_loss": None}),
+        ({"val": (-3.1, 0.0)}, {"val": (-2.9, 0.0)}),
+        ({"val": (0.45, 1.0)}, {"val": (0.25, 1.0)}),
+        ({"reach": (8.0, 9.0), "val": (5.9, 9.0)}, {"reach": (8.0, 9.0), "val": (6.1, 9.0)}),
+    ],
+)
+def test_validation_on_another_scale_is_a_fault_where_it_does_worse(fires, silent):
+    (found,) = verdict(scaled(**fires))
+    assert found.severity == Severity.WARNING
+    assert found.margin == float("inf")
+    assert [r.id for r in found.remedies] == ["same-preparation"]
+    assert "training loss 1" in found.evidence[0].note
+    record = scaled(**silent)
+    record.append("train_classes", "targets", 0, [50.0, 50.0, 0.0])
+    with pytest.raises(NotChecked):
+        verdict(record)
+
+
+@pytest.mark.parametrize(("odd", "said"), [(0, True), (1, True), (4, False)])
+def test_its_scale_is_compared_with_the_usual_batch_of_training(odd, said):
+    """Eight looks at training, of which so many are as wide as validation is."""
+    made = scaled(val=(-4.0, 4.0))
+    for i in range(7):
+        reach = 4.0 if i < odd else 1.0
+        made.append("input_stats", "train", i + 1, np.array([0, 0, 0, 1.0, -reach, reach, 0, 1.0, 1.0]))
+    if said:
+        assert len(verdict(made)) == 1
+    else:
+        with pytest.raises(NotChecked):
+            verdict(made)
+
+
+def test_a_scale_says_enough_where_trees_tell_them_apart_as_well():
+    record = record_of()
+    for key in ("train", "val"):
+        record.append("input_stats", key, *scaled().series("input_stats", key).history())
+    record.append("train_loss", "cross_entropy", np.arange(90), np.full(90, 1.0))
+    record.append("val_loss", "val", 95, 2.0)
+    (found,) = verdict(record)
+    assert "nine in ten entries" in found.summary
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(1.0, False), (2.5, False), (4.0, True), (0.2, True)])
+def test_on_data_alone_another_scale_is_a_warning(factor, fires):
+    x, _, xv, _ = (t.numpy() for t in table("wine", 0))
+    found = asked([part("train", x), part("val", xv * factor)], features)[1].diagnoses
+    said = [d for d in found if d.code == "TW109" and d.remedies[0].id == "same-preparation"]
+    assert [d.severity for d in said] == [Severity.WARNING] * fires
+
+
+def test_fires_on_a_training_whose_validation_was_prepared_otherwise():
+    report, _ = train(table("wine", 0), torch.nn.CrossEntropyLoss(), val_factor=20.0)
+    assert [d.code for d in report.diagnoses] == ["TW109"]
+    assert report.diagnoses[0].evidence[0].value == pytest.approx(20, rel=0.5)
+
+
 REMARKS = {
     "no further off": ({"far": 0.0}, "augmentation does that"),
     "closer": ({"far": -2.0}, "augmentation does that"),
@@ -64,7 +149,7 @@ REMARKS = {
 }
 
 
-@pytest.mark.parametrize("code", ["TW101", "TW104", "TW201", "TW202", "TW203"])
+@pytest.mark.parametrize("code", ["TW101", "TW104", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208"])
 def test_what_validation_alone_shows_is_its_consequence(code):
     (found,) = verdict(record_of())
     effect = Diagnosis(code, "effect", Severity.WARNING, "shown by validation", margin=9.0, confidence=0.99)

@@ -30,8 +30,8 @@ SECONDS = 5.0
 SUBJECT = "preflight"
 # What can be said before training: facts of the wiring, and what a single batch shows.
 PREFLIGHT = (
-    "TW107", "TW108", "TW303", "TW304", "TW305", "TW309", "TW703", "TW705", "TW706", "TW707", "TW708", "TW709", "TW710",
-    "TW711", "TW802",
+    "TW107", "TW108", "TW109", "TW303", "TW304", "TW305", "TW309", "TW703", "TW705", "TW706", "TW707", "TW708", "TW709",
+    "TW710", "TW711", "TW802",
 )  # fmt: skip
 FACTS = ("subject", "run", "task", "loss", "optimizers", "parameters", "tuning")
 OVER = "the time for preflight was over before it was measured"

@@ -10,7 +10,7 @@ from trainwatch.probes.predictors import Array, features_a_split, scaled
 from trainwatch.probes.tables import table_of
 
 KIND = "shift"
-QUANTITIES = ("held_shift", "shift_features")
+QUANTITIES = ("held_shift", "shift_features", "shift_common")
 AT_END = True
 MOST_ROWS = 512  # of training, and as many of validation
 FEWEST = 30
@@ -18,6 +18,7 @@ TREES = 60
 LEAF = 5  # samples: leaves of one sample know it by heart
 NEIGHBOUR = 5  # the first few may be the same sample in another variant
 LISTED = 3
+FLOOR = 0.1  # of the median deviation: features that hardly ever vary do not decide
 
 
 def measure(bench: Bench) -> None:
@@ -27,7 +28,7 @@ def measure(bench: Bench) -> None:
     those that are not there: its target (rows of zeros and ones are numbered), the share of votes for validation, its
     distance to the fifth nearest other training sample, in features of deviation 1. A row of `shift_features`
     (LISTED, 4) names the features that the forest tells the kinds apart by: index, share of the decrease in impurity,
-    mean in training, in validation.
+    mean in training, in validation. `shift_common` is what `common_change` gives.
     """
     train, val = (table_of(bench, kind, MOST_ROWS, patterns=True) for kind in ("train", "val"))
     if min(len(train), len(val)) < FEWEST:
@@ -39,6 +40,7 @@ def measure(bench: Bench) -> None:
         row[: len(table)] = np.stack([table.y.astype(np.float64), some, far], 1)
         bench.record.append("held_shift", kind, bench.step, row)
     bench.record.append("shift_features", "inputs", bench.step, listed_features(train.x, val.x, weights))
+    bench.record.append("shift_common", "inputs", bench.step, common_change(train.x, val.x))
 
 
 def kind_votes(train: Array, val: Array) -> tuple[list[Array], Array]:
@@ -80,3 +82,25 @@ def listed_features(train: Array, val: Array, weights: Array) -> Array:
     first = np.argsort(-weights, kind="stable")[:LISTED]
     rows[: len(first)] = np.stack([first, weights[first], train[:, first].mean(0), val[:, first].mean(0)], 1)
     return rows
+
+
+def common_change(train: Array, val: Array) -> Array:
+    """One factor and one offset that make training features most like those of validation, and what they leave.
+
+    Args:
+        train: Features, shape (n, features).
+        val: The same of validation.
+
+    Returns:
+        Factor, offset, and the share of the squared differences of means, in deviations, that is left; shape (3,).
+    """
+    means, deviations = (np.stack([f(train, axis=0), f(val, axis=0)]) for f in (np.mean, np.std))
+    varies = deviations[0] > 0
+    if not varies.any():
+        return np.full(3, np.nan)
+    (mean, other), (sd, other_sd) = means[:, varies], deviations[:, varies]
+    factor = float(np.median(other_sd / sd))
+    offset = float(np.median(other - factor * mean))
+    unit = np.maximum(sd, FLOOR * np.median(sd))
+    apart, left = (float(np.sum(((other - seen) / unit) ** 2)) for seen in (mean, factor * mean + offset))
+    return np.array([factor, offset, left / apart if apart else 1.0])

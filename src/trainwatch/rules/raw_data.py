@@ -1,4 +1,4 @@
-"""Scales judged on the data alone, before a training could show whether it copes with them (TW107, TW108)."""
+"""Scales judged on the data alone, before a training could show whether it copes with them (TW107)."""
 
 from __future__ import annotations
 
@@ -11,39 +11,25 @@ from trainwatch.diagnosis import Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.symptoms.features import features
-from trainwatch.symptoms.ranges import Range, range_of
+from trainwatch.symptoms.ranges import range_of
 
-CHANCE = 1e-3  # few samples of a heavy tail reach far further or less far, now and then
-ALIKE = 0.9  # of the features, which share a scale where the others are odd ones
+MOST = 0.9  # of the features, which share a scale where the others are odd ones
 
 
-def raw_inputs(record: RunRecord, off: bool, uneven: float, differs: float, extreme: float) -> Iterator[dict[str, Any]]:
+def raw_inputs(record: RunRecord, off: bool, uneven: float, alike: float, extreme: float) -> Iterator[dict[str, Any]]:
     """What the scales of an audited data set tell, as the fields of diagnoses.
 
     Args:
         record: Of an audit.
         off: Whether the inputs are on no scale to train on.
         uneven: How many times the median scale is odd beside features that share one.
-        differs: How many times wider or narrower validation is scaled otherwise; features still share a scale.
+        alike: How many times the median scale nine in ten features may have that share one.
         extreme: Root mean square, or scale over the median one, of which no table is collected.
     """
-    train, val = (range_of(record, "input_stats", split) for split in ("train", "val"))
+    train = range_of(record, "input_stats", "train")
     if train is None:
         return
-    if val is not None and (ratio := times_wider(record, "inputs", train, val)) > differs:
-        seen = f"{val.low:.3g} to {val.high:.3g}"
-        usual = f"{train.low:.3g} to {train.high:.3g}"
-        yield {
-            "summary": f"nine in ten entries of the validation inputs lie from {seen}, of those of training from "
-            f"{usual}",
-            "margin": float("inf"),
-            "where": ("validation inputs",),
-            "evidence": (Evidence("scale of validation inputs against training inputs", ratio, differs, unit="times"),),
-            "remedies": (
-                remedy("same-preparation", seen=f"Nine in ten entries are {seen}, in training {usual}"),
-            ),
-        }  # fmt: skip
-    odd, times = odd_features(record, uneven, differs), train.largest / train.median if train.median > 0 else 1.0
+    odd, times = odd_features(record, uneven, alike), train.largest / train.median if train.median > 0 else 1.0
     if not off and not odd:
         return
     warns = bool(odd) or max(times, train.rms) > extreme
@@ -66,7 +52,7 @@ def raw_inputs(record: RunRecord, off: bool, uneven: float, differs: float, extr
     }  # fmt: skip
 
 
-def odd_features(record: RunRecord, uneven: float, differs: float) -> list[tuple[str, float]]:
+def odd_features(record: RunRecord, uneven: float, alike: float) -> list[tuple[str, float]]:
     """Features far larger than others that share a scale: (name, times the median), the largest first.
 
     None where the features are on all sorts of scales: that is a table as it was collected.
@@ -77,19 +63,7 @@ def odd_features(record: RunRecord, uneven: float, differs: float) -> list[tuple
     scale = np.hypot(look.mean, look.sd)
     known = scale[np.isfinite(scale)]
     middle = float(np.median(known)) if len(known) else 0.0
-    if not middle or np.quantile(known, ALIKE, method="lower") > differs * middle:
+    if not middle or np.quantile(known, MOST, method="lower") > alike * middle:
         return []
     found = np.flatnonzero(np.nan_to_num(scale) > uneven * middle)
     return sorted(((look.names[j], float(scale[j] / middle)) for j in found), key=lambda row: -row[1])
-
-
-def times_wider(record: RunRecord, what: str, first: Range, second: Range) -> float:
-    """How many times nine in ten entries reach, or are spread, further in one part than in the other: 1 or more.
-
-    1 as well where chance alone makes samples so different in size.
-    """
-    if record.facts.get("scale_chance", {}).get(what, 1.0) > CHANCE:
-        return 1.0
-    reach = sorted(max(abs(r.low), abs(r.high)) for r in (first, second))
-    spread = sorted(r.high - r.low for r in (first, second))
-    return max(1.0, *(most / max(least, 1e-30) for least, most in (reach, spread) if most > 0), 1.0)

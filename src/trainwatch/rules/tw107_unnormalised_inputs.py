@@ -1,10 +1,10 @@
-"""TW107: inputs on a scale that the training cannot cope with, or on another one in validation."""
+"""TW107: inputs on a scale that the training cannot cope with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,13 +13,13 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 from trainwatch.rules.raw_data import raw_inputs
-from trainwatch.symptoms.curves import passes, primary_stream
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.ranges import Range, range_of
+from trainwatch.symptoms.scaled_otherwise import reach_of
 from trainwatch.symptoms.subject import is_of_data
 
 NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
-EFFECTS = ("TW102", "TW109", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305",
+EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301", "TW302", "TW303", "TW304", "TW305",
            "TW306", "TW309", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603", "TW604")  # fmt: skip
 
 
@@ -30,23 +30,24 @@ class UnnormalisedInputs(Rule):
     ## Symptom
     The root mean square of the inputs is above `large` or below `small`, or that of the largest feature above `uneven`
     times the median one; nothing normalises them before the first layer; and the run ends with less than `learned` of
-    its loss gone. Or validation inputs are scaled otherwise: `differs` times wider or narrower than any training batch.
+    its loss gone.
 
     ## Why it hurts
     The gradient of the first layer is proportional to its inputs. No rate fits features of 0.1 and of 1,000 at once:
     the large ones saturate or overshoot while the small ones are not learned.
 
     ## How it is measured
-    `input_stats` at steps 0, 1, 3, 7 ... and in the first validation passes, and the course of the training loss
-    against that of a constant guess. Judged from `steps` optimiser steps on. Before training (`trainwatch.audit`) such
-    a scale is a remark, since a table as it was collected harms nobody yet; a warning where it is above `extreme`,
-    where validation is scaled otherwise, and where a feature is `uneven` beside others that share a scale.
+    `input_stats` at steps 0, 1, 3, 7 ..., and the course of the training loss against that of a constant guess. Judged
+    from `steps` optimiser steps on. Before training (`trainwatch.audit`) such a scale is a remark, since a table as it
+    was collected harms nobody yet; a warning where it is above `extreme`, and where a feature is `uneven` beside others
+    that share a scale, nine in ten of them within `alike` times the median one.
 
     ## Remedies
-    `normalise-inputs` with the statistics of the training data; `same-preparation` for validation.
+    `normalise-inputs` with the statistics of the training data.
 
     ## Not a fault when
-    The net learns all the same, begins with a batch or layer norm, or is given categories.
+    The net learns all the same, begins with a batch or layer norm, or is given categories. Validation inputs on another
+    scale are TW109's.
 
     ## Sources
     §10; LeCun et al., "Efficient BackProp" (1998), section 4.3.
@@ -62,7 +63,7 @@ class UnnormalisedInputs(Rule):
     small: float = 0.05
     uneven: float = 30.0
     learned: float = 0.7
-    differs: float = 3.0
+    alike: float = 3.0
     extreme: float = 1e6
     steps: int = 20
 
@@ -71,15 +72,13 @@ class UnnormalisedInputs(Rule):
         if inputs is None:
             raise NotChecked("the scale of the training inputs is not known")
         uneven = inputs.largest / inputs.median if inputs.median > 0 else 1.0
-        reach = float(_reach(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
+        reach = float(reach_of(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
         off = min(inputs.rms, reach) > self.large or inputs.rms < self.small or uneven > self.uneven
         if is_of_data(record):
-            raw = raw_inputs(record, off, self.uneven, self.differs, self.extreme)
+            raw = raw_inputs(record, off, self.uneven, self.alike, self.extreme)
             return (yield from (self.diagnose(**fields) for fields in raw))
         if course is None:
             raise NotChecked("no training loss was seen")
-        if found := self._prepared_otherwise(record, inputs):
-            yield found
         if record.steps < (self.steps if record.facts.get("run", {}).get("finished") else 10 * self.steps):
             return
         if not off or _begins_with_a_norm(record):
@@ -105,41 +104,6 @@ class UnnormalisedInputs(Rule):
             remedies=(remedy("normalise-inputs", rms=f"{inputs.rms:.3g}", mean=f"{inputs.mean:.4g}",
                              std=f"{inputs.sd:.4g}"),),
         )  # fmt: skip
-
-    def _prepared_otherwise(self, record: RunRecord, inputs: Range) -> Diagnosis | None:
-        seen, series = range_of(record, "input_stats", "val"), record.series("input_stats", "train")
-        if seen is None or series is None or not len(series):
-            return None
-        rows = series.history()[1].astype(float)
-        looks = (
-            (_reach(seen.low, seen.high), _reach(rows[:, 4], rows[:, 5])),
-            (seen.high - seen.low, rows[:, 5] - rows[:, 4]),
-        )
-        ratio = 1.0
-        for now, past in looks:
-            least, most = np.quantile(past, [0.25, 0.75])  # of the batches looked at, which may be small
-            ratio = max(ratio, float(now / max(most, 1e-30)), float(least / max(now, 1e-30)))
-        _, losses = passes(record, "val_loss", primary_stream(record) or "")
-        course = record.memo(loss_course)
-        if ratio <= self.differs or not len(losses) or course is None or losses[-1] <= course.end:
-            return None
-        return self.diagnose(
-            f"nine in ten entries of the validation inputs lie from {seen.low:.3g} to {seen.high:.3g}, of those of "
-            f"training from {inputs.low:.3g} to {inputs.high:.3g}",
-            margin=float("inf"),
-            where=("validation inputs",),
-            onset_step=seen.step,
-            evidence=(Evidence("scale of validation inputs against training inputs", ratio, self.differs, unit="times",
-                               where="inputs", step=seen.step, note=f"validation loss {losses[-1]:.3g} at the end, "
-                               f"training loss {course.end:.3g}"),),
-            remedies=(remedy("same-preparation", seen=f"Nine in ten entries are {seen.low:.3g} to {seen.high:.3g}, in "
-                             f"training {inputs.low:.3g} to {inputs.high:.3g}"),),
-        )  # fmt: skip
-
-
-def _reach(low: Any, high: Any) -> Any:
-    """How far nine in ten entries lie from zero."""
-    return np.maximum(np.abs(low), np.abs(high))
 
 
 def _begins_with_a_norm(record: RunRecord) -> bool:

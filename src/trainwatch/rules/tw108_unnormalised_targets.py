@@ -12,10 +12,10 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
-from trainwatch.rules.raw_data import times_wider
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.ranges import range_of
+from trainwatch.symptoms.scaled_otherwise import times_wider
 from trainwatch.symptoms.subject import is_of_data
 
 SQUARED = ("mse_loss",)

@@ -12,13 +12,15 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
+from trainwatch.rules.shift_evidence import in_common, losses_apart, prepared_otherwise, shift_remedies, told_apart
 from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.experiments import evaluated
+from trainwatch.symptoms.scaled_otherwise import scaled_otherwise
 from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift
 from trainwatch.symptoms.subject import is_of_data
 
 SHOWN = 3
-EFFECTS = ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203")
+EFFECTS = ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class TrainValShift(Rule):
     ## Symptom
     Within classes, validation inputs can be told from training inputs, by an area under the ROC curve whose lower bound
     is above `apart`; they lie further from training samples than those from one another, by one above `further`; and
-    the network does worse on them. Or more than `unseen` of the validation samples are of classes that were never
-    trained on.
+    the network does worse on them. Or they are scaled otherwise, `differs` times wider or narrower. Or more than
+    `unseen` of the validation samples are of classes that were never trained on.
 
     ## Why it hurts
     The network is asked for what it was not taught, and a gap that looks like overfitting is none: no regularisation
@@ -41,12 +43,15 @@ class TrainValShift(Rule):
     classes do not count. The network does worse where its validation loss is above its training loss, both in
     evaluation mode, by `errors` standard errors (`evaluated_loss`). Told apart without being further away or without
     harm it is a remark, from `remark` on: augmented training samples are wider spread than validation samples, not
-    elsewhere. Shares of the classes are compared by a chi-squared test over all targets; they are remarked on from a
-    total variation of `shares` on, at a chance below `chance`. Before training (`trainwatch.audit`) there is no network
-    whose harm could be measured: inputs told apart from `remark` on that lie further away are a warning.
+    elsewhere. Scales are those of nine in ten entries, as the first batches and validation passes have them
+    (`input_stats`); validation loss must be above training loss. Shares of the classes are compared by a chi-squared
+    test over all targets; they are remarked on from a total variation of `shares` on, at a chance below `chance`.
+    Before training (`trainwatch.audit`) there is no network whose harm could be measured: inputs told apart from
+    `remark` on that lie further away are a warning.
 
     ## Remedies
-    `same-preparation`, `split-anew`.
+    `same-preparation` and `split-anew`; the former first where one factor and one offset for all features leave at most
+    `common` of the squared differences of their means (`shift_common`).
 
     ## Not a fault when
     The split is meant to be hard: the latest months, other patients, another camera. The classes were resampled for
@@ -66,6 +71,8 @@ class TrainValShift(Rule):
     further: float = 0.55
     remark: float = 0.7
     errors: float = 2.0
+    differs: float = 3.0
+    common: float = 0.3
     unseen: float = 0.05
     shares: float = 0.1
     chance: float = 1e-3
@@ -77,15 +84,17 @@ class TrainValShift(Rule):
             yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.63)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        inputs = record.memo(input_shift)
+        scaled, inputs = record.memo(scaled_otherwise), record.memo(input_shift)
         shift = record.memo(class_shift) if record.facts.get("run", {}).get("finished") else None
-        if inputs is not None and inputs.told.low > self.apart:
+        if otherwise := scaled is not None and scaled.ratio > self.differs:
+            yield self.diagnose(**prepared_otherwise(scaled, self.differs))
+        elif inputs is not None and inputs.told.low > self.apart:
             yield from self._inputs(record, inputs)
         if shift is not None and (
             shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
         ):
             yield self._classes(record, shift)
-        elif inputs is None and (shift is None or is_of_data(record)):
+        elif inputs is None and not otherwise and (shift is None or is_of_data(record)):
             why = record.facts.get("switched_off", {}).get("held_shift")
             raise NotChecked(f"not measured: {why}" if why else "neither inputs nor classes of both training and "
                              "validation are known")  # fmt: skip
@@ -104,10 +113,6 @@ class TrainValShift(Rule):
             if found.further.low <= self.further
             else "though the network does no worse there"
         )  # fmt: skip
-        given = dict(enumerate(record.facts.get("feature_names") or ()))
-        named = [given.get(i, f"feature {i}") for i, *_ in found.features]
-        names = ", ".join(f"{n}: {a:.3g} against {b:.3g}" for n, (*_, a, b) in zip(named, found.features, strict=True))
-        train, val = (", ".join(f"{row[k]:.3g}" for row in found.features) for k in (2, 3))
         yield self.diagnose(
             f"validation inputs can be told from training inputs of the same class (AUC {found.told.auc:.2f}, at least "
             f"{found.told.low:.2f}), {told}",
@@ -116,19 +121,12 @@ class TrainValShift(Rule):
             where=("validation inputs",),
             onset_step=0,
             evidence=(
-                Evidence("AUC of validation against training inputs, lower bound", found.told.low, self.apart,
-                         step=found.step, note=f"estimate {found.told.auc:.3f}; {found.train} training and {found.val} "
-                         f"validation samples; means of what tells most in training and validation: {names}"),
-                Evidence("AUC of the distance to training samples, lower bound", found.further.low, self.further,
-                         step=found.step, note=f"estimate {found.further.auc:.3f}; above 0.5: further away"),
-                *(() if of_data else (Evidence("validation loss above training loss, in standard errors", worse,
-                  self.errors, note="not measured" if look is None else f"{look.validation:.3g} against "
-                  f"{look.training:.3g}"),)),
+                *told_apart(record, found, self.apart, self.further),
+                *(() if of_data else (losses_apart(look, worse, self.errors),)),
+                *(() if np.isnan(found.left) else (in_common(found, self.common),)),
             ),
-            remedies=(remedy("same-preparation", seen=f"What tells them most apart ("
-                             f"{', '.join(named)}) is {val} on average in validation "
-                             f"and {train} in training"), remedy("split-anew")),
-        )  # fmt: skip
+            remedies=shift_remedies(record, found, self.common),
+        )
 
     def _classes(self, record: RunRecord, shift: ClassShift) -> Diagnosis:
         names, new = class_names(record, len(shift.val)), shift.unseen > self.unseen

@@ -42,6 +42,8 @@ class InputShift:
         train, val: Samples.
         features: (index, share of what the forest goes by, mean in training, in validation) of the first few.
         step: Optimiser steps taken before.
+        factor, offset: What makes training features most like those of validation, one of each for all of them.
+        left: Share of the squared differences of means that these leave; NaN where that was not measured.
     """
 
     told: Apart
@@ -50,6 +52,9 @@ class InputShift:
     val: int
     features: list[tuple[int, float, float, float]]
     step: int
+    factor: float = 1.0
+    offset: float = 0.0
+    left: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def input_shift(record: RunRecord) -> InputShift | None:
     groups = _groups(train[:, 0], val[:, 0])
     told, further = (within([(train[a, column], val[b, column]) for a, b in groups]) for column in (1, 2))
     features = [] if named is None else [tuple(row) for row in named[1].tolist() if np.isfinite(row[0])]
-    return InputShift(told, further, len(train), len(val), [(int(i), w, a, b) for i, w, a, b in features], rows[0][0])
+    common = record.latest("shift_common", "inputs")
+    change = () if common is None or not np.isfinite(common[1]).all() else common[1].tolist()
+    listed = [(int(i), w, a, b) for i, w, a, b in features]
+    return InputShift(told, further, len(train), len(val), listed, rows[0][0], *change)
 
 
 def class_shift(record: RunRecord) -> ClassShift | None:

@@ -161,7 +161,10 @@ def _whole(stats: Array, samples: Samples, look: Look) -> Array:
 
 
 def _scale_chances(look: Look) -> Iterator[tuple[str, float]]:
-    """How likely chance alone makes sizes in validation so different from those in training (Kolmogorov-Smirnov)."""
+    """How likely chance alone makes sizes in validation so different from those in training (Kolmogorov-Smirnov).
+
+    1 where samples are of another number of entries: other things are measured then.
+    """
     from scipy.stats import ks_2samp  # not before it is needed
 
     parts = look.parts.values()
@@ -172,7 +175,8 @@ def _scale_chances(look: Look) -> Iterator[tuple[str, float]]:
     for name, some in (("inputs", inputs), ("targets", targets)):
         finite = [np.where(np.isfinite(x), x, 0).reshape(len(x), -1).astype(np.float64) for x in some]
         if len(some) == len(parts):
-            yield name, float(ks_2samp(*((x**2).mean(1) for x in finite)).pvalue)
+            alike = len({x.shape[1] for x in finite}) == 1
+            yield name, float(ks_2samp(*((x**2).mean(1) for x in finite)).pvalue) if alike else 1.0
 
 
 def _of_targets(targets: Array) -> Array:
