@@ -126,7 +126,7 @@ def noise(seed, regression=False):
 SADDLES = {
     "deep linear": ("diabetes", lambda: scaled(linear(10, 8, 8, 1, end=FLAT), 3e-2), {"epochs": 20}),
     "tanh near zero": ("breast_cancer", lambda: scaled(mlp(30, 2), 1e-4), {"epochs": 6}),
-    "autoencoder": ("wine", lambda: scaled(linear(13, 4, 13), 1e-4), {"epochs": 20, "encode": True}),
+    "autoencoder": ("wine", lambda: scaled(linear(13, 4, 13), 1e-4), {"epochs": 40, "encode": True}),
 }
 PLATEAUS = {
     "deep sigmoids": ("digits", lambda: mlp(64, 10, depth=5, activation=nn.Sigmoid), {"epochs": 5}),

@@ -1,5 +1,7 @@
 """TW401: it fires at saddles that hold a training up, and at nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ from torch import nn
 
 from trained import split
 from trainwatch.config import Settings
-from trainwatch.diagnosis import Diagnosis, Severity
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.engine import judge, nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw401_saddle_point import SaddlePoint
@@ -63,11 +65,13 @@ def record(
     group=None,
     escapes=None,
     copies=None,
+    lr=0.1,
     **hessian,
 ):
     """A run that rests at 1.0 of a loss of 1.0, with a way down by `drop` at a length of 0.4."""
     losses = 1.0 + NOISE if losses is None else np.asarray(losses, float)
-    made = make_record(losses, np.full((len(losses), 1), 1e-3), parameters=[parameter("0.weight")], stream="l1_loss")
+    made = make_record(losses, np.full((len(losses), 1), 1e-3), parameters=[parameter("0.weight")], lr=lr,
+                       stream="l1_loss")  # fmt: skip
     if group:
         made.facts["optimizers"]["default"]["groups"][0].update(group)
     made.append("hessian", "held", at, list((HESSIAN | hessian).values()))
@@ -119,9 +123,13 @@ def test_a_way_down_from_a_loss_at_rest_is_a_saddle():
          record(drop=0, smallest_bound=2.1, copies=(0.4, 0.01) * 2)),
         (record(drop=0, group={"weight_decay": 1.7}, copies=(0.4, 0.01) * 2),
          record(drop=0, group={"weight_decay": 1.9}, copies=(0.4, 0.01) * 2)),
+        (record(lr=0.0026), record(lr=0.0024)),
+        (record(drop=0, lr=0.0026, copies=(0.4, 0.01) * 2),
+         record(drop=0, lr=0.0024, copies=(0.4, 0.01) * 2)),
     ],
     ids=["drop", "sure", "sizes", "beyond", "gain", "at rest", "decay bends up", "decay takes its part", "freed",
-         "errors of copies", "copies lead by more than the run gains", "curves down", "curves down, decay and all"],
+         "errors of copies", "copies lead by more than the run gains", "curves down", "curves down, decay and all",
+         "e-folds along the way down", "e-folds, of copies"],
 )  # fmt: skip
 def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(inside) == 1
@@ -320,13 +328,23 @@ def test_the_scale_of_the_weights_does_not_matter(scale):
 
 
 def test_what_it_explains_and_what_explains_it():
-    """Weights that begin too small are the cause; at a saddle, the rate is not to blame for short steps."""
+    """Weights that begin too small are the cause."""
     data, model, how = SADDLES["tanh near zero"]
     causes = {d.code: d for d in run(data, model, 1, **how).report.diagnoses}
     assert "TW401" in [d.code for d in causes["TW309"].walk()]
     data, model, how = SADDLES["deep linear"]
-    causes = {d.code: d for d in run(data, model, **how).report.diagnoses}
-    assert "TW602" in [d.code for d in causes["TW401"].walk()]
+    roots = [d.code for d in run(data, model, **how).report.diagnoses if d.severity > Severity.INFO]
+    assert "TW401" in roots
+    assert "TW602" not in roots, "steps are short for the slope, not for the rate"
+
+
+def test_a_rate_at_which_a_copy_gets_past_it_is_the_cause():
+    rest = Diagnosis("TW401", "saddle-point", Severity.WARNING, "at rest", margin=9.0)
+    by_steps = Diagnosis("TW602", "learning-rate-too-low", Severity.WARNING, "short", margin=1.0)
+    copied = (Evidence("lead of the copy with 5 times the learning rate", 0.5, 0.05),)
+    (root,) = nest([rest, replace(by_steps, evidence=copied)])
+    assert root.code == "TW602"
+    assert len(nest([rest, by_steps])) == 2
 
 
 @pytest.mark.parametrize("code", ["TW301", "TW302", "TW304", "TW305", "TW306", "TW308", "TW309", "TW601", "TW604"])

@@ -6,7 +6,7 @@ from torch import nn
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.gradients import ADAPTIVE
-from trainwatch.symptoms.motion import LEAST_GAIN, WILD, reach_of
+from trainwatch.symptoms.motion import LEAST_GAIN, WILD, flow_time, reach_of
 
 STEPS = 10
 GRADIENTS = np.tile([[3.0, 100.0, 4.0, 100.0]], (STEPS, 1))  # of length 5 without those of the biases
@@ -247,3 +247,19 @@ def test_it_is_of_the_size_of_a_real_path(make, least, most):
     odometer = Odometer(model)
     found = reach_of(train(model, make(model.parameters()), *digits(), steps=150, scheduler=odometer))
     assert least < odometer.gone / odometer.length / found.total < most
+
+
+@pytest.mark.parametrize(("momentum", "factor"), [(None, 1), (0.9, 10), (0.999, 100)])
+def test_gradient_flow_takes_the_sum_of_the_rates(momentum, factor):
+    assert flow_time(record(momentum=momentum)) == pytest.approx(STEPS * 0.5 * factor)
+    spread = record(steps=np.arange(STEPS) * 3, momentum=momentum)
+    assert flow_time(spread) == pytest.approx((3 * (STEPS - 1) + 1) * 0.5 * factor)
+
+
+def test_gradient_flow_takes_that_of_the_fastest_group():
+    assert flow_time(record(groups=[(0.1, (0, 1), 0.0), (0.02, (2, 3), 0.9)])) == pytest.approx(STEPS * 0.2)
+
+
+def test_gradient_flow_is_none_of_adam():
+    assert flow_time(record(optimizer="Adam")) is None
+    assert flow_time(RunRecord()) is None

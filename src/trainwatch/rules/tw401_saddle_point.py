@@ -15,9 +15,10 @@ from trainwatch.rules.saddle_evidence import along_the_direction, at_the_point, 
 from trainwatch.rules.saddle_remedies import ways_off
 from trainwatch.symptoms.curvature import Curvature, Escape, curvature, decay_of, shares_of
 from trainwatch.symptoms.experiments import Shaken, shaken
+from trainwatch.symptoms.motion import escape_time
 from trainwatch.symptoms.rest import Rest, fall_since, rest_of
 
-EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW307", "TW602")
+EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208")
 GOOD = 0.9  # of the loss of a constant guess gone: then it is not worth the time to look
 RESTING = 0.1  # of the loss of a constant guess: where it fell by less lately, it may be at rest
 SHOWN = 3
@@ -46,17 +47,19 @@ class SaddlePoint(Rule):
     at `sizes` lengths or more (`saddle_line`), and the loss falls, each beyond its error by Student's t at `beyond`.
     The fall is more than `gain` times what a step along the gradient would bring that is as long as the largest
     curvature allows, and more than the optimiser gained in the last third of its steps and since the measurement,
-    beyond `errors` standard errors. Weight decay that is part of the gradient is taken off curvature and fall. A
-    negative eigenvalue alone says nothing: healthy nets have many, all along. Or there is one, and of copies that train
-    on at the end (`shaken_loss`) all whose weights were shaken come to a loss lower by `freed` of a constant guess's
-    than the lowest of one left as it was: units alike part slowly, by no straight line. Judged from `steps` steps on.
+    beyond `errors` standard errors. Weight decay that is part of the gradient is taken off curvature and fall. Or there
+    is a negative eigenvalue, and of copies that train on at the end (`shaken_loss`) all whose weights were shaken come
+    to a loss lower by `freed` of a constant guess's than the lowest of one left as it was: units alike part slowly, by
+    no straight line. Judged from `steps` steps on; of plain SGD where the sum of its rates, times the most negative
+    eigenvalue, is at least `grown`: by so many e-folds a run leaves a saddle, and before that any slope.
 
     ## Remedies
     `perturb` along the direction, by the step that was tried; `add-noise`; `momentum`.
 
     ## Not a fault when
     The loss still falls, or the direction promises little: flat directions of a net that has learned bend to either
-    side. Where weights begin too small, that is the cause (TW309). A plateau without a way down is TW402.
+    side. Where weights begin too small, that is the cause (TW309), and where a copy at a higher rate gets past it, the
+    rate (TW602). A plateau without a way down is TW402.
 
     ## Sources
     §13; Dauphin et al., "Identifying and attacking the saddle point problem in high-dimensional non-convex
@@ -76,6 +79,7 @@ class SaddlePoint(Rule):
     gain: float = 5.0
     errors: float = 2.0
     freed: float = 0.05
+    grown: float = 1.0
     steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -98,20 +102,16 @@ class SaddlePoint(Rule):
             raise NotChecked("the weights were moved since the curvature was measured")
         gained = max(rest.fall, fall_since(record, found.step))
         way, free = self._way(record, found, rest, gained), self._free(record, found, rest, gained)
-        if way is not None or free is not None:
+        time = record.memo(escape_time)
+        if (way or free) and (time is None or time >= self.grown):
             yield self._found(record, found, rest, way, free, gained)
 
     def confirmed(self, found: Curvature) -> Escape | None:
         """The way down, where batches confirm it that it was not taken from; else None."""
         escape, errors = found.escape, found.quantile(self.beyond)
-        holds = (
-            escape is not None
-            and found.along_below(self.sure) < 0
-            and escape.sizes_below(errors) >= self.sizes
-            and escape.drop > errors * escape.drop_error
-            and escape.drop > self.gain * found.gradient_gain
-        )
-        return escape if holds else None
+        if escape is None or found.along_below(self.sure) >= 0 or escape.sizes_below(errors) < self.sizes:
+            return None
+        return escape if escape.drop > max(errors * escape.drop_error, self.gain * found.gradient_gain) else None
 
     def _way(self, record: RunRecord, found: Curvature, rest: Rest, gained: float) -> Way:
         """A way down that pays, and its margin."""

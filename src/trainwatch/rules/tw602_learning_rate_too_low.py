@@ -11,13 +11,15 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import Ahead, faster_better
+from trainwatch.rules.begun_evidence import Ahead, by_a_copy, faster_better
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.losses import LossCourse, loss_course
-from trainwatch.symptoms.motion import Reach, reach_of
+from trainwatch.symptoms.motion import Reach, escape_time, reach_of
 from trainwatch.symptoms.plateau import SURE, has_settled
 from trainwatch.symptoms.step_line import StepLine
+
+EFFECTS = ("TW203", "TW204", "TW205", "TW208")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class LearningRateTooLow(Rule):
     name = "learning-rate-too-low"
     section = "§9"
     needs = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
+    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, always), "TW401": by_a_copy}
 
     path: float = 1.0
     each: float = 0.0025
@@ -71,6 +73,7 @@ class LearningRateTooLow(Rule):
     tiny: float = 0.001
     steps: int = 20
     enough: float = 8.0
+    grown: float = 1.0
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Try longer steps where those taken may be too short."""
@@ -108,6 +111,8 @@ class LearningRateTooLow(Rule):
             return
         if line is not None and line.fall < SURE * line.error:
             return  # nothing that longer steps would gain
+        if (record.memo(escape_time) or 0.0) >= self.grown:
+            return  # steps are short by their gradients: at a saddle, not by the rate
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
         yield self._found(course, reach, line, what, self.learned)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainwatch.record import RunRecord
+from trainwatch.symptoms.curvature import curvature
 from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates, step_sizes
 
 WILD = 10.0  # times the median update: single longer ones are cut
@@ -64,3 +65,25 @@ def reach_of(record: RunRecord) -> Reach | None:
     updates = np.minimum(updates, WILD * np.median(updates))  # one row may stand for many steps
     total = float((updates * weight).sum() / np.sqrt(length))
     return Reach(total, int(weight.sum()), highest, gradients.optimizer["type"])
+
+
+def flow_time(record: RunRecord) -> float | None:
+    """Sum of the learning rates over all steps, over 1 - momentum; None of other optimisers than plain SGD."""
+    gradients = record.memo(gradients_of)
+    if gradients is None or gradients.optimizer["type"] not in SGD or not len(gradients.steps):
+        return None
+    weight = np.diff(gradients.steps, append=gradients.steps[-1] + 1)
+    return max(
+        float((learning_rates(record, gradients.steps, g) * weight).sum()) / max(1 - (group.get("momentum") or 0), 0.01)
+        for g, group in enumerate(gradients.optimizer["groups"])
+    )
+
+
+def escape_time(record: RunRecord) -> float | None:
+    """E-folds by which the run had the time to leave a saddle that curves down as the last look had it.
+
+    Along a direction of curvature -c gradient flow grows by exp(c t), and t is `flow_time`. None where either is not
+    known.
+    """
+    found, flow = record.memo(curvature), record.memo(flow_time)
+    return None if found is None or flow is None else -found.smallest * flow
