@@ -208,12 +208,17 @@ SOURCES = {
         "a / b.clamp_min(1e-12)  # other went from 0 to 7",
         False,
     ),
+    "reciprocal": ({"operation": "reciprocal", "inputs": [operand(high=3.0)]}, "# input went from 0 to 3", False),
     "exp": ({"operation": "exp", "inputs": [operand(high=95.0)]}, "x.clamp(max=88))  # x went up to 95", True),
     "exp in float64": ({"operation": "exp", "dtype": "float64"}, "x.clamp(max=709)", True),
     "pow": ({"operation": "pow"}, "** p", True),
     "mask": ({"operation": "softmax", "inputs": [operand(nonfinite=3)]}, "torch.isinf(scores).all(dim=-1", False),
     "float16": ({"operation": "addmm", "dtype": "float16"}, "dtype=torch.bfloat16", True),
-    "matmul": ({"operation": "addmm", "inputs": [operand("mat1", -3e30, 2e30)]}, "mat1 went from -3e+30", True),
+    "matmul": (
+        {"operation": "addmm", "inputs": [operand("mat1", -3e30, 2e30), operand("mat2")]},
+        "mat1 went from -3e+30",
+        True,
+    ),
 }  # fmt: skip
 
 
