@@ -87,6 +87,13 @@ def test_a_loss_that_was_never_finite_is_no_matter_of_the_rate():
     assert len(verdict(record(np.r_[2.3, np.full(STEPS - 1, np.inf)], lr=4.0))) == 1
 
 
+@pytest.mark.parametrize(("share", "fires"), [(0.55, True), (0.45, False)])
+def test_a_leap_goes_up_by_half_of_the_loss_of_chance(share, fires):
+    losses = 2.3 + NOISE
+    losses[50:52] = losses[0] + share * np.log(10)
+    assert bool(verdict(record(losses, lr=2.0))) is fires
+
+
 @pytest.mark.parametrize(("deviations", "fires"), [(5.5, True), (4.5, False)])
 def test_a_leap_stands_out_of_the_noise_by_five_standard_deviations(deviations, fires):
     """The loss goes up and down by 0.6 all along, and two losses in mid-run are higher."""

@@ -441,6 +441,11 @@ def test_where_a_step_is_below_a_thousandth_of_the_weights_a_fiftieth_of_the_los
     assert bool(verdict(made)) is fires
 
 
+@pytest.mark.parametrize(("each", "fires"), [(0.0038, True), (0.0042, False)])
+def test_where_an_update_is_longer_than_four_thousandths_of_the_weights_a_copy_does_not_decide(each, fires):
+    assert bool(verdict(with_copies(each * STEPS))) is fires
+
+
 def test_where_a_copy_was_better_its_rate_is_proposed():
     (found,) = verdict(with_copies())
     present = with_copies().facts["optimizers"]["default"]["groups"][0]["lr"]
