@@ -418,3 +418,15 @@ def test_of_copies_that_lead_the_better_one_is_told():
     made = with_copies(record(6.0, LEARNING, late=0.0, when=slice(5, None)), "usual")
     (found,) = verdict(with_copies(made, "rectified", other=0.2))
     assert "a copy with usual weights and ReLUs came to a validation loss of 0.2" in found.summary
+
+
+@pytest.mark.parametrize(("lead", "fires"), [(0.11, True), (0.09, False)])
+def test_a_copy_must_lead_by_a_tenth_of_the_loss_of_a_constant_guess(lead, fires):
+    made = with_copies(record(6.0, LEARNING, late=0.0, when=slice(5, None)), "usual", other=1.1 - lead * np.log(10))
+    assert bool(verdict(made)) is fires
+
+
+@pytest.mark.parametrize(("error", "margin"), [(0.02, (0.7 - 0.1 * np.log(10)) / 0.02 + 2), (0.0, 1e3)])
+def test_a_copy_is_as_sure_as_its_lead_is_beyond_what_counts(error, margin):
+    (found,) = verdict(with_copies(record(6.0, LEARNING, late=0.0, when=slice(5, None)), "usual", error=error))
+    assert found.margin == pytest.approx(margin, rel=1e-3)

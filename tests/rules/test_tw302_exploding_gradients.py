@@ -9,15 +9,17 @@ from torch import nn
 from trainwatch.diagnosis import Severity
 from trainwatch.record.series import Series
 from trainwatch.rules import NotChecked
-from trainwatch.rules.tw302_exploding_gradients import ExplodingGradients
+from trainwatch.rules.tw302_exploding_gradients import EFFECTS, ExplodingGradients
+from trainwatch.symptoms.losses import loss_course
 
-STEPS, DEPTH = 200, 8
+STEPS, DEPTH, CHANCE = 200, 8, math.log(10)
 RNG = np.random.default_rng(0)
 STUCK = 2.5 + 0.05 * RNG.normal(size=STEPS)
 LEARNING = 2.3 * np.exp(-np.arange(STEPS) / 50) + 0.03 * RNG.normal(size=STEPS)
 RELAPSED = np.r_[LEARNING[:150], STUCK[:50] * 0.85]
 PARAMETERS, MODULES = chain(DEPTH)
 SANE = np.tile(10 ** (-2 + 0.1 * RNG.normal(size=(STEPS, 1))), (1, 2 * DEPTH))
+NOISE = 0.03 * RNG.normal(size=STEPS)
 
 
 def record(decades=0.0, losses=STUCK, *, burst=1.0, at=100, scale=1.0, **more):
@@ -109,6 +111,48 @@ def test_a_burst_along_which_no_step_is_long_throws_nothing_away():
     assert len(verdict(record(burst=1e5, scale=1e-6, classes=None, optimizer="Adam"))) == 1, (
         "its steps are as long anyway"
     )
+
+
+@pytest.mark.parametrize(("ratio", "fires"), [(0.11, True), (0.09, False)])
+def test_a_step_along_the_burst_must_be_longer_than_a_tenth_of_the_weights(ratio, fires):
+    """Gradients of 1000 from step 100 on, and weights of 96**-0.5 each."""
+    rms = np.full((STEPS, 2 * DEPTH), 1e-2)
+    rms[100:] = 1e3
+    made = make_record(STUCK, rms, parameters=PARAMETERS, modules=MODULES, lr=ratio * 96**-0.5 / 1e3)
+    assert bool(verdict(made)) is fires
+
+
+SHAPES = {"depth": {"decades": 4.0}, "growth": {"burst": 1e5}}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(("gained", "fires"), [(0.08, True), (0.12, False)])
+def test_a_run_that_removed_a_tenth_of_the_loss_of_chance_has_learned(gained, fires, shape):
+    losses = np.linspace(CHANCE, CHANCE * (1 - gained / 0.9), STEPS) + NOISE
+    assert bool(verdict(record(losses=losses, **shape))) is fires
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(("lost", "fires"), [(0.75, True), (0.65, False)])
+def test_a_run_that_lost_seven_tenths_of_its_best_gain_has_relapsed(lost, fires, shape):
+    best = float(np.median(LEARNING[140:150]))
+    losses = np.r_[LEARNING[:150], best + lost * (CHANCE - best) + NOISE[:50]]
+    assert bool(verdict(record(losses=losses, **shape))) is fires
+
+
+def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
+    (mild,) = verdict(record(2.5))
+    assert mild.margin == pytest.approx((2.5 - 2.0) / 0.05)  # that of the line: at its floor
+    (steep,) = verdict(made := record(12.0))
+    assert steep.margin == pytest.approx(loss_course(made).harm(0.1, 0.7)[0])
+    assert steep.margin < (12.0 - 2.0) / 0.05
+
+
+def test_where_the_line_rises_further_than_any_layer_the_first_is_named():
+    rms = SANE.copy()
+    rms[:, 1::2] *= 10 ** np.r_[np.linspace(2.5, 0, DEPTH)[:-1], 1.0]  # the last layer lies above the line
+    (found,) = verdict(make_record(STUCK, rms, parameters=PARAMETERS, modules=MODULES))
+    assert found.where == ("layers.0",)
 
 
 def test_it_waits_for_enough_steps_unless_the_loss_is_not_finite():
@@ -224,9 +268,9 @@ def test_layers_whose_gradient_is_amplified_are_named_and_no_others():
     assert found.where[0] == "layers.0"
 
 
-@pytest.mark.parametrize("code", ["TW203", "TW304", "TW305"])
-def test_it_accounts_for_what_large_gradients_do(code):
-    assert code in ExplodingGradients.explains
+def test_it_accounts_for_what_large_gradients_do():
+    assert set(ExplodingGradients.explains) == {*EFFECTS, "TW303"}
+    assert {"TW203", "TW304", "TW305"} < set(EFFECTS)
 
 
 @pytest.mark.parametrize(("burst", "found"), [(50, 0), (110, 1)])

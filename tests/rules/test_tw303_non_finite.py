@@ -158,6 +158,25 @@ def test_a_source_of_another_step_is_not_that_of_this_fault():
     assert diagnosed(step=41).where == ("cross_entropy",)
 
 
+def test_where_the_model_itself_made_it_its_type_is_the_place():
+    assert diagnosed(module="", module_type="Net").where == ("Net",)
+    assert diagnosed(module="", module_type="").where == ("cross_entropy",)
+
+
+def test_steps_that_a_scaler_skips_are_enough_to_judge_by():
+    made = RunRecord()
+    made.set_fact("scaler", {"used": True, "skipped_steps": 20, "in_a_row": 20})
+    (found,) = verdict(made)
+    assert "the gradient scaler has skipped the last 20 steps" in found.summary
+
+
+def test_a_batch_that_was_run_again_is_enough_to_judge_by():
+    made = RunRecord()
+    made.set_fact("nonfinite", {**FOUND, "step": 0})
+    (found,) = verdict(made)
+    assert (found.severity, found.where) == (Severity.INFO, ("head",))
+
+
 def test_the_step_of_a_source_is_exact_where_old_rows_are_folded():
     steps = 20_000
     made = record(loss_at=range(1000, steps), steps=steps)
@@ -189,12 +208,17 @@ SOURCES = {
         "a / b.clamp_min(1e-12)  # other went from 0 to 7",
         False,
     ),
+    "reciprocal": ({"operation": "reciprocal", "inputs": [operand(high=3.0)]}, "# input went from 0 to 3", False),
     "exp": ({"operation": "exp", "inputs": [operand(high=95.0)]}, "x.clamp(max=88))  # x went up to 95", True),
     "exp in float64": ({"operation": "exp", "dtype": "float64"}, "x.clamp(max=709)", True),
     "pow": ({"operation": "pow"}, "** p", True),
     "mask": ({"operation": "softmax", "inputs": [operand(nonfinite=3)]}, "torch.isinf(scores).all(dim=-1", False),
     "float16": ({"operation": "addmm", "dtype": "float16"}, "dtype=torch.bfloat16", True),
-    "matmul": ({"operation": "addmm", "inputs": [operand("mat1", -3e30, 2e30)]}, "mat1 went from -3e+30", True),
+    "matmul": (
+        {"operation": "addmm", "inputs": [operand("mat1", -3e30, 2e30), operand("mat2")]},
+        "mat1 went from -3e+30",
+        True,
+    ),
 }  # fmt: skip
 
 
@@ -263,6 +287,15 @@ def test_a_batch_upon_which_the_run_ended_is_an_error(step):
     (found,) = verdict(made)
     assert found.severity == (Severity.ERROR if step == STEPS else Severity.INFO)
     assert ("there the run ended" in found.summary) == (step == STEPS)
+
+
+def test_where_the_run_went_to_its_end_its_last_batch_did_not_end_it():
+    made = record()
+    made.set_fact("nonfinite", {**FOUND, "step": STEPS})
+    made.set_fact("run", {"steps": STEPS})
+    (found,) = verdict(made)
+    assert found.severity == Severity.INFO
+    assert "there the run ended" not in found.summary
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -84,6 +84,12 @@ def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
     assert exact.margin == 1e3
 
 
+@pytest.mark.parametrize(("first", "onset"), [(None, 100), (0.72, 50), (0.68, 100), (0.0, 100)])
+def test_the_onset_is_the_first_probe_where_they_were_dead_then(first, onset):
+    (found,) = verdict(probed(site(dead=0.9, first=first)))
+    assert found.onset_step == onset
+
+
 def cures(made):
     (found,) = verdict(made)
     return {r.id: r for r in found.remedies}

@@ -114,6 +114,16 @@ def test_the_margin_is_in_standard_errors_of_the_nearer_threshold():
     assert exact.margin == 1e3
 
 
+@pytest.mark.parametrize(("first", "onset"), [(None, 100), (0.91, 50), (0.89, 100), (0.0, 100)])
+def test_the_onset_is_the_first_probe_where_it_was_saturated_then(first, onset):
+    (found,) = verdict(probed(hidden(first=first)))
+    assert found.onset_step == onset
+
+
+def test_a_function_that_the_model_itself_calls_is_named_by_its_site():
+    assert verdict(probed(hidden(module="")))[0].where == ("model:tanh",)
+
+
 def cures(made):
     (found,) = verdict(made)
     return {r.id: r for r in found.remedies}

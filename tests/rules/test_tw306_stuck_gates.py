@@ -78,6 +78,11 @@ def test_most_entries_at_the_end_that_blocks_are_enough_where_little_is_learned(
     assert verdict(made(0.72, gained=0.45)) == []
 
 
+def test_a_gate_whose_units_are_stuck_is_told_once_and_not_by_its_entries_too():
+    (found,) = verdict(probed(gate(shut=1.0)))
+    assert found.summary.startswith("100% of the units of 'body:input_l0' always near 0; the loss went")
+
+
 def test_an_update_gate_that_takes_in_all_that_is_new_blocks_nothing():
     half = [gate(kind="gru", function="reset", low=0.5), gate(kind="gru", function="update", low=0.9)]
     assert verdict(probed(*half)) == []
@@ -89,6 +94,14 @@ def test_fires_where_all_gates_of_a_recurrent_layer_are_flat(kind):
     assert found.evidence[0].value == pytest.approx(0.72)
     assert "of the entries of" in found.summary
     assert verdict(probed(*recurrent(0.68, kind))) == []
+
+
+def test_gates_of_a_recurrent_layer_that_are_all_open_have_no_slope_either():
+    """A product that is just open is a plain layer."""
+    wide = [gate(opened=0.9, function=name) for name in ("input", "forget", "output")]
+    (found,) = verdict(probed(*wide))
+    assert found.summary.startswith("90% of the entries of 'body:input_l0' near 0 or 1")
+    assert verdict(probed(product(opened=1.0, high=1.0))) == []
 
 
 def test_a_product_is_flat_at_both_ends():

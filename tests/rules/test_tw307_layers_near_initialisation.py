@@ -154,6 +154,26 @@ def test_only_what_looks_as_it_was_drawn_is_named():
     assert found.where == ("layers.2",)
 
 
+def test_a_slow_weight_that_moved_is_one_of_the_others():
+    (found,) = verdict(record((0.06, 0.002, 2.0, 2.0)))
+    assert found.where == ("layers.2",)
+    assert found.evidence[1].value == pytest.approx(2.0)
+
+
+def test_of_the_still_layers_the_one_that_went_furthest_is_shown():
+    (found,) = verdict(record((0.002, 0.004, 1.0, 1.0)))
+    assert (found.evidence[0].value, found.evidence[0].where) == (pytest.approx(0.004), "layers.2")
+
+
+@pytest.mark.parametrize("gained", [0.3, 0.89])
+def test_the_margin_is_in_standard_errors_of_the_nearer_threshold(gained):
+    (found,) = verdict(made := record((0.002, 0.004, 1.0, 1.0), falling(gained)))
+    course = loss_course(made)
+    distance, loss = (0.05 - 0.004) / (0.05 * 0.05), (RULE.learned - course.gained) / course.gained_error
+    assert found.margin == pytest.approx(min(distance, loss), rel=1e-5)
+    assert (distance < loss) is (gained == 0.3)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_the_scale_of_the_loss_does_not_matter(scale):
     assert len(verdict(record(scale=scale))) == 1

@@ -31,6 +31,7 @@ from trainwatch.engine import judge, nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw401_saddle_point import SaddlePoint
 from trainwatch.symptoms.curvature import curvature
+from trainwatch.symptoms.rest import rest_of
 
 RULE = SaddlePoint()
 SEEDS = 5
@@ -92,6 +93,16 @@ def fires(made, **thresholds):
     return len(list(SaddlePoint(**thresholds).check(made)))
 
 
+def falling(fall):
+    """A loss of 1.0 that falls by so much in the last third of the steps."""
+    return 1.0 + NOISE - fall * np.log(np.maximum(np.arange(1, 201) * 1.5 / 200, 1)) / np.log(1.5)
+
+
+def resting(gone):
+    """A loss that begins at 1.0 and rests from the middle of the run on, with this share of it gone."""
+    return np.r_[np.linspace(1, 1 - gone, 100), np.full(100, 1 - gone)] + NOISE / 10
+
+
 def test_a_way_down_from_a_loss_at_rest_is_a_saddle():
     (diagnosis,) = RULE.check(record())
     assert diagnosis.where == ("0.weight",)
@@ -117,7 +128,7 @@ def test_a_way_down_from_a_loss_at_rest_is_a_saddle():
         (record(drop=0.05, slope=0.0, error=1e-3, group={"weight_decay": 0.2}),
          record(drop=0.05, slope=0.0, error=1e-3, group={"weight_decay": 0.5})),
         (record(drop=0, copies=(0.9, 0.01, 0.92, 0.01)), record(drop=0, copies=(0.9, 0.01, 0.94, 0.01))),
-        (record(drop=0, copies=(0.9, 0.01, 0.8, 0.01)), record(drop=0, copies=(0.9, 0.03, 0.8, 0.03))),
+        (record(drop=0, copies=(0.9, 0.025, 0.8, 0.025)), record(drop=0, copies=(0.9, 0.028, 0.8, 0.028))),
         (record(SINKS, drop=0, copies=(0.4, 0.01) * 2), record(SINKS, drop=0, copies=(0.9, 0.01) * 2)),
         (record(drop=0, smallest_bound=1.9, copies=(0.4, 0.01) * 2),
          record(drop=0, smallest_bound=2.1, copies=(0.4, 0.01) * 2)),
@@ -134,6 +145,34 @@ def test_a_way_down_from_a_loss_at_rest_is_a_saddle():
 def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(inside) == 1
     assert fires(outside) == 0
+
+
+@pytest.mark.parametrize(("errors", "found"), [(2.2, 1), (1.8, 0)])
+def test_a_way_down_must_beat_what_the_run_gains_by_two_standard_errors(errors, found):
+    rest = rest_of(record(falling(0.4)))
+    drop = rest.fall + errors * np.hypot(rest.error, 0.1)
+    assert fires(record(falling(0.4), drop=drop, error=0.1)) == found
+
+
+def test_the_margin_is_that_of_the_surer_way_in_standard_errors():
+    rest = rest_of(record())
+    down, freed = (0.5 - max(rest.fall, 0.0)) / np.hypot(rest.error, 0.02), (0.98 - 0.45 - 0.05) / 0.1
+    assert margin(record()) == pytest.approx(down, rel=0.02)
+    assert margin(record(drop=0, copies=(0.4, 0.1, 0.45, 0.1))) == pytest.approx(freed, rel=0.01)
+    assert margin(record(copies=(0.4, 0.1, 0.45, 0.1))) == pytest.approx(down, rel=0.02)
+    assert margin(record(copies=(0.4, 0.01, 0.45, 0.01))) == pytest.approx(10 * freed, rel=0.01)
+    assert freed < down < 10 * freed
+
+
+def margin(made):
+    (diagnosis,) = RULE.check(made)
+    return diagnosis.margin
+
+
+@pytest.mark.parametrize(("at", "onset"), [(200, 133), (100, 33), (60, 0)])
+def test_it_began_a_third_of_the_steps_before_it_was_measured(at, onset):
+    (diagnosis,) = RULE.check(record(at=at))
+    assert diagnosis.onset_step == onset
 
 
 def test_what_is_confirmed_does_not_hang_on_the_rest_of_the_rule():
@@ -245,6 +284,23 @@ def test_it_asks_for_the_experiment_where_the_loss_rests_high_up():
     assert asked(record(fell)) == [("saddle", 0.3)]  # 0 may not be the least
     classes = make_record(2.3 * fell, np.full((200, 1), 1e-3), stream="cross_entropy")
     assert asked(classes) == []
+
+
+@pytest.mark.parametrize(("fall", "asks"), [(0.08, True), (0.12, False)])
+def test_a_loss_that_fell_by_a_tenth_lately_is_not_at_rest(fall, asks):
+    assert bool(asked(record(falling(fall)))) is asks
+
+
+BOTH = [("saddle", 1.2), ("shaken", 0.45)]
+
+
+@pytest.mark.parametrize(
+    ("gone", "known", "wishes"), [(0.88, True, BOTH), (0.92, True, []), (0.88, False, BOTH),
+                                  (0.92, False, [("saddle", 0.3)])],
+)  # fmt: skip
+def test_where_nine_tenths_are_gone_it_looks_only_if_nobody_knows_how_low_the_loss_can_get(gone, known, wishes):
+    scale, stream = (np.log(10), "cross_entropy") if known else (1.0, "l1_loss")
+    assert asked(make_record(scale * resting(gone), np.full((200, 1), 1e-3), stream=stream)) == wishes
 
 
 # ------------------------------------------------------------------ real trainings

@@ -79,6 +79,18 @@ def fires(made, **thresholds):
     return len(list(FlatPlateau(**thresholds).check(made)))
 
 
+def falling(share):
+    """A loss above chance that falls by this share of it in the last third of the steps."""
+    fall = np.log(np.maximum(np.arange(1, 201) * 1.5 / 200, 1)) / np.log(1.5)
+    return CHANCE * (1.1 - share * fall) + NOISE
+
+
+def shaken(made, lead, error):
+    """With copies whose weights were shaken, which lead by so much."""
+    made.append("shaken_loss", "held", 200, [150, 0.3, CHANCE, CHANCE, *(CHANCE - lead, error) * 2])
+    return made
+
+
 def test_a_plateau_is_told_with_what_was_measured():
     (diagnosis,) = RULE.check(record())
     assert diagnosis.evidence[0].value == pytest.approx(1e-3, rel=1e-3)
@@ -101,13 +113,32 @@ def test_a_plateau_is_told_with_what_was_measured():
         (record(down=0.2, down_error=0.11), record(down=0.2, down_error=0.09)),
         (record(ahead=0.24, ahead_error=0.01), record(ahead=0.22, ahead_error=0.01)),
         (record(ahead_error=0.45), record(ahead_error=0.55)),
+        (record(falling(0.08)), record(falling(0.12))),
+        (shaken(record(), 0.065, 0.01), shaken(record(), 0.075, 0.01)),
+        (shaken(record(), 0.2, 0.07), shaken(record(), 0.2, 0.06)),
     ],
     ids=["learned", "rest", "promise", "promise beyond noise", "starved", "drop", "a drop beyond noise", "lead",
-         "errors"],
+         "errors", "fall lately", "lead of shaken copies", "a lead of shaken copies beyond noise"],
 )  # fmt: skip
 def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(inside) == 1
     assert fires(outside) == 0
+
+
+def test_of_two_ways_down_the_longer_one_counts():
+    assert fires(shaken(record(down=0.05), 0.05, 0.01)) == 1
+    assert fires(shaken(record(down=0.05), 0.2, 0.01)) == 0
+    assert fires(shaken(record(down=0.2), 0.05, 0.01)) == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "margin"),
+    [(record(share=1e-3), 9.9), (record(share=0.05), 5.0), (record(ahead=0.4, ahead_error=0.1), 4.0)],
+    ids=["the rivals lead is surer", "half as starved", "the rivals lead"],
+)
+def test_the_margin_is_that_of_the_rivals_lead_or_of_how_starved_the_layers_are_whichever_is_less(made, margin):
+    (diagnosis,) = RULE.check(made)
+    assert diagnosis.margin == pytest.approx(margin, rel=1e-3)
 
 
 def pressed(size=0.0, largest=0.0, smallest=0.0, level=1.5, ahead=None, **more):

@@ -67,6 +67,25 @@ def test_each_threshold_is_where_the_rule_says(inside, outside):
     assert fires(outside) == 0
 
 
+@pytest.mark.parametrize(
+    ("copies", "margin"),
+    [
+        ({}, (0.6 - 0.25 * 1.4) / (0.05 * 0.6)),  # a twentieth of the gain is more than its error
+        ({"error": 0.1}, (0.6 - 0.25 * 1.4) / 0.1),
+        ({"others": 0.1}, (0.1 - 0.03 * CHANCE) / 0.01),
+    ],
+    ids=["at its floor", "of the error", "of validation"],
+)
+def test_the_margin_is_in_standard_errors_of_the_lesser_gain(copies, margin):
+    (diagnosis,) = RULE.check(record(**copies))
+    assert diagnosis.margin == pytest.approx(margin, rel=1e-4)
+
+
+def test_it_began_a_third_of_the_steps_before_it_was_measured():
+    (diagnosis,) = RULE.check(record())
+    assert diagnosis.onset_step == 133
+
+
 def test_it_abstains_where_it_cannot_tell():
     with pytest.raises(NotChecked, match="not tried at the end"):
         fires(record(at=100))

@@ -56,6 +56,11 @@ def test_weights_that_hover_about_zero():
     assert found.margin == pytest.approx(min(0.5 / (0.24 / entries) ** 0.5, 0.18 / (0.16 / entries) ** 0.5), rel=1e-6)
 
 
+def test_it_asks_how_many_weights_proximal_steps_would_make_zero():
+    (wish,) = L1WithoutProximalStep().asks(record_of(path=False))
+    assert (wish.kind, wish.where) == ("sparsity", ("a.weight", "b.weight"))
+
+
 def test_the_remedy_has_the_numbers_of_the_run():
     (found,) = verdict(record_of())
     (remedy,) = found.remedies
@@ -106,14 +111,23 @@ def test_weights_that_are_lost_are_not_judged():
     assert verdict(made) == []
 
 
-def test_a_term_that_was_not_seen_is_not_judged():
-    made = record_of(penalties={})
+def beside(penalties):
+    """A run half of whose loss is a term beside the criterion."""
+    made = record_of(penalties=penalties)
     steps = np.arange(100)
     for stream, values in (("root", np.full(100, 2.0)), ("cross_entropy", np.full(100, 1.0))):
         made.append("train_loss", stream, steps, values)
     made.append("loss_factor", "cross_entropy", 0, 1.0)
+    return made
+
+
+def test_a_term_that_was_not_seen_is_not_judged():
     with pytest.raises(NotChecked, match="what it is made of"):
-        verdict(made)
+        verdict(beside({}))
+
+
+def test_a_term_that_was_seen_to_be_another_is_no_l1_term():
+    assert verdict(beside({"l2": {"a.weight": 0.1}})) == []
 
 
 def test_thresholds():

@@ -7,6 +7,7 @@ from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw504_weights_growing import WeightsGrowing
+from trainwatch.symptoms.weight_growth import weight_growth
 
 NAMES, SHAPES = ("a.weight", "a.bias", "b.weight"), ([16, 64], [16], [4, 16])
 
@@ -87,6 +88,15 @@ def test_a_normalisation_behind_the_layer_that_grew_unless_it_is_the_last_or_the
 def test_silent(made):
     assert verdict(made) == []
     assert list(WeightsGrowing().asks(made)) == []
+
+
+def test_the_margin_is_in_standard_errors_of_the_pace():
+    (found,) = verdict(made := record_of(power=1.0, noise=0.05))
+    growth = weight_growth(made)
+    assert found.margin == pytest.approx((growth.rate - 0.2) / growth.error)
+    assert found.margin < 100
+    (exact,) = verdict(record_of())
+    assert exact.margin == 1e3
 
 
 def test_it_asks_what_would_fit():

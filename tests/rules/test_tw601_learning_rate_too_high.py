@@ -9,7 +9,8 @@ from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
 from trainwatch.rules import NotChecked
-from trainwatch.rules.tw601_learning_rate_too_high import LearningRateTooHigh
+from trainwatch.rules.tw601_learning_rate_too_high import EFFECTS, LATER, LearningRateTooHigh
+from trainwatch.symptoms.losses import loss_course
 
 RULE = LearningRateTooHigh()
 STEPS, DEPTH = 200, 3
@@ -79,6 +80,47 @@ def test_weights_that_are_not_finite_from_the_start_are_no_matter_of_the_rate():
     codes = [d.code for d in watch.finish().findings()]
     assert "TW303" in codes
     assert "TW601" not in codes
+
+
+def test_a_loss_that_was_never_finite_is_no_matter_of_the_rate():
+    assert verdict(record(np.full(STEPS, np.inf), lr=4.0)) == []
+    assert len(verdict(record(np.r_[2.3, np.full(STEPS - 1, np.inf)], lr=4.0))) == 1
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.55, True), (0.45, False)])
+def test_a_leap_goes_up_by_half_of_the_loss_of_chance(share, fires):
+    losses = 2.3 + NOISE
+    losses[50:52] = losses[0] + share * np.log(10)
+    assert bool(verdict(record(losses, lr=2.0))) is fires
+
+
+@pytest.mark.parametrize(("deviations", "fires"), [(5.5, True), (4.5, False)])
+def test_a_leap_stands_out_of_the_noise_by_five_standard_deviations(deviations, fires):
+    """The loss goes up and down by 0.6 all along, and two losses in mid-run are higher."""
+    losses = 2.0 + 0.6 * (np.arange(STEPS) % 2)
+    losses[50:52] = losses[0] + deviations * loss_course(record(losses)).noise
+    assert bool(verdict(record(losses, lr=2.0))) is fires
+
+
+@pytest.mark.parametrize(("gained", "fires"), [(0.08, True), (0.12, False)])
+def test_behind_a_leap_a_tenth_of_the_loss_of_chance_gone_is_enough(gained, fires):
+    losses = np.r_[LEAP[:5], np.log(10) * (1 - gained) + NOISE[5:]]
+    assert bool(verdict(record(losses, lr=2.0))) is fires
+
+
+@pytest.mark.parametrize(("decades", "fires"), [(1.8, True), (2.2, False)])
+def test_a_gradient_that_rises_a_hundredfold_before_any_update_is_the_cause(decades, fires):
+    parameters, modules = chain(8)
+    rms = np.tile(np.repeat(10 ** np.linspace(decades, 0, 8), 2), (STEPS, 1))
+    assert bool(verdict(make_record(LEAP, rms, parameters=parameters, modules=modules, lr=100.0))) is fires
+
+
+def test_of_steps_that_are_too_long_all_along_the_margin_is_the_lacking_gain_in_standard_errors():
+    (found,) = verdict(made := record(2.3 + NOISE, lr=4.0))
+    course = loss_course(made)
+    assert found.margin == pytest.approx((0.75 - course.gained) / course.gained_error)
+    (exact,) = verdict(record(np.full(STEPS, 2.3), lr=4.0))
+    assert exact.margin == 1e3
 
 
 SILENT = {
@@ -371,9 +413,17 @@ def test_silent_on_a_net_that_learns(optimizer):
     assert verdict(train(model, optimizer(model.parameters()), *digits(), steps=150)) == []
 
 
-@pytest.mark.parametrize("code", ["TW201", "TW204", "TW304", "TW603"])
-def test_it_accounts_for_what_long_steps_do(code):
-    assert code in LearningRateTooHigh.explains
+def test_it_accounts_for_what_long_steps_do():
+    assert set(LearningRateTooHigh.explains) == {*EFFECTS, *LATER, "TW303"}
+    assert {"TW204", "TW304", "TW603"} < set(EFFECTS)
+
+
+@pytest.mark.parametrize("code", ["TW201", "TW202", "TW302", "TW303"])
+def test_it_accounts_for_what_may_have_other_causes_only_if_it_came_first(code):
+    (cause,) = verdict(record(RELAPSE))
+    explains = LearningRateTooHigh.explains[code]
+    assert explains(cause, cause.with_(code=code, onset_step=cause.onset_step + 1))
+    assert not explains(cause, cause.with_(code=code, onset_step=cause.onset_step - 1))
 
 
 def test_a_copy_is_as_sure_as_its_lead_is_beyond_what_counts():

@@ -190,6 +190,15 @@ def test_a_rate_still_rises_if_it_is_highest_at_the_end_and_far_above_that_in_mi
     assert len(verdict(rising(rates, losses))) == fires
 
 
+@pytest.mark.parametrize(("path", "fires"), [(9.0, True), (11.0, False)])
+def test_a_rate_that_still_rises_has_led_far_enough_where_the_path_is_of_usual_length(path, fires):
+    assert bool(verdict(rising(RAMP, path=2 * path))) is fires  # the mean of the ramp is a half
+
+
+def test_a_rate_that_still_rises_is_not_too_low_where_the_loss_is_no_longer_finite():
+    assert verdict(rising(RAMP, np.r_[STUCK[:200], np.full(STEPS - 200, np.inf)])) == []
+
+
 def test_it_is_the_end_that_counts_and_not_the_start():
     assert verdict(record(losses=np.r_[20.0, 10.0, LEARNING[2:]])) == []
     assert len(verdict(record(losses=np.r_[20.0, 10.0, STUCK[2:]]))) == 1
@@ -374,6 +383,12 @@ def test_where_little_is_left_to_gain_it_asks_for_nothing():
     assert list(RULE.asks(nearly)) != list(LearningRateTooLow(best=0.9).asks(nearly)) == []
 
 
+@pytest.mark.parametrize(("gained", "asks"), [(0.97, True), (0.99, False)])
+def test_where_all_but_a_fiftieth_is_gone_it_asks_for_no_copies(gained, asks):
+    made = record(losses=ending(gained) / 10 + 0.9 * CHANCE * (1 - gained))
+    assert [request.kind for request in LearningRateTooLow().asks(made)] == ["higher_rate"] * asks
+
+
 def with_copies(path=1.5, *, before=1.1, usual=1.3, higher=0.5, error=0.02, training=0.4, losses=None):
     """A run that fell to half and two copies that began anew."""
     losses = CHANCE * (1 - 0.5 * np.arange(STEPS) / STEPS) if losses is None else losses
@@ -413,6 +428,22 @@ def test_the_shorter_the_steps_the_less_a_copy_need_gain(path, fires):
     losses = CHANCE * (1 - 0.8 * np.arange(STEPS) / STEPS)
     made = with_copies(path, before=0.46, usual=0.6, higher=0.38, training=0.3, error=0.005, losses=losses)
     assert bool(verdict(made)) == fires
+
+
+@pytest.mark.parametrize(
+    ("path", "lead", "fires"), [(0.36, 0.035, True), (0.44, 0.035, False), (0.3, 0.023, True), (0.3, 0.017, False)]
+)
+def test_where_a_step_is_below_a_thousandth_of_the_weights_a_fiftieth_of_the_loss_of_chance_is_lead_enough(
+    path, lead, fires
+):
+    losses = CHANCE * (1 - 0.85 * np.arange(STEPS) / STEPS)
+    made = with_copies(path, before=0.46, higher=0.46 - lead * CHANCE, training=0.1, error=0.005, losses=losses)
+    assert bool(verdict(made)) is fires
+
+
+@pytest.mark.parametrize(("each", "fires"), [(0.0038, True), (0.0042, False)])
+def test_where_an_update_is_longer_than_four_thousandths_of_the_weights_a_copy_does_not_decide(each, fires):
+    assert bool(verdict(with_copies(each * STEPS))) is fires
 
 
 def test_where_a_copy_was_better_its_rate_is_proposed():
