@@ -237,6 +237,21 @@ def test_copies_count_where_training_was_ahead_at_the_best_pass():
     assert verdict(made, learned=0.0) == []
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.83, 1), (0.87, 0)])
+def test_training_is_ahead_where_its_loss_is_below_17_in_20_of_that_of_validation(share, found):
+    run = {"steps": 200, "finished": True, "train_samples": 100}
+    record = fit_record(RESTS, training=share * RESTS, run=run, loss=LOSS, task="multiclass")
+    record.append("evaluated_loss", "held", 199, [0.05, 0.005, 0.05, 0.8, 0.03])
+    record.append("own_curve", "held", 199, [100, 1.2, 0.9, 0.02, 0.8, 400])
+    assert len(verdict(record)) == found
+
+
+@pytest.mark.parametrize(("error", "found"), [(0.1, 1), (0.14, 0)])
+def test_the_gain_counts_beyond_two_standard_errors(error, found):
+    """Forests gain 0.25 by the second half."""
+    assert len(verdict(starved(error=error))) == found
+
+
 @pytest.mark.parametrize(("known", "held"), [(190, True), (210, False)])
 def test_half_of_the_samples_must_be_held(known, held):
     if held:
