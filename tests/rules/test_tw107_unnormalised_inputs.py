@@ -118,7 +118,7 @@ def test_so_is_one_that_never_was_finite():
     assert found.margin == 1e3
 
 
-def test_the_margin_is_in_standard_errors_of_what_was_learned():
+def test_the_less_was_learned_the_larger_the_margin():
     (little,), (nothing,) = (verdict(run(end=end)) for end in (0.35, 0.9))
     assert 0 < little.margin < nothing.margin < 1e3
 
