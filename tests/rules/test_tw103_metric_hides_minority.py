@@ -94,6 +94,11 @@ def test_many_rare_classes_widen_the_bound():
     assert not verdict(run(ten, ten))
 
 
+def test_classes_without_a_sample_do_not_widen_the_bound():
+    one = confusion([900, 20, *[0] * 9], [1.0, 0.25, *[1.0] * 9])
+    assert verdict(run(one, one))
+
+
 def test_the_metric_that_the_user_logs_is_named():
     (found,) = verdict(run(MISSED, MISSED, metrics={"val_acc": 96.0, "train_acc": 0.99}, class_names=["calm", "storm"]))
     assert found.summary == (

@@ -113,9 +113,16 @@ def test_poor_scores_have_no_good_threshold(apart):
     assert verdict(record, skill=0.05)
 
 
+def test_scores_that_go_two_fifths_of_the_way_have_a_good_threshold():
+    record = scored(drawn(400, shift=-2, apart=1.5))
+    assert verdict(record)
+    assert not verdict(record, skill=0.45)
+
+
 def test_a_gain_within_its_error_is_none():
     pairs = drawn(170, 0.25, shift=-1.2, seed=8)
-    assert verdict(scored(pairs), min_errors=0.5)
+    (found,) = verdict(scored(pairs), min_errors=0.5)
+    assert 0 < found.margin < 2
     assert not verdict(scored(pairs))
 
 

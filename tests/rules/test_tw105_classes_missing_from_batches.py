@@ -37,6 +37,7 @@ FAULTS = {
     "two-uneven-classes": (np.repeat([0, 1], [560, 80]), 16),
     "blocks-of-one-batch": (blocks(TEN, 16), 16),
     "mild: blocks-of-a-quarter-batch": (blocks(TEN, 8), 32),
+    "milder: blocks-of-an-eighth-of-a-batch": (blocks(TEN, 2), 16),
     "small-batches": (TEN, 4),
 }
 
@@ -87,6 +88,20 @@ def test_a_shortfall_within_its_error_is_none():
     record = recorded(targets, 4, classes=10)
     assert verdict(record, shortfall=-1.0, min_errors=-10.0)
     assert not verdict(record, shortfall=-1.0)
+
+
+@pytest.mark.parametrize(("batches", "found"), [(23, 0), (26, 1)])
+def test_a_shortfall_counts_from_four_standard_errors_on(batches, found):
+    """Batches of two samples of one class: 1.5 classes by chance, with a variance of 3 / 8 in each."""
+    pairs = np.repeat(np.arange(batches) % 2, 2)
+    assert len(verdict(recorded(pairs, 2, classes=2))) == found
+
+
+def test_the_margin_is_in_standard_errors():
+    """The shortfall is 1, and its error that of 26 batches."""
+    (found,) = verdict(recorded(np.repeat(np.arange(26) % 2, 2), 2, classes=2))
+    assert found.margin == pytest.approx((1 - 0.25) / (np.sqrt(3 / 8 / 26) / 0.5))
+    assert found.severity == Severity.WARNING
 
 
 def test_message_and_remedies():

@@ -128,6 +128,31 @@ def test_the_less_it_knows_the_more_of_the_disagreement_wrong_labels_must_accoun
 
 
 @pytest.mark.parametrize(
+    ("wrong", "overlap", "found"),
+    [
+        (0.4, 0.2, True),  # kappa 0.205, where wrong labels account for most
+        (0.4, 0.4, False),  # kappa 0.19
+        (0.2, 0.2, True),  # kappa 0.48, where they account for 41 % of the disagreement
+        (0.2, 0.4, False),  # kappa 0.41, where they account for 31 %
+    ],
+)
+def test_kappa_must_be_a_fifth_and_higher_where_less_is_accounted_for(wrong, overlap, found):
+    record = record_of(labelled(wrong, classes=2, n=800, overlap=overlap))
+    if found:
+        assert len(verdict(record)) == 1
+    else:
+        with pytest.raises(NotChecked, match="kappa"):
+            verdict(record)
+
+
+def test_it_abstains_with_the_kappa_of_the_samples_that_are_told_best():
+    poor, poorer = (labelled(0.1, classes=2, n=800, overlap=overlap) for overlap in (0.4, 0.6))
+    for looks in ((poor, poorer), (poorer, poor)):
+        with pytest.raises(NotChecked, match=r"kappa 0\.5"):
+            verdict(record_of(*looks))
+
+
+@pytest.mark.parametrize(
     "thresholds",
     [
         {"least": 0.3},
@@ -149,6 +174,7 @@ def test_it_asks_where_targets_are_classes():
     shapes = {shape: {"mse_loss": {"target_shape": shape}} for shape in ((32, 10), (32, 1), (32,))}
     asked = [list(LabelNoise().asks(record_of(labelled(), task="regression", loss=loss))) for loss in shapes.values()]
     assert [len(wishes) for wishes in asked] == [1, 0, 0]
+    assert list(LabelNoise().asks(record_of(labelled(), task="regression", loss={"mse_loss": {}}))) == []
 
 
 def said(data, seed, **how):

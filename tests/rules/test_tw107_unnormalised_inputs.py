@@ -74,7 +74,8 @@ def verdict(record, **thresholds):
     ],
 )
 def test_each_condition_is_needed(fires, silent):
-    assert len(verdict(run(**fires))) == 1
+    (found,) = verdict(run(**fires))
+    assert found.margin > 0
     assert verdict(run(**silent)) == []
 
 
@@ -82,6 +83,19 @@ def test_a_loss_that_is_not_finite_is_harm():
     record = run()
     record.append("train_loss", "cross_entropy", np.arange(300, 900), np.full(600, np.inf))
     assert len(verdict(record)) == 1
+
+
+def test_so_is_one_that_never_was_finite():
+    record = run()
+    del record._series["train_loss"]
+    record.append("train_loss", "cross_entropy", np.arange(300), np.full(300, np.inf))
+    (found,) = verdict(record)
+    assert found.margin == 1e3
+
+
+def test_the_less_was_learned_the_larger_the_margin():
+    (little,), (nothing,) = (verdict(run(end=end)) for end in (0.35, 0.9))
+    assert 0 < little.margin < nothing.margin < 1e3
 
 
 def test_abstains_where_inputs_were_not_seen():
@@ -113,3 +127,56 @@ def test_on_data_alone_no_table_is_collected_on_such_a_scale():
     x = table("wine", 0, "raw")[0].numpy()
     assert [d.severity for d in on_data(x * 1e5)] == [Severity.WARNING]
     assert [d.severity for d in on_data(x * 1e2)] == [Severity.INFO]
+
+
+def of_data(**how):
+    made = run(**how)
+    made.set_fact("subject", "data")
+    return made
+
+
+def with_features(made, scales):
+    """The record with features of these deviations."""
+    rows = [[300, 0, 0, -3 * sd, 3 * sd, 0, sd, 300, np.nan, np.nan, 0, 0] for sd in scales]
+    made.append("feature_stats", "train", 0, rows)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("how", "severity"),
+    [
+        ({"rms": 1.1e6}, Severity.WARNING),
+        ({"rms": 0.9e6}, Severity.INFO),
+        ({"rms": 1.0, "uneven": 1.1e6}, Severity.WARNING),
+        ({"rms": 1.0, "uneven": 0.9e6}, Severity.INFO),
+    ],
+)
+def test_on_data_alone_a_scale_of_millions_is_a_warning(how, severity):
+    (found,) = verdict(of_data(**how))
+    assert found.severity == severity
+    assert found.evidence[0].value == pytest.approx(how.get("uneven", 1.0))
+
+
+@pytest.mark.parametrize(("chance", "found"), [(0.0008, 1), (0.0012, 0)])
+def test_on_data_alone_another_scale_must_be_rarer_by_chance_than_one_in_a_thousand(chance, found):
+    made = of_data(rms=1.0, val=4.0)
+    made.set_fact("scale_chance", {"inputs": chance})
+    assert len(verdict(made)) == found
+
+
+@pytest.mark.parametrize(("reach", "found"), [((-1.0, 3.1), 1), ((-1.0, 2.9), 0), ((-3.1, 1.0), 1), ((-2.9, 1.0), 0)])
+def test_on_data_alone_a_reach_to_one_side_counts(reach, found):
+    made = of_data(rms=1.0, val_reach=reach)
+    made.set_fact("scale_chance", {"inputs": 0.0})
+    assert len(verdict(made)) == found
+
+
+def test_on_data_alone_an_odd_feature_is_told_where_the_batches_do_not_show_it():
+    (found,) = verdict(with_features(of_data(rms=1.0), [40.0, *[1.0] * 9]))
+    assert found.severity == Severity.WARNING
+    assert found.where == ("feature 0",)
+    assert verdict(with_features(of_data(rms=1.0), [20.0, *[1.0] * 9])) == []
+
+
+def test_on_data_alone_a_feature_beside_others_that_are_always_zero_is_not_odd():
+    assert verdict(with_features(of_data(rms=1.0), [40.0, *[0.0] * 9])) == []

@@ -84,6 +84,7 @@ def verdict(record, **thresholds):
     [
         ({"mean": 11.0, "sd": 1.0}, {"mean": 9.0, "sd": 1.0}),
         ({"mean": 0.0, "sd": 0.01}, {"mean": 0.0, "sd": 0.03}),
+        ({"mean": 0.0, "sd": 0.018}, {"mean": 0.0, "sd": 0.022}),
         ({"late": 0.3, "lucky": [3, 9]}, {"late": 0.15}),
         ({"function": "l1_loss"}, {"function": "l1_loss", "late": 0.1}),
         ({"late": 2.0}, {"late": 0.0}),
@@ -144,6 +145,8 @@ def test_on_data_alone_the_scale_of_targets_is_a_remark_and_another_one_in_valid
     assert [d.severity for d in on_data(0.01 * y)] == [Severity.INFO]
     assert [d.severity for d in on_data(100 * y[100:], 200 * y[:100])] == [Severity.INFO]
     assert [d.severity for d in on_data(y[100:], 5 * y[:100])] == [Severity.WARNING]
+    assert [d.margin for d in on_data(150 + 70 * y)] == [0.0]
+    assert [d.margin for d in on_data(y[100:], 5 * y[:100])] == [np.inf]
 
 
 @pytest.mark.parametrize("seed", range(20))

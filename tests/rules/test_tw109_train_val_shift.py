@@ -44,7 +44,7 @@ def verdict(record, **thresholds):
 def test_inputs_from_elsewhere_that_the_net_does_worse_on():
     (found,) = verdict(record_of())
     assert found.severity == Severity.WARNING
-    assert found.margin > 5
+    assert 5 < found.margin < 100
     assert found.evidence[0].value > found.evidence[0].threshold == 0.6
     assert found.evidence[1].value > found.evidence[1].threshold == 0.55
     assert found.evidence[2].value == pytest.approx(10)
@@ -167,6 +167,19 @@ def test_told_apart_alone_it_is_a_remark(how, words):
     assert verdict(record_of(votes=0.65, **how)) == []
 
 
+def test_further_off_and_worse_it_need_not_be_told_so_surely():
+    """By an area of at least 0.62."""
+    (found,) = verdict(record_of(votes=0.65))
+    assert found.severity == Severity.WARNING
+    assert 0.6 < found.evidence[0].value < 0.7
+
+
+@pytest.mark.parametrize(("worse", "severity"), [(0.11, Severity.WARNING), (0.09, Severity.INFO)])
+def test_two_standard_errors_are_worse(worse, severity):
+    (found,) = verdict(record_of(worse=worse))
+    assert found.severity == severity
+
+
 def test_alike_it_is_silent():
     assert verdict(record_of(votes=0.0)) == []
     assert verdict(record_of(votes=0.3)) == []
@@ -216,6 +229,11 @@ def test_classes_alone_are_judged_where_inputs_were_not_compared():
 def test_it_abstains_where_nothing_is_known():
     with pytest.raises(NotChecked, match="neither inputs nor classes"):
         verdict(RunRecord())
+
+
+def test_it_asks_where_there_is_validation():
+    assert [w.kind for w in TrainValShift().asks(record_of(counts=([5, 5], [5, 5])))] == ["shift", "train_eval"]
+    assert list(TrainValShift().asks(record_of())) == []
 
 
 def brighter(x, y, xv, yv):
@@ -292,6 +310,10 @@ def test_on_data_alone_it_abstains_where_inputs_were_not_compared():
     record.set_fact("switched_off", {"held_shift": "validation has another shape"})
     with pytest.raises(NotChecked, match="another shape"):
         verdict(record)
+    alike = of_data(counts=([500, 500], [100, 100]))  # classes alone tell nothing of inputs
+    alike._series.pop("held_shift")
+    with pytest.raises(NotChecked, match="neither inputs"):
+        verdict(alike)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -39,6 +39,7 @@ def verdict(record, **thresholds):
         ({"near_leaked": 30}, Severity.WARNING),
         ({"recur": 200, "twins": 100}, Severity.WARNING),
         ({"leaked": 6, "recur": 400, "twins": 100}, Severity.WARNING),
+        ({"recur": 60}, Severity.WARNING),
     ],
 )
 def test_it_warns_where_a_bound_is_beyond_its_threshold(how, severity):
@@ -57,6 +58,7 @@ def test_it_warns_where_a_bound_is_beyond_its_threshold(how, severity):
         {"recur": 640, "twins": 600},
         {"recur": 130, "twins": 100, "n": 1000},
         {"recur": 160, "twins": 100},  # by 2.7 standard errors
+        {"recur": 40},  # by 0.04, which is 3.1 standard errors above 0.02
         {"near_leaked": 0},
     ],
 )

@@ -87,6 +87,7 @@ def test_a_constant_is_a_remark_and_most_features_a_warning():
     [
         (500, {}, Severity.WARNING),
         (40, {}, Severity.INFO),
+        (60, {}, Severity.WARNING),
         (500, {"changes": 0.6}, Severity.INFO),
         (60, {"chance": 1e-30}, Severity.INFO),
     ],
@@ -100,6 +101,20 @@ def test_a_feature_that_changes_in_validation_alone(beyond, thresholds, severity
 def test_few_samples_of_validation_may_differ_by_chance():
     (d,) = verdict(record_of({**CONSTANT, "entries": 60}, val=[{"entries": 20, "beyond": 3}]))
     assert d.severity == Severity.INFO
+
+
+@pytest.mark.parametrize(("beyond", "severity"), [(13, Severity.INFO), (14, Severity.WARNING)])
+def test_a_chance_below_one_in_a_thousand_is_none(beyond, severity):
+    """One of ten features, half of whose samples are of validation: 10 / 2^13 and 10 / 2^14."""
+    (d,) = verdict(record_of({**CONSTANT, "entries": 100}, val=[{"entries": 100, "beyond": beyond}]))
+    assert d.severity == severity
+
+
+def test_of_several_constants_those_that_change_in_validation_are_named():
+    (d,) = verdict(record_of(CONSTANT, CONSTANT, val=[{}, {"beyond": 500}]))
+    assert d.where == ("feature 1",)
+    assert "but not in validation" in d.summary
+    assert d.evidence[0].value == 0.5
 
 
 @pytest.mark.parametrize(
@@ -118,6 +133,17 @@ def test_a_feature_that_tells_the_target_alone(skill, same, fires):
     if fires and not same:
         assert verdict(record_of(skill=skill), alone=0.995) == []
         assert verdict(record_of(skill=skill), others=0.7) == []
+
+
+def test_the_target_itself_is_told_however_much_others_say():
+    (d,) = verdict(record_of(skill=[1.0, 0.95], same=(0,)))
+    assert d.where == ("feature 0",)
+
+
+def test_skill_that_was_measured_of_other_features_is_left_out():
+    record = record_of()
+    record.append("feature_alone", "train", 0, [[1.0, 1.0], [0.2, 0.0]])
+    assert verdict(record) == []
 
 
 def test_row_numbers_are_a_remark():

@@ -53,6 +53,17 @@ def test_training_far_below_counts_where_it_stands_still_by_the_same_criterion_a
     assert not verdict(record)
 
 
+def test_training_that_falls_counts_from_far_above_too():
+    """As under heavy dropout."""
+    assert len(verdict(fit_record(curve(), training=np.linspace(3, 2, 20)))) == 1
+
+
+@pytest.mark.parametrize(("climb", "found"), [(0.02, 1), (0.034, 0)])
+def test_training_far_below_may_rise_by_half_as_much_as_validation(climb, found):
+    """Validation rises by 0.5."""
+    assert len(verdict(fit_record(curve(), training=curve(floor=0.05, climb=climb)))) == found
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_verdict_ignores_the_scale_of_the_loss(scale):
     (found,) = verdict(fit_record(curve(), noise=0.01, scale=scale))
@@ -76,6 +87,14 @@ def test_without_training_between_the_passes_it_abstains():
     late.append("train_loss", "cross_entropy", 500, 1.0)
     with pytest.raises(NotChecked, match="no training loss"):
         verdict(late)
+
+
+@pytest.mark.parametrize("lost", [slice(5, 10), slice(15, 20)], ids=["around-the-best-pass", "at-the-end"])
+def test_without_a_finite_training_loss_at_either_end_of_the_rise_it_abstains(lost):
+    training = np.full(20, 0.1)
+    training[lost] = np.inf
+    with pytest.raises(NotChecked, match="no training loss"):
+        verdict(fit_record(curve(), training=training))
 
 
 @pytest.mark.parametrize(

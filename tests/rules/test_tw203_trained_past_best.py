@@ -37,6 +37,18 @@ def test_where_training_falls_it_is_part_of_the_cause(accuracy, cause):
     assert [c.code for c in top.consequences] == ["TW203"]
 
 
+def test_without_a_training_loss_it_is_a_warning():
+    record = fit_record(curve())
+    del record._series["train_loss"]
+    (found,) = verdict(record)
+    assert found.severity == Severity.WARNING
+
+
+@pytest.mark.parametrize(("best", "said"), [(16, True), (17, False)])
+def test_three_passes_must_come_after_the_best(best, said):
+    assert bool(verdict(fit_record(curve(best=best, climb=0.3), training=curve(best=best, climb=0.3)))) is said
+
+
 SILENT = {
     "keeps-falling": {"validation": curve(best=19)},
     "flat": {"validation": curve(climb=0.0), "noise": 0.02},
@@ -59,8 +71,10 @@ def test_stays_silent(case):
         ({"times": 1, "last_step": 0}, True),
         ({"times": 1, "last_step": 150}, True),
         ({"times": 40, "last_step": 200}, True),
+        ({"times": 11, "last_step": 200}, True),
+        ({"times": 10, "last_step": 200}, False),
     ],
-    ids=["at-the-end", "at-the-start", "half-way", "at-every-pass"],
+    ids=["at-the-end", "at-the-start", "half-way", "at-every-pass", "at-most-passes", "at-half-of-the-passes"],
 )
 def test_weights_loaded_at_the_end_are_taken_for_the_best(loaded, said):
     record = fit_record(curve(), training=curve(), weights_loaded=loaded)

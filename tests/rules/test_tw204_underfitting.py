@@ -131,6 +131,17 @@ def test_nothing_learned_and_no_cause_is_somebody_elses():
     assert verdict(record_of(np.full(20, 2.3), **NARROW_NET))
 
 
+@pytest.mark.parametrize(("learned", "found"), [(0.015, 0), (0.025, 1), (0.45, 1), (0.55, 0)])
+def test_without_a_cause_something_is_learned_and_not_half(learned, found):
+    assert len(verdict(record_of(rests_at(learned)))) == found
+
+
+def test_the_margin_is_in_standard_errors_which_are_a_thousandth_at_least():
+    """The same samples rest where they are: without an error."""
+    (found,) = verdict(record_of(STUCK, STUCK + 0.1))
+    assert found.margin == pytest.approx((0.6 - found.evidence[0].value) / 1e-3)
+
+
 def test_a_gap_to_validation_is_no_underfitting():
     assert verdict(record_of(STUCK, STUCK))
     assert verdict(record_of(STUCK, STUCK - 0.15))
@@ -220,6 +231,15 @@ def test_a_loss_that_still_falls_to_where_the_other_is_has_not_come_to_rest():
     falling = np.linspace(2.3, 0.7, 20)
     assert verdict(with_rival(record_of(falling), net=0.7, training=0.7, loss=0.4)) == []
     assert verdict(with_rival(record_of(np.linspace(2.3, 1.5, 20)), net=1.5, training=1.5, loss=0.1))
+
+
+def test_on_a_plateau_a_small_lead_counts_as_well():
+    """What the loss fell by over the last third, 0.04, is more than half of the lead."""
+    slow = 1.6 + 0.04 * np.clip(np.log(20 / np.arange(1, 21)) / np.log(1.5), 0, 1)
+    (found,) = verdict(with_rival(record_of(slow), loss=1.53, error=0.005), lead=0.02)
+    assert found.severity == Severity.WARNING
+    (found,) = verdict(with_rival(record_of(slow), loss=1.53, error=0.005))
+    assert found.severity == Severity.INFO
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_more_samples_would_help():
     assert best.value == pytest.approx(0.8, abs=0.01)
     assert gap.value == pytest.approx(0.75)
     assert "forests gain, which come to 1.6 with 25, 1.2 with 50, 0.95 with 100" in gain.note
+    assert found.margin == pytest.approx((gain.value - gain.threshold) / (0.02 * 0.25 / 0.4 * 0.8 / 0.95), rel=0.05)
 
 
 def with_copies(half=1.2, whole=0.9, error=0.02, samples=100, **how):
@@ -105,6 +106,40 @@ def test_it_abstains(how, reason):
 
 def test_where_validation_is_good_nothing_need_be_measured():
     assert verdict(starved(validation=RESTS / 5, probed=False)) == []
+
+
+def test_the_loss_of_held_batches_alone_does_not_tell_what_samples_are_worth():
+    record = starved(probed=False)
+    record.append("evaluated_loss", "held", 199, [0.05, 0.005, 0.05, 0.8, 0.03])
+    with pytest.raises(NotChecked, match="not measured"):
+        verdict(record)
+
+
+@pytest.mark.parametrize(("training", "found"), [(0.13, 1), (0.17, 0)])
+def test_the_gap_is_a_tenth_of_the_guess(training, found):
+    """0.25 and 0.21 of 2.3."""
+    how = {"validation": RESTS * 0.38 / 0.8, "net": 0.38, "losses": (1.4, 1.0, 0.65)}
+    assert len(verdict(starved(training=training, **how))) == found
+
+
+@pytest.mark.parametrize(("training", "found"), [(0.39, 1), (0.41, 0)])
+def test_half_of_the_validation_loss_is_gone_in_training(training, found):
+    assert len(verdict(starved(training=training, gap_error=0.01))) == found
+
+
+@pytest.mark.parametrize(
+    ("known", "facts", "counted", "ratio"),
+    [
+        (150, {}, 150, "26.7 parameters per training sample"),
+        (150, {"parameters": []}, 150, "150 samples"),
+        (None, {}, 100, "40 parameters per training sample"),
+        (None, {"parameters": []}, 100, "100 samples"),
+    ],
+)
+def test_samples_are_those_of_the_run_else_those_that_are_held(known, facts, counted, ratio):
+    (found,) = verdict(starved(known=known, **facts))
+    assert f"twice the {counted} samples" in found.summary
+    assert f"There are {ratio} for the network" in found.remedies[0].why
 
 
 @pytest.mark.parametrize(
@@ -202,6 +237,21 @@ def test_copies_count_where_training_was_ahead_at_the_best_pass():
     assert verdict(made, learned=0.0) == []
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.83, 1), (0.87, 0)])
+def test_training_is_ahead_where_its_loss_is_below_17_in_20_of_that_of_validation(share, found):
+    run = {"steps": 200, "finished": True, "train_samples": 100}
+    record = fit_record(RESTS, training=share * RESTS, run=run, loss=LOSS, task="multiclass")
+    record.append("evaluated_loss", "held", 199, [0.05, 0.005, 0.05, 0.8, 0.03])
+    record.append("own_curve", "held", 199, [100, 1.2, 0.9, 0.02, 0.8, 400])
+    assert len(verdict(record)) == found
+
+
+@pytest.mark.parametrize(("error", "found"), [(0.1, 1), (0.14, 0)])
+def test_the_gain_counts_beyond_two_standard_errors(error, found):
+    """Forests gain 0.25 by the second half."""
+    assert len(verdict(starved(error=error))) == found
+
+
 @pytest.mark.parametrize(("known", "held"), [(190, True), (210, False)])
 def test_half_of_the_samples_must_be_held(known, held):
     if held:
@@ -215,3 +265,9 @@ def test_half_of_the_samples_must_be_held(known, held):
 def test_what_copies_gain_must_be_a_part_of_what_is_left(whole, found):
     """Twice the samples: (1.25 - 1.12) / sqrt(2) of the copies, times 0.8 / 1.12 of the net, is 0.066: 8 % of 0.8."""
     assert len(verdict(with_copies(half=1.25, whole=whole, error=0.001, **FLAT), own_gain=0.0)) == found
+
+
+@pytest.mark.parametrize(("whole", "found"), [(1.105, 1), (1.12, 0)])
+def test_what_copies_gain_must_be_three_in_a_hundred_of_the_guess(whole, found):
+    """The same with 1.105 is 0.074, with 1.12 it is 0.066: 3 % of 2.3 is 0.069."""
+    assert len(verdict(with_copies(half=1.25, whole=whole, error=0.001, **FLAT), part=0.0)) == found

@@ -56,7 +56,7 @@ def verdict(record, **thresholds):
 def test_one_class_for_every_sample(tables):
     (found,) = verdict(classes_record(*tables))
     assert found.severity == Severity.WARNING
-    assert found.margin > 5
+    assert 5 < found.margin < 100
     assert found.onset_step == (10 if len(tables) == 2 else 20)
     assert "100.0%" in found.summary
 
@@ -95,13 +95,16 @@ def test_rare_classes_never_named_at_the_loss_of_chance():
     assert not verdict(classes_record(table, table, loss=0.25))
     assert verdict(classes_record(table, table, loss=0.25, arguments={"weight": "yes"}.items()))
     assert verdict(classes_record(table, table, loss=0.25, criterion="hinge"))
+    assert not verdict(classes_record(table, table, loss=0.25, arguments={"reduction": "mean"}.items()))
 
 
 def test_few_samples_are_no_evidence():
     tiny = one_column(np.array([2, 1]), 0)
     assert not verdict(classes_record(tiny, tiny))
-    with pytest.raises(NotChecked, match="5 validation samples"):
-        verdict(regression_record([0.0] * 3, samples=5))
+    for few in (None, 0, 5, 19):
+        with pytest.raises(NotChecked, match=f"{few or 0} validation samples"):
+            verdict(regression_record([0.0] * 3, samples=few))
+    assert len(verdict(regression_record([0.0] * 3, samples=20))) == 1
 
 
 @pytest.mark.parametrize(

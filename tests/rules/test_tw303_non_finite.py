@@ -212,6 +212,11 @@ SOURCES = {
     "exp": ({"operation": "exp", "inputs": [operand(high=95.0)]}, "x.clamp(max=88))  # x went up to 95", True),
     "exp in float64": ({"operation": "exp", "dtype": "float64"}, "x.clamp(max=709)", True),
     "pow": ({"operation": "pow"}, "** p", True),
+    "pow of two": (
+        {"operation": "pow", "inputs": [operand(high=7.0), operand("exponent", 0.5, 0.5)]},
+        "** p  # x went from 0 to 7",
+        True,
+    ),
     "mask": ({"operation": "softmax", "inputs": [operand(nonfinite=3)]}, "torch.isinf(scores).all(dim=-1", False),
     "float16": ({"operation": "addmm", "dtype": "float16"}, "dtype=torch.bfloat16", True),
     "matmul": (

@@ -404,7 +404,7 @@ def test_a_copy_at_five_times_the_rate_decides_alone():
     (found,) = verdict(with_copies())
     assert found.evidence[0].value == pytest.approx(0.6)
     assert found.evidence[0].threshold == pytest.approx(0.05 * CHANCE, rel=0.05)
-    assert found.margin > 10
+    assert found.margin == pytest.approx(2 + (0.6 - found.evidence[0].threshold) / 0.02)
     assert "a copy with 5 times the learning rate came to a validation loss of 0.5, where" in found.summary
     rate = found.remedies[0]
     assert rate.id == "higher-learning-rate"

@@ -58,7 +58,7 @@ def odd_features(record: RunRecord, uneven: float, alike: float) -> list[tuple[s
     None where the features are on all sorts of scales: that is a table as it was collected.
     """
     look = record.memo(features).get("train")
-    if look is None or len(look) < 3:
+    if look is None:
         return []
     scale = np.hypot(look.mean, look.sd)
     known = scale[np.isfinite(scale)]

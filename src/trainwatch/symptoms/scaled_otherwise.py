@@ -60,7 +60,7 @@ def times_wider(record: RunRecord, what: str, first: Range, second: Range) -> fl
         return 1.0
     reach = sorted(float(reach_of(r.low, r.high)) for r in (first, second))
     spread = sorted(r.high - r.low for r in (first, second))
-    return max(1.0, *(most / max(least, 1e-30) for least, most in (reach, spread) if most > 0), 1.0)
+    return max(1.0, *(most / max(least, 1e-30) for least, most in (reach, spread)))
 
 
 def reach_of(low: Any, high: Any) -> Any:
