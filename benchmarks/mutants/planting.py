@@ -43,7 +43,7 @@ def _take(old: Any, new: Any, module: str) -> None:
                 made.__defaults__,
                 made.__kwdefaults__,
             )
-        elif isinstance(value, (int, float, str, tuple)) and not name.startswith("__"):
+        elif isinstance(value, (int, float, str, tuple, dict)) and not name.startswith("__"):
             setattr(old, name, value)
 
 

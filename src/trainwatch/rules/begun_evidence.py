@@ -31,7 +31,7 @@ class Ahead:
     changed: str
     copy: BegunAgain
     least: float
-    factor: float = 1.0
+    factor: float
 
     @property
     def margin(self) -> float:
@@ -85,5 +85,5 @@ def begun_better(record: RunRecord, share: float, *names: str) -> Ahead | None:
     if course is None:
         return None
     least = share * abs(course.reference)
-    leading = [Ahead(CHANGED[name], copies[name], least) for name in names if name in copies]
+    leading = [Ahead(CHANGED[name], copies[name], least, factor=1.0) for name in names if name in copies]
     return max((one for one in leading if one.copy.leads(least)), key=lambda one: one.copy.gain, default=None)

@@ -44,7 +44,7 @@ def heights_told(spikes: Spikes, count: int, height: float) -> tuple[Evidence, .
 
 def harm_told(spikes: Spikes, least: float, energy: float) -> Told:
     """What spikes brought of all gradients."""
-    gradient, share = spikes.gradient or 0.0, spikes.energy or 0.0
+    gradient, share = spikes.gradient, spikes.energy
     step = int(spikes.steps[int(spikes.heights.argmax())])
     return Told(
         f"a gradient was {gradient:.2g} times those of other steps then, and {share:.0%} of all squared gradient came "

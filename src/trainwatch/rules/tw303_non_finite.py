@@ -102,7 +102,7 @@ class NonFinite(Rule):
         for quantity in KINDS:
             for key in record.keys(quantity):
                 series = record.series(quantity, key)
-                first = not_finite(series) if series is not None and len(series) else None
+                first = not_finite(series) if series is not None else None
                 if first is not None and (not scaler.get("used") or first.trailing >= self.patience):
                     yield quantity, key, first
         if skipped >= self.patience:  # no row was kept of them: they are no steps

@@ -80,7 +80,7 @@ class LayersNearInitialisation(Rule):
         near = [m for m in motions if m.gradient > 0 and m.distance < self.still and fresh.get(m.parameter["name"])]
         others = [m for m in motions if m.distance >= self.still]
         typical = float(np.median([m.distance for m in others])) if others else 0.0
-        if not near or typical < self.moved or not np.isfinite(course.end):
+        if typical < self.moved or not np.isfinite(course.end):
             return
         rate, gained = max(m.rate for m in others), gained_in_both(record)
         slow = [m for m in near if self.apart * m.rate <= rate and self.apart * m.distance <= typical]
