@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import curve, fit_record
@@ -7,6 +9,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw201_overfitting import Overfitting
 from trainwatch.rules.tw202_overconfidence import Overconfidence
+from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.paired import validation_rise
 
 FALLING_ACCURACY = np.r_[np.linspace(0.2, 0.9, 8), np.linspace(0.89, 0.8, 12)]
@@ -64,6 +67,57 @@ def test_training_far_below_may_rise_by_half_as_much_as_validation(climb, found)
     assert len(verdict(fit_record(curve(), training=curve(floor=0.05, climb=climb)))) == found
 
 
+def measured(training, errors, probability=1.0, **how):
+    """A rise by 0.5 that is known by so many standard errors."""
+    record = fit_record(curve(), training=training, **how)
+    rise = replace(validation_rise(record), error=0.5 / errors, rise=0.5, probability=probability)
+    record.memo = lambda symptom, memo=record.memo: rise if symptom is validation_rise else memo(symptom)
+    return record
+
+
+FAR_BELOW, NEAR = np.linspace(1.0, 0.78, 20), np.linspace(1.1, 0.87, 20)
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (measured(FAR_BELOW, 1.31), 1),
+        (measured(FAR_BELOW, 1.29), 0),
+        (measured(FAR_BELOW, 1.31, probability=0.97), 0),
+        (measured(NEAR, 1.31), 0),
+        (measured(NEAR, 1.99), 0),
+        (measured(NEAR, 2.01), 1),
+        (measured(np.r_[FAR_BELOW[:17], np.inf, np.nan, 0.78], 1.31), 1),
+    ],
+)
+def test_fewer_standard_errors_do_where_training_is_far_below(record, found):
+    """0.8 of what validation ends at."""
+    assert len(verdict(record)) == found
+
+
+def test_what_fewer_errors_find_has_no_margin():
+    (found,) = verdict(measured(FAR_BELOW, 1.5))
+    assert found.margin == 0.0
+    assert found.evidence[0].threshold == pytest.approx(1.3 * 0.5 / 1.5)
+    (found,) = verdict(measured(FAR_BELOW, 3.0))
+    assert found.margin == pytest.approx(1.0)
+
+
+def test_another_criterion_in_training_is_not_far_below():
+    record = measured(FAR_BELOW, 1.5)
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+    assert verdict(record) == []
+
+
+@pytest.mark.parametrize(("chance", "found"), [(2.0, 1), (60.0, 0)])
+def test_a_first_loss_far_above_chance_is_no_drop_to_measure_a_rise_by(chance, found):
+    """From 60, as of a net whose outputs begin large, validation falls to 0.5 and rises by 0.5."""
+    record = fit_record(np.r_[60.0, curve()])
+    course = replace(record.memo(loss_course), chance=chance)
+    record.memo = lambda symptom, memo=record.memo: course if symptom is loss_course else memo(symptom)
+    assert len(verdict(record)) == found
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_verdict_ignores_the_scale_of_the_loss(scale):
     (found,) = verdict(fit_record(curve(), noise=0.01, scale=scale))
@@ -103,7 +157,7 @@ def test_without_a_finite_training_loss_at_either_end_of_the_rise_it_abstains(lo
 def test_each_threshold_can_silence_it(threshold, value):
     record = fit_record(curve(climb=0.05), noise=0.005, accuracy=FALLING_ACCURACY)
     assert verdict(record)
-    assert not verdict(record, **{threshold: value})
+    assert not verdict(record, **{threshold: value, "apart": 0.0})
 
 
 @pytest.mark.parametrize(("climb", "said"), [(0.0035, True), (0.0025, False)])
@@ -115,7 +169,7 @@ def test_a_fiftieth_of_the_drop_is_a_rise(climb, said):
 @pytest.mark.parametrize(("noise", "said"), [(0.08, True), (0.1, False)])
 def test_a_rise_counts_from_so_many_standard_errors_on(noise, said):
     """By 2.1 standard errors the one, by 1.7 the other; both by a tenth of the drop."""
-    made = fit_record(curve(climb=0.02), noise=noise, seed=3)
+    made = fit_record(curve(climb=0.02), training=np.linspace(2.0, 0.62, 20), noise=noise, seed=3)
     assert bool(verdict(made)) is said
     assert bool(verdict(made, min_errors=1.6 if not said else 2.2)) is not said
 

@@ -16,7 +16,10 @@ from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
 from trainwatch.rules.dropout_remedies import VOTES
 from trainwatch.symptoms.curves import ValidationCurve, validation_curve
 from trainwatch.symptoms.experiments import Evaluated, evaluated
+from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.paired import Rise, validation_rise
+
+SURE = 0.98  # share of the curves without a rise that show less, for fewer standard errors to do
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class RisingValidation(Rule):
 
     min_rise: float = 0.02
     min_errors: float = 2.0
+    fewer_errors: float = 1.3
+    apart: float = 0.8
     min_after: int = 3
     accuracy_slack: float = 0.01
 
@@ -83,11 +88,20 @@ class RisingValidation(Rule):
             raise NotChecked(f"{seen} whole validation passes; a rise needs at least {self.min_after + 2} to show")
         if len(curve.steps) - 1 - rise.best < self.min_after:
             return None
-        reference = max(curve.start - rise.minimum, abs(rise.minimum))
-        beyond = rise.rise - max(self.min_rise * reference, self.min_errors * rise.error)
-        if beyond <= 0:
+        course = record.memo(loss_course)
+        chance = course.chance if course is not None and course.chance and curve.same_criterion else curve.start
+        reference = max(min(curve.start, chance) - rise.minimum, abs(rise.minimum))
+        if rise.rise <= max(self.min_rise * reference, self.needed(curve, rise) * rise.error):
             return None
+        beyond = max(rise.rise - max(self.min_rise * reference, self.min_errors * rise.error), 0.0)
         return rise, reference, beyond / rise.error if rise.error > 0 else float("inf")
+
+    def needed(self, curve: ValidationCurve, rise: Rise) -> float:
+        """Standard errors that a rise takes: fewer where training went on alone, and no noise of passes explains it."""
+        late = curve.training[-rise.last :]
+        late = late[np.isfinite(late)]
+        alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end
+        return self.fewer_errors if alone and rise.probability >= SURE else self.min_errors
 
     def risen(self, record: RunRecord) -> Risen | None:
         """The rise of the primary validation loss, or None where it is none or training rises too.
@@ -119,7 +133,7 @@ class RisingValidation(Rule):
             Evidence(
                 "rise of the validation loss above its minimum",
                 rise.rise,
-                threshold=max(self.min_rise * rise.rise / found.share, self.min_errors * rise.error),
+                threshold=max(self.min_rise * rise.rise / found.share, self.needed(curve, rise) * rise.error),
                 where=curve.stream,
                 step=now,
                 note=f"95 % interval {low:.4g} to {high:.4g}, {pairing}; {found.share:.0%} of the drop before it; "

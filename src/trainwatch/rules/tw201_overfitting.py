@@ -29,8 +29,9 @@ class Overfitting(RisingValidation):
 
     ## Symptom
     The loss of the primary validation stream has risen by more than `min_rise` of the drop before it and by more than
-    `min_errors` standard errors. Training loss fell meanwhile or lies below validation, and did not rise by half as
-    much. Accuracy fell by more than `accuracy_slack`, or is not recorded.
+    `min_errors` standard errors (`fewer_errors` where training loss is below `apart` of it and the noise of passes does
+    not account for it). Training loss fell meanwhile or lies below validation, and did not rise by half as much.
+    Accuracy fell by more than `accuracy_slack`, or is not recorded.
 
     ## Why it hurts
     The network now fits what is particular to its training samples, noise included. Every further step makes it worse
@@ -40,8 +41,8 @@ class Overfitting(RisingValidation):
     At least `min_after` passes follow the minimum. "Now" is the median of the last passes. The noise between passes is
     taken from second differences and from the residuals of a fall-then-rise fit; a curve under that noise which never
     rises shows what "last minus lowest" gives by selection alone, and that is subtracted. Samples are resampled in
-    pairs, so that a validation set which is hard as a whole adds no error. The drop is that from the first loss seen
-    to the minimum, and at least the minimum itself.
+    pairs, so that a validation set which is hard as a whole adds no error. The drop is that from the first loss seen,
+    or that of chance, to the minimum, and at least the minimum itself.
 
     ## Remedies
     Early stopping, more data, augmentation, stronger regularisation, dropout, a smaller network, cleaner labels,

@@ -49,8 +49,9 @@ class LearningRateTooLow(Rule):
 
     ## Not a fault when
     The loss is good already, as in careful fine-tuning, or it fell and came to rest: the remainder is noise. Gradients
-    vanish, or weights begin at tiny values: the rate is not the cause then (TW301, TW309). Steps are of usual length
-    but few: the run is short then (TW205).
+    vanish, or weights begin at tiny values: the rate is not the cause then (TW301, TW309). Nor is it at a saddle that
+    plain SGD had the time to leave, by `grown` e-folds at the curvature there (TW401). Steps are of usual length but
+    few: the run is short then (TW205).
 
     ## Sources
     §9; Smith, "Cyclical learning rates for training neural networks" (2017), on finding the range of useful rates.

@@ -36,7 +36,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
     update (`kept_directions`, `update_rank`). As well: the validation loss is higher by no more than `errors` standard
     errors, paired by sample, or `alike` of the loss, and by no more than `slack` of it; better: lower by more than
     `errors` and `slack`. Whether validation rises is
-    measured as for TW201, with `min_rise`, `min_errors`, `min_after` and `accuracy_slack`.
+    measured as for TW201, with `min_rise`, `min_errors`, `fewer_errors`, `apart`, `min_after` and `accuracy_slack`.
 
     ## Remedies
     `freeze-layers`, `low-rank-update`, `subnetwork-mask` and `share-weights`, with modules, ranks and shares of this
