@@ -95,6 +95,14 @@ def test_one_missed_class_among_learned_rare_ones_is_found():
     assert found.severity == Severity.WARNING
 
 
+@pytest.mark.parametrize(("last", "found"), [(0.82, ["warning"]), (0.9, [])])
+def test_the_mean_of_two_passes_tells_where_each_shows_the_gap(last, found):
+    """By itself the last one is 1.8 standard errors away; 0.05 is no gap, whatever was before."""
+    tables = [confusion([200, 200, 50], [0.95, 0.95, recall]) for recall in (0.6, last)]
+    assert [d.severity for d in verdict(class_record([1000, 900, 200], tables))] == found
+    assert verdict(class_record([1000, 900, 200], [tables[1]] * 2)) == []
+
+
 def test_waits_for_a_second_pass():
     with pytest.raises(NotChecked, match="from 2 on"):
         verdict(class_record([1000, 900, 20], [BAD]))

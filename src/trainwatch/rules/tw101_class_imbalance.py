@@ -16,6 +16,7 @@ from trainwatch.symptoms.classes import (
     Confusion,
     TrainClasses,
     confusions,
+    mean_of,
     share_bounds,
     share_difference,
     train_classes,
@@ -39,10 +40,10 @@ class ClassImbalance(Rule):
 
     ## How it is measured
     Classes are counted in the training batches, and are more uneven than as many samples drawn evenly by `chance`
-    standard deviations. Recalls are those of the last `min_passes` validation passes, all of which must agree; rare
-    classes are compared with frequent ones as a whole and one by one, the latter with errors widened for the number of
-    classes. Where recall holds up it is no fault, however uneven the classes: info from `strong_ratio` on (largest
-    class over smallest). Without predictions in validation the harm is not measured: info.
+    standard deviations. Recalls are means of the last `min_passes` validation passes, each of which shows the gap; rare
+    classes are compared with frequent ones as a whole and one by one, the latter with errors widened for their number.
+    Where recall holds up it is no fault, however uneven the classes: info from `strong_ratio` on (largest class over
+    smallest). Without predictions in validation the harm is not measured: info.
 
     ## Remedies
     Class weights, resampling, augmenting or collecting the rare classes, a fair metric, for two classes a moved
@@ -64,7 +65,7 @@ class ClassImbalance(Rule):
     ratio: float = 3.0
     chance: float = 3.0
     recall_gap: float = 0.1
-    min_errors: float = 2.5
+    min_errors: float = 2.0
     min_passes: int = 2
     strong_ratio: float = 20.0
     anomaly_share: float = 0.005
@@ -81,9 +82,10 @@ class ClassImbalance(Rule):
         tables = record.memo(confusions)
         if tables and len(tables) < self.min_passes:
             raise NotChecked(f"{len(tables)} pass with predictions; harm is judged from {self.min_passes} on")
-        table = tables[-1] if tables and tables[-1].totals[rare].sum() else None
+        late = tables[-self.min_passes :]
+        table = mean_of(late) if late and late[-1].totals[rare].sum() else None
         gap, error = (0.0, 1.0) if table is None else self._worst(table, rare)
-        harmed = table is not None and all(self._beyond(*self._worst(t, rare)) > 0 for t in tables[-self.min_passes :])
+        harmed = self._beyond(gap, error) > 0 and all(self._worst(t, rare)[0] > self.recall_gap for t in late)
         if not harmed and table is not None and classes.ratio < self.strong_ratio:
             return
         names = [classes.names[i] for i in rare]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +125,11 @@ def class_names(record: RunRecord, count: int) -> tuple[str, ...]:
     """Names of the classes: those given, else their indices."""
     given = record.facts.get("class_names") or ()
     return tuple(str(given[i]) if i < len(given) else str(i) for i in range(count))
+
+
+def mean_of(passes: Sequence[Confusion]) -> Confusion:
+    """The mean of some passes over the same samples, as the last of them."""
+    return Confusion(passes[-1].step, np.mean([one.table for one in passes], axis=0))
 
 
 def confusions(record: RunRecord) -> list[Confusion]:
