@@ -98,7 +98,7 @@ def test_one_missed_class_among_learned_rare_ones_is_found():
 @pytest.mark.parametrize(("last", "found"), [(0.82, ["warning"]), (0.9, [])])
 def test_the_mean_of_two_passes_tells_where_each_shows_the_gap(last, found):
     """By itself the last one is 1.8 standard errors away; 0.05 is no gap, whatever was before."""
-    tables = [confusion([200, 200, 50], [0.95, 0.95, recall]) for recall in (0.6, last)]
+    tables = [confusion([200, 200, 20], [0.95, 0.95, recall]) for recall in (0.6, last)]
     assert [d.severity for d in verdict(class_record([1000, 900, 200], tables))] == found
     assert verdict(class_record([1000, 900, 200], [tables[1]] * 2)) == []
 

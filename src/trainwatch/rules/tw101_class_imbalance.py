@@ -145,8 +145,6 @@ class ClassImbalance(Rule):
             note = f"{table.hits[i]:.0f} of {table.totals[i]:.0f}; 95 % bounds {low:.3f} to {high:.3f}"
             recall = float(table.recalls[i]) if table.totals[i] else None
             shown.append(Evidence("recall", recall, where=classes.names[i], step=table.step, note=note))
-        note = (
-            f"accuracy {table.accuracy:.3f}, majority rate {table.majority_rate:.3f}, macro-F1 {table.macro_f1:.3f}, "
-        )
-        note += f"MCC {table.mcc:.3f}"
+        note = f"accuracy {table.accuracy:.3f}, majority rate {table.majority_rate:.3f}, "
+        note += f"macro-F1 {table.macro_f1:.3f}, MCC {table.mcc:.3f}"
         return (*shown, Evidence("balanced accuracy", table.balanced_accuracy, step=table.step, note=note))
