@@ -6,7 +6,7 @@ from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw106_label_noise import LabelNoise
-from trainwatch.symptoms.labels import label_noise
+from trainwatch.symptoms.labels import label_contrast, label_noise
 
 
 def labelled(wrong=0.1, *, n=400, classes=4, overlap=0.0, seed=0):
@@ -210,3 +210,60 @@ def test_real_runs_with_right_labels(data, seed):
 
 def test_other_tasks_are_not_judged():
     assert "TW106" in said("diabetes", 0, epochs=3).not_checked
+
+
+def kinds(auc=0.0, n=200, seed=0):
+    """What `held_shift` has: votes that tell validation from training inputs where `auc` is not 0."""
+    rng, rows = np.random.default_rng(seed), {}
+    for kind, moved in (("train", 0.0), ("val", auc)):
+        rows[kind] = np.full((512, 3), np.nan)
+        rows[kind][:n] = np.stack([np.arange(n) % 4, moved + rng.standard_normal(n), rng.standard_normal(n)], 1)
+    return rows
+
+
+def beside(train=0.45, val=0.0, moved=0.0, n=400, shift=True):
+    """Classes that overlap so much that a forest is no judge of labels, in training with wrong ones besides."""
+    record = record_of(*(labelled(wrong, n=n, overlap=0.9, seed=seed) for seed, wrong in enumerate((train, val))))
+    for kind, rows in kinds(moved).items() if shift else ():
+        record.append("held_shift", kind, 99, rows)
+    return record
+
+
+def test_training_labels_that_contradict_a_forest_more_often_than_others_are_found():
+    (found,) = verdict(beside())
+    assert found.where == ("training labels",)
+    gap = found.evidence[0]
+    assert gap.value > gap.threshold > 0.05
+    assert "at least" in found.summary
+    assert [r.id for r in found.remedies] == ["clean-data", "label-smoothing"]
+    assert any(e.where.startswith("row ") for e in found.evidence)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [beside(train=0.0), beside(train=0.02), beside(train=0.0, val=0.3), beside(moved=1.0), beside(shift=False)],
+    ids=["no wrong labels", "hardly any", "in validation instead", "inputs are augmented", "inputs were not compared"],
+)
+def test_overlap_alone_contradicts_a_forest_in_both_kinds_alike(record):
+    with pytest.raises(NotChecked, match="look alike"):
+        verdict(record)
+
+
+@pytest.mark.parametrize(("threshold", "value"), [("sure", 50.0), ("alike", 0.3), ("least", 0.5)])
+def test_each_threshold_can_silence_the_comparison(threshold, value):
+    with pytest.raises(NotChecked, match="look alike"):
+        verdict(beside(), **{threshold: value})
+
+
+def test_the_rate_is_that_of_the_wrong_labels():
+    """A wrong label contradicts where a right one would have agreed, in 55 of 100 cases."""
+    contrast = label_contrast(beside(train=0.45))
+    assert contrast.noise.low < 0.45 < contrast.noise.high
+    assert contrast.gap == pytest.approx(0.45 * 0.55, abs=0.08)
+
+
+def test_few_samples_of_a_class_are_not_compared():
+    few = labelled(0.0, n=8)
+    assert label_contrast(record_of(few, few)) is None
+    assert label_contrast(record_of(few)) is None
+    assert label_contrast(record_of(labelled(0.0, n=12), labelled(0.0, n=12))).gap == 0.0

@@ -16,7 +16,8 @@ from trainwatch.rules.rising_validation import ranked
 from trainwatch.rules.suspects import NAMED, clean_data, listed
 from trainwatch.symptoms import labels
 from trainwatch.symptoms.classes import class_names
-from trainwatch.symptoms.labels import label_noise
+from trainwatch.symptoms.labels import Contrast, label_contrast, label_noise
+from trainwatch.symptoms.shift import input_shift
 
 SHOWN_PAIRS = 3
 CLASSIFIED = ("binary", "multiclass")
@@ -42,8 +43,10 @@ class LabelNoise(Rule):
     profile likelihood. Classes of which the forest recognises less than half are left out, unless it recognises three
     quarters of them among the held samples of the other kind: else they are rare or hard, and their labels are not to
     blame. Labels and votes must agree by a kappa of `agreement` where the lower bound accounts for no more than
-    `accounts` of the disagreement; that falls to `some` where it accounts for `mostly` of it. Judged from `samples`
-    samples on.
+    `accounts` of the disagreement; that falls to `some` where it accounts for `mostly` of it. Or, whatever the forest
+    knows, training labels contradict it more often than validation labels of the same classes, by `sure` standard
+    errors, while nothing tells their inputs apart by an area under the ROC curve above `alike` (`held_shift`). Judged
+    from `samples` samples on.
 
     ## Remedies
     `clean-data`, with the samples to look at first; `label-smoothing`.
@@ -69,6 +72,8 @@ class LabelNoise(Rule):
     some: float = 0.2
     accounts: float = 0.25
     mostly: float = 0.5
+    sure: float = 3.0
+    alike: float = 0.6
     samples: int = 60
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -83,8 +88,9 @@ class LabelNoise(Rule):
         if not looks:
             raise NotChecked(f"fewer than {self.samples} samples of classes that can be recognised are held")
         wrong = [noise for noise in looks if noise.low > self.least and self._is_told(noise)]
-        if wrong:
-            yield self._found(record, wrong, looks)
+        contrast = None if wrong else self._contrasted(record)
+        if wrong or contrast is not None:
+            yield self._found(record, wrong, looks, contrast)
         elif all(noise.agreement < self.agreement for noise in looks):
             kappa = max(noise.agreement for noise in looks)
             raise NotChecked(f"wrong labels and classes that overlap look alike here: kappa {kappa:.2f} with a forest")
@@ -95,7 +101,17 @@ class LabelNoise(Rule):
         needed = np.interp(accounted, [self.accounts, self.mostly], [self.agreement, self.some])
         return noise.agreement >= float(needed)
 
-    def _found(self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise]) -> Diagnosis:
+    def _contrasted(self, record: RunRecord) -> Contrast | None:
+        """Training labels that contradict a forest more often than those of validation, where the inputs are alike."""
+        found, shift = record.memo(label_contrast), record.memo(input_shift)
+        if found is None or shift is None or shift.told.auc > self.alike:
+            return None  # augmented inputs are harder to tell
+        return found if found.gap > self.sure * found.error and found.noise.low > self.least else None
+
+    def _found(
+        self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], beside: Contrast | None
+    ) -> Diagnosis:
+        wrong = wrong if beside is None else [beside.noise]
         worst = max(wrong, key=lambda noise: noise.low)
         names = class_names(record, 1 + max(max(s.given, s.predicted) for n in wrong for s in n.suspects))
         pairs = ", ".join(f"{names[a]} like {names[b]} ({n})" for (a, b), n in worst.pairs[:SHOWN_PAIRS])
@@ -105,10 +121,16 @@ class LabelNoise(Rule):
             margin=(worst.low - self.least) / max((worst.rate - worst.low) / 1.96, 1e-3),
             where=tuple(f"{NAMED[noise.kind]} labels" for noise in wrong),
             onset_step=0,
-            evidence=tuple(self._shown(record, wrong, looks, names)),
+            evidence=(*self._beside(beside), *self._shown(record, wrong, looks, names)),
             # Look at the suspects; until then, do not ask the net to be sure of every label.
             remedies=ranked([clean_data(record), label_smoothing(record)]),
         )
+
+    def _beside(self, found: Contrast | None) -> Iterator[Evidence]:
+        if found is not None:
+            note = f"standard error {found.error:.2g}; wrong are {found.noise.rate:.1%}, at least {found.noise.low:.1%}"
+            yield Evidence("share of training labels unlike what a forest says, above that in validation", found.gap,
+                           self.sure * found.error, step=found.noise.step, note=note)  # fmt: skip
 
     def _shown(
         self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], names: tuple[str, ...]

@@ -33,19 +33,18 @@ class SampleStarved(Rule):
     so much that twice as many would take another `gain` of the guess off the loss.
 
     ## Why it hurts
-    No number of epochs and no setting makes up for what the samples do not show. More of them would, or knowledge that
-    comes from elsewhere.
+    No number of epochs and no setting makes up for what samples do not show: more of them would, or other knowledge.
 
     ## How it is measured
     At the end of a run copies of the network begin anew with either half and with all of the held training samples
-    (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`); both are scored on the
-    held validation samples by the run's criterion. A power law with a floor through the losses of the forests, or the
-    square root of the number of samples for the copies, tells what twice the samples bring; a network that is better is
-    granted the same share of its own loss. The gain, of copies `own_gain` and `part` of what is left, counts beyond
-    `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as many steps
-    again may bring `gain`, copies alone count, which take as many steps on half as on all; and they count above
-    `own_poor`, where at the best pass the training loss was below `learned` of that of validation. The gap is that of
-    `evaluated_loss`, also by `errors` standard errors. At least `held` of the training samples must be held.
+    (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`), scored on the held
+    validation samples. A power law with a floor through the losses of the forests, or the square root of the number of
+    samples for the copies, tells what twice the samples bring; a network that is better is granted the same share of
+    its own loss. The gain, of copies `own_gain` and `part` of what is left (`large` where that is below `own_poor`),
+    counts beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as
+    many steps again may bring `gain`, copies alone count, which take as many steps on half as on all; they count where
+    at the best pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`,
+    also by `errors` standard errors. At least `held` of the training samples must be held.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -64,13 +63,14 @@ class SampleStarved(Rule):
     section: ClassVar[str] = "§17"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
 
-    poor: float = 0.15
+    poor: float = 0.1
     gap: float = 0.1
     fitted: float = 0.5
     gain: float = 0.04
     own_gain: float = 0.03
     own_poor: float = 0.2
     part: float = 0.08
+    large: float = 0.4
     learned: float = 0.85
     errors: float = 2.0
     behind: float = 0.25
@@ -99,8 +99,8 @@ class SampleStarved(Rule):
         gap, error = look.gap
         if best <= self.poor * guess or not gap >= max(self.gap * guess, self.errors * error):
             return
-        if look.training > self.fitted * best:  # the samples that there are teach more than has been learned
-            return
+        if look.training > self.fitted * best:
+            return  # the samples that there are teach more than has been learned
         known = int(record.facts.get("run", {}).get("train_samples") or 0)
         if curves[0].samples < self.held * known:
             raise NotChecked(f"{curves[0].samples} of {known} training samples are held: too few for a curve")
@@ -112,7 +112,7 @@ class SampleStarved(Rule):
             telling = [curve for curve in telling if curve.by == "copies"]  # which all take as many steps
         if not telling:
             raise NotChecked("validation may still have been falling when the run ended")
-        if best <= self.own_poor * guess or passes.training[passes.mean.argmin()] > self.learned * best:
+        if passes.training[passes.mean.argmin()] > self.learned * best:
             telling = [curve for curve in telling if curve.by == "forest"]
         found = max(telling, key=lambda curve: self._beyond(curve, best), default=None)
         if found is not None and self._beyond(found, best) > 0:
@@ -124,7 +124,8 @@ class SampleStarved(Rule):
         return gain - max(self._least(curve, best), self.errors * error)
 
     def _least(self, curve: LearningCurve, best: float) -> float:
-        return max(self.own_gain * curve.guess, self.part * best) if curve.by == "copies" else self.gain * curve.guess
+        part = self.part if best > self.own_poor * curve.guess else self.large
+        return max(self.own_gain * curve.guess, part * best) if curve.by == "copies" else self.gain * curve.guess
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         known, parameters = sizes(record)

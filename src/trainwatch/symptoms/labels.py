@@ -14,6 +14,7 @@ VOTERS = 37  # of 100 trees, those that a sample is new to: what a share of vote
 RECOGNISED = 0.5  # of a class: below that its samples are hard to tell, which is no reason to doubt their labels
 WELL = 0.75  # of a class among the samples of the other kind, at least `FEWEST`: then it is not hard to tell
 FEWEST = 10
+FEWEST_COMPARED = 3  # samples of a class in each kind, for it to be compared
 BINS = 64  # of the sureness of the forest
 RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.5, 40)])
 SLOPES = np.geomspace(1.0, 16.0, 12)  # a calibrated forest that errs from overlap alone does so with slope 1
@@ -82,6 +83,50 @@ def label_noise(record: RunRecord) -> list[LabelNoise]:
     well = {kind: _recognised(table, WELL, FEWEST) for kind, (_, table) in tables.items()}
     other = {"train": well.get("val", set()), "val": well.get("train", set())}
     return [_noise(kind, step, table, other[kind]) for kind, (step, table) in tables.items()]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How much more often training labels contradict a forest than validation labels do, within classes.
+
+    Attributes:
+        gap: Difference of the shares, averaged over the classes; `error` is its standard error.
+        noise: Wrong training labels that account for it.
+    """
+
+    gap: float
+    error: float
+    noise: LabelNoise
+
+
+def label_contrast(record: RunRecord) -> Contrast | None:
+    """Training labels beside validation labels, for `RunRecord.memo`; None where either kind was not looked at.
+
+    Classes that overlap, or that a forest hardly knows, do so in both kinds. Classes are weighted as differences of
+    means would be; one hit and one miss are added to each (Agresti and Caffo, 2000).
+    """
+    rows = [record.latest("held_labels", kind) for kind in ("train", "val")]
+    if rows[0] is None or rows[1] is None:
+        return None
+    train, val = (row[1][~np.isnan(row[1][:, 2])] for row in rows if row is not None)
+    compared = []
+    for label in np.unique(train[:, 2]):
+        doubts = [(table[:, 2] != table[:, 3])[table[:, 2] == label] for table in (train, val)]
+        if min(map(len, doubts)) >= FEWEST_COMPARED:
+            compared.append([number for mine in doubts for number in ((mine.sum() + 1) / (len(mine) + 2), len(mine))])
+    if not compared:
+        return None
+    share, n, other, m = np.array(compared).T
+    weight = n * m / (n + m) / (n * m / (n + m)).sum()
+    gap = float(weight @ (share - other))
+    error = float(np.sqrt(weight**2 @ (share * (1 - share) / n + other * (1 - other) / m)))
+    # A wrong label contradicts the forest where a right one would have agreed.
+    rate, low, high = (float(np.clip(g / max(1 - weight @ other, 0.1), 0, 1)) for g in
+                       (gap, gap - 1.96 * error, gap + 1.96 * error))  # fmt: skip
+    wrong = train[:, 2] != train[:, 3]
+    suspects, kappa = _suspects(train, round(rate * len(train))), _kappa(train[:, 2], train[:, 3])
+    noise = LabelNoise("train", rate, low, high, len(train), 1.0, float(wrong.mean()), kappa, suspects, rows[0][0])
+    return Contrast(gap, error, noise)
 
 
 def _recognised(table: Array, share: float, fewest: int = 1) -> set[float]:
