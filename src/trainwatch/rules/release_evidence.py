@@ -15,6 +15,7 @@ from trainwatch.symptoms.plateau import validation_trend
 from trainwatch.symptoms.restraints import Restraint
 
 NAMES = {"dropout": "dropout", "weight_decay": "weight decay", "penalty": "the term that is added to the loss"}
+MODEST = 1.0  # margin of a cost that a term may be worth: what else is wrong with it comes first
 LOOSENED = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"}  # by a remedy
 
 
@@ -30,7 +31,7 @@ def without(release: Release) -> str:
 
 def by_a_term(cause: Diagnosis, effect: Diagnosis) -> bool:
     """Predicate: a term of the loss holds the net back, and is to be weaker before it is to select weights."""
-    return no_remark(cause, effect) and "penalty" in cause.where
+    return no_remark(cause, effect) and "penalty" in cause.where and cause.margin > MODEST
 
 
 def beyond(change: Change, guess: float, least: float, errors: float) -> float:

@@ -14,7 +14,7 @@ from trainwatch.rules.dropout_remedies import VOTES, dropout_evidence
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
-from trainwatch.rules.release_evidence import NAMES, beyond, by_a_term, compared, memorised, standing, without
+from trainwatch.rules.release_evidence import MODEST, NAMES, beyond, by_a_term, compared, memorised, standing, without
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
@@ -29,10 +29,9 @@ class OverRegularised(Rule):
 
     ## Symptom
     Less than `learned` of the loss of a constant guess is gone, and copies that learn without a regulariser get at
-    least `gain` of that loss lower than the run and than a copy that learns with it, in training and in validation
-    alike. Or no copy could tell, less than `held` is gone and hardly more to come, under dropout of `strong_dropout` or
-    more, or weight decay of `strong_decay` (decoupled; `strong_penalty` where it is added to the gradient) that had the
-    steps to take effect.
+    least `gain` of that loss lower than the run and than a copy that learns with it, in training and in validation. Or
+    no copy could tell, less than `held` is gone, hardly more to come, under dropout of `strong_dropout` or decay of
+    `strong_decay` (decoupled; else `strong_penalty`) that had the steps to take effect.
 
     ## Why it hurts
     A regulariser is to hold back what does not carry over to new samples. This one holds back what does.
@@ -41,18 +40,18 @@ class OverRegularised(Rule):
     `without_regulariser`, by a probe at the end: copies of the model, drawn anew, learn from the same held batches, as
     the run does and without each regulariser: dropout, decay, L1 and L2 terms. Losses are compared in evaluation mode,
     on the same samples. The gain must be beyond `errors` standard errors, and the copy that learns as the run does must
-    not get `anyway` of the way unless the gain is `large`. Any other term that makes up `added` of what is
-    backpropagated is in none of the copies: learning without it must gain `large`. Where no validation batch is held,
-    the run's own validation loss must not lie above that of training by more than half the gain; without any the
-    finding is a remark. A strong regulariser is cleared by copies that fit training as well without it and get no lower
-    in validation. Unless dropout is strong, half as many steps again would not have made the network good.
+    not get `anyway` of the way unless the gain is `clear`; so that of a term must be to account for what the term does
+    besides. Any other term that makes up `added` of what is backpropagated is in no copy: learning without it must gain
+    `large`. Where no validation batch is held, the run's own validation loss must not lie above that of training by
+    more than half the gain; without any it is a remark. A strong regulariser is cleared by copies that fit training as
+    well without it and get no lower in validation. Unless dropout is strong, half as many steps again would not do.
 
     ## Remedies
     `less-dropout`, `weaker-regularisation`, `weaker-penalty`.
 
     ## Not a fault when
-    Only training gets better: that is what a regulariser is for. The gain is below `gain` and `part` of what is left:
-    from `remark` on that is a remark. The network is good, or would have got better: the run is too short then (TW205).
+    Only training gets better: that is what it is for. The gain is below `gain` and `part` of what is left: a remark
+    from `remark` on. The network is good, or would have got better: the run is too short then (TW205).
 
     ## Sources
     §3; Goodfellow et al. 2016, "Deep Learning", chapter 7.
@@ -71,6 +70,7 @@ class OverRegularised(Rule):
     errors: float = 2.5
     anyway: float = 0.5
     added: float = 0.05
+    clear: float = 0.1
     large: float = 0.2
     held: float = 0.8
     strong_dropout: float = 0.7
@@ -88,28 +88,31 @@ class OverRegularised(Rule):
         """Compare the copies with and without each regulariser; where they do not tell, look at its strength."""
         if not record.facts.get("run", {}).get("finished"):
             raise NotChecked("the run has not ended")
-        course, tried = record.memo(loss_course), self._tried(record)
+        course, further = record.memo(loss_course), record.memo(unpenalised)
+        added = record.memo(penalty_share) >= self.added
+        tried = record.memo(releases) + ([further] if further is not None and added else [])
         if course is None or not self._in_use(record) or course.gained >= self.learned:
             return
         guess = abs(course.reference)
         if margins := {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}:
-            alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one regulariser, if it suffices
+            alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one, if it suffices
             yield self._shown(record, alone, margins[alone], guess)
         elif (found := self._by_strength(record)) is not None:
             yield found
         elif not tried:
-            why = record.facts.get("switched_off", {}).get("without_regulariser", "the budget did not allow it")
-            raise NotChecked(f"not measured: {why}")
+            off = record.facts.get("switched_off", {})
+            raise NotChecked(f"not measured: {off.get('without_regulariser', 'the budget did not allow it')}")
 
     def _shown(self, record: RunRecord, best: Release, margin: float, guess: float) -> Diagnosis:
         unseen = best.validation is None and record.memo(validation_curve) is None
+        gain = min(change.gain for change in best.changes)
         usual = (self.gain if best.controlled else self.large) * guess
         least = min(usual, *(self.part * abs(c.before) for c in best.changes))
-        small = min(change.gain for change in best.changes) < least
+        modest = "penalty" in best.left_out and gain < self.clear * guess
         return self.diagnose(
             without(best),
-            severity=Severity.INFO if unseen or small else self.severity,
-            margin=min(self.errors + margin, 1e3),
+            severity=Severity.INFO if unseen or gain < least else self.severity,
+            margin=MODEST if modest else min(self.errors + margin, 1e3),
             where=best.left_out,
             evidence=(*compared(best, guess, least, self.errors), *dropout_evidence(record)),
             remedies=tuple(r for name in best.left_out for r in loosened(record, name)),
@@ -120,7 +123,7 @@ class OverRegularised(Rule):
         causes = standing(record, regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty))
         if not causes or (end := rest(record)).gone > self.held:
             return None
-        if not (any(c.slows for c in causes) or end.flat or end.falls_short_of(self.held)):
+        if not (end.flat or end.falls_short_of(self.held) or any(c.slows for c in causes)):
             return None
         share = Evidence("share of a constant guess's loss that is gone", end.gone, self.held, end.best.stream)
         return self.diagnose(
@@ -135,16 +138,12 @@ class OverRegularised(Rule):
         of_run = record.facts.get("regularisation", {})
         return any(map(of_run.get, (*NAMES, "penalties"))) or record.memo(penalty_share) >= self.added
 
-    def _tried(self, record: RunRecord) -> list[Release]:
-        further = record.memo(unpenalised) if record.memo(penalty_share) >= self.added else None
-        return record.memo(releases) + ([] if further is None else [further])
-
     def _margin(self, record: RunRecord, release: Release, guess: float) -> float:
         """Standard errors by which the lesser gain is beyond the thresholds; not above 0 where it is no fault."""
         shown = release.validation or release.training
-        anyway = shown.anyway >= self.anyway and shown.gain < self.large * guess
-        unseen = release.validation is None and memorised(record, release.training)
-        if anyway or unseen or shown.before < (1 - self.learned) * guess:
+        anyway = shown.anyway >= self.anyway and shown.gain < self.clear * guess
+        learned = release.validation is None and memorised(record, release.training)
+        if anyway or learned or shown.before < (1 - self.learned) * guess:
             return float("-inf")
         least = (self.remark if release.controlled else self.large) * guess
         return min(beyond(c, guess, least, self.errors) for c in release.changes)

@@ -51,7 +51,7 @@ class SampleStarved(Rule):
     `bayesian-prior`, `prior-rules`, `distillation`.
 
     ## Not a fault when
-    More samples cannot be had and the network is good enough. The curve is flat: the rest is noise, or not in the inputs.
+    More samples cannot be had and the network is good enough. The curve is flat: the rest is noise, or not in inputs.
 
     ## Sources
     §17; Hestness et al., "Deep Learning Scaling is Predictable, Empirically" (2017), on power laws.
