@@ -40,11 +40,11 @@ class SampleStarved(Rule):
     (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`), scored on the held
     validation samples. A power law with a floor through the losses of the forests, or the square root of the number of
     samples for the copies, tells what twice the samples bring; a network that is better is granted the same share of
-    its own loss. The gain, of copies `own_gain` and `part` of what is left (`large` where that is below `own_poor`),
-    counts beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as
-    many steps again may bring `gain`, copies alone count, which take as many steps on half as on all; they count where
-    at the best pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`,
-    also by `errors` standard errors. At least `held` of the training samples must be held.
+    its own loss. The gain, of copies `own_gain` and `part` of what is left (of either `large` where that is below
+    `fair`), counts beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess.
+    Where half as many steps again may bring `gain`, copies alone count, which take as many steps on half as on all;
+    they count where at the best pass the training loss was below `learned` of that of validation. The gap is that of
+    `evaluated_loss`, also by `errors` standard errors. At least `held` of the training samples must be held.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -67,9 +67,9 @@ class SampleStarved(Rule):
     fitted: float = 0.5
     gain: float = 0.04
     own_gain: float = 0.03
-    own_poor: float = 0.2
+    fair: float = 0.2
     part: float = 0.08
-    large: float = 0.4
+    large: float = 0.5
     learned: float = 0.85
     errors: float = 2.0
     behind: float = 0.25
@@ -123,8 +123,8 @@ class SampleStarved(Rule):
         return gain - max(self._least(curve, best), self.errors * error)
 
     def _least(self, curve: LearningCurve, best: float) -> float:
-        part = self.part if best > self.own_poor * curve.guess else self.large
-        return max(self.own_gain * curve.guess, part * best) if curve.by == "copies" else self.gain * curve.guess
+        gain, part = (self.own_gain, self.part) if curve.by == "copies" else (self.gain, 0.0)
+        return max(gain * curve.guess, (part if best > self.fair * curve.guess else self.large) * best)
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         known, parameters = sizes(record)
