@@ -65,6 +65,7 @@ PASTED = {
     "higher-learning-rate": "optimizer",
     "initialisation": "model",
     "leaky-relu": "model",
+    "logit-adjustment": "criterion",
     "lower-learning-rate": "optimizer",
     "lower-momentum": "optimizer",
     "normalise-inputs": "sets",

@@ -162,10 +162,41 @@ def test_the_code_of_weights_runs_and_fits_the_criterion(function, made):
     tables = [confusion([200, 60], [0.95, 0.3])] * 2
     (found,) = verdict(class_record([1000, 50], tables, loss={function: {"function": function}}))
     names = {"torch": torch}
-    exec(found.remedies[0].how, names)
+    exec(next(r for r in found.remedies if r.id == "class-weights").how, names)
     assert type(names["criterion"]) is made
     per_class = names["weight"].reshape(-1)
     assert float(per_class[-1] / (per_class[0] if len(per_class) == 2 else 1)) == pytest.approx(12.97, rel=0.01)
+
+
+@pytest.mark.parametrize("function", ["cross_entropy", "nll_loss"])
+def test_the_code_of_adjusted_logits_runs_and_asks_more_of_the_rare_class(function):
+    (found,) = verdict(
+        class_record([1000, 50], [confusion([200, 60], [0.95, 0.3])] * 2, loss={function: {"function": function}})
+    )
+    first = found.remedies[0]
+    assert first.id == "logit-adjustment"
+    names = {"torch": torch}
+    exec(first.how, names)
+    logits = torch.tensor([[0.3, 0.1], [2.0, -1.0]], requires_grad=True)
+    loss = names["criterion"](logits, torch.tensor([1, 0]))
+    prior = torch.log(torch.tensor([1000 / 1050, 50 / 1050]))
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits + prior, torch.tensor([1, 0])).item())
+    loss.backward()
+    assert logits.grad[0, 1] < -0.4, "the rare class is far from sure, as the loss has it"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"loss": {"bce": {"function": "binary_cross_entropy_with_logits"}}},
+        {"loss": {"cross_entropy": {"function": "cross_entropy", "arguments": {"weight": [0.5, 10.0]}}}},
+        {"loss": {"ce": {"function": "cross_entropy"}}, "loaders": {"train": {"sampler": "WeightedRandomSampler"}}},
+    ],
+    ids=["one output", "weighted", "drawn by class"],
+)
+def test_logits_are_not_adjusted_twice_nor_where_there_is_one(facts):
+    (found,) = verdict(class_record([1000, 50], [confusion([200, 60], [0.95, 0.3])] * 2, **facts))
+    assert "logit-adjustment" not in ids(found)
 
 
 def test_weights_in_use_come_last_and_forbid_moving_the_threshold():
@@ -196,8 +227,12 @@ def test_anomaly_detection_is_offered_where_very_rare(rare, offered):
 
 def test_many_classes_give_a_formula_in_place_of_a_literal():
     counts = np.r_[np.full(59, 500), 20]
-    (found,) = verdict(class_record(counts))
-    assert "torch.tensor((n.sum()" in found.remedies[0].how
+    (found,) = verdict(class_record(counts, loss={"cross_entropy": {"function": "cross_entropy"}}))
+    adjusted, weights = found.remedies[:2]
+    assert "torch.tensor((n.sum()" in weights.how
+    names = {"torch": torch, "train_targets": torch.repeat_interleave(torch.arange(60), torch.tensor(counts).long())}
+    exec(adjusted.how, names)
+    assert names["counts"].tolist() == counts.tolist()
     assert "torch.bincount" in found.remedies[0].how
 
 

@@ -18,6 +18,23 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§1",
     ),
     RemedyEntry(
+        id="logit-adjustment",
+        title="Add the logarithm of the classes' shares to the logits in training",
+        why="What the network learns then tells {rare} from the others as if all were equally frequent. That works "
+        "where the training loss is next to nothing, too, unlike class weights.",
+        how="{next_step}\n"
+        "counts = torch.tensor({counts})  # training samples of each class\n"
+        "prior = (counts.clamp(min=1) / counts.sum()).log()\n"
+        "class AdjustedLoss(torch.nn.Module):\n"
+        "    def forward(self, logits, targets):\n"
+        "        return torch.nn.functional.cross_entropy(logits + prior.to(logits), targets)\n"
+        "criterion = AdjustedLoss()  # in training; the plain logits predict, as before",
+        when="Of several classes some are rare, and their recall matters as much as that of others.",
+        not_when="Probabilities must be calibrated to the shares in training, or weights or a sampler correct them.",
+        strength="strong",
+        section="§1",
+    ),
+    RemedyEntry(
         id="resample",
         title="Draw the rare classes more often",
         why="Each batch then holds all classes alike; at present {rare} is {share:.2%} of the training targets.",

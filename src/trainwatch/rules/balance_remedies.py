@@ -40,6 +40,7 @@ def balance_remedies(
     tuned = "# In use already: next, tune the weights of the rare classes by their recall."
     counted = "\nn = torch.bincount(train_targets).double()" if len(counts) > LITERAL else ""
     found = [
+        *_adjusted(record, counts, listed, weighted or sampled),
         remedy(
             "class-weights",
             already_in_use=weighted,
@@ -88,6 +89,21 @@ def balance_remedies(
     if share < anomaly_share:
         found.append(remedy("reframe-as-anomaly", rare=f"class {names[int(rare[counts[rare].argmin()])]}", share=share))
     return tuple(sorted(found, key=lambda r: r.already_in_use))
+
+
+def _adjusted(record: RunRecord, counts: Array, rare: str, corrected: bool) -> list[Remedy]:
+    """The remedy `logit-adjustment`, where the loss takes logits of classes and nothing else corrects for their shares.
+
+    Source: Menon et al., "Long-tail learning via logit adjustment" (2021); that weights lose their effect: Byrd and
+    Lipton, "What is the effect of importance weighting in deep learning?" (2019).
+    """
+    used = {str(loss.get("function")) for loss in record.facts.get("loss", {}).values()}
+    if corrected or not used & {"cross_entropy", "nll_loss"}:
+        return []
+    plain = "train_counts.tolist()" if len(counts) > LITERAL else _literal(counts, "")
+    counted = "\ntrain_counts = torch.bincount(train_targets)" if len(counts) > LITERAL else ""
+    next_step = "# Not in use yet; not together with class weights or resampling." + counted
+    return [remedy("logit-adjustment", rare=rare, counts=plain, next_step=next_step)]
 
 
 def _criterion(record: RunRecord, classes: int) -> tuple[str, bool]:

@@ -46,8 +46,8 @@ class ClassImbalance(Rule):
     smallest). Without predictions in validation the harm is not measured: info.
 
     ## Remedies
-    Class weights, resampling, augmenting or collecting the rare classes, a fair metric, for two classes a moved
-    threshold, and for very rare ones (share below `anomaly_share`) anomaly detection.
+    Adjusted logits or class weights, resampling, augmenting or collecting the rare classes, a fair metric, for two
+    classes a moved threshold, and for very rare ones (share below `anomaly_share`) anomaly detection.
 
     ## Not a fault when
     The rare classes do not matter. Tokens of a language model are uneven by nature and are not judged.

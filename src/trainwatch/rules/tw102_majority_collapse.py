@@ -32,8 +32,8 @@ class MajorityCollapse(Rule):
     other classes lies below 1 / K, with K the number of classes seen in training.
 
     ## Remedies
-    Those of imbalance: class weights, resampling, more samples of the rare classes, a metric that shows it; anomaly
-    detection for a class whose share is below `anomaly_share`.
+    Those of imbalance: adjusted logits, class weights, resampling, more samples of the rare classes, a metric that
+    shows it; anomaly detection for a class whose share is below `anomaly_share`.
 
     ## Not a fault when
     Training has hardly begun. Even classes are another matter (a constant prediction), and so are classes with too
