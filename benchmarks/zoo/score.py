@@ -76,6 +76,12 @@ class Outcome:
         return self.found and bool(self.said.causes) and bool(self.said.causes[0] & set(self.scenario.truth))
 
     @cached_property
+    def led(self) -> bool:
+        """The cause was named, and what was named before all else is true of the run: it, or what it comes of."""
+        true = {*self.scenario.truth, *self.scenario.also}
+        return self.found and bool(self.said.causes) and bool(self.said.causes[0] & true)
+
+    @cached_property
     def beside(self) -> tuple[str, ...]:
         """Codes said that are not true of the run; consequences of a named cause are true."""
         true = {*self.scenario.truth, *self.scenario.also}
@@ -128,6 +134,7 @@ class Totals:
     Attributes:
         found: Faulty runs of which the cause is named.
         first: Faulty runs of which the cause is named first.
+        led: Faulty runs of which the cause is named, and what is named first is true.
         pairs: Faulty runs of which the cause is named while the repaired form of the same seed is silent.
         alarmed: Sound runs (healthy or repaired) with any warning or error.
         beside: Faulty runs in which something untrue is said as well.
@@ -135,6 +142,7 @@ class Totals:
 
     found: Share
     first: Share
+    led: Share
     pairs: Share
     alarmed: Share
     beside: Share
@@ -148,6 +156,7 @@ def totals(outcomes: Sequence[Outcome]) -> Totals:
     return Totals(
         found=share(faulty, lambda o: o.found),
         first=share(faulty, lambda o: o.first),
+        led=share(faulty, lambda o: o.led),
         pairs=share(faulty, lambda o: o.found and repaired.get((o.scenario.family, o.seed), False)),
         alarmed=share(sound, lambda o: not o.silent),
         beside=share(faulty, lambda o: bool(o.beside)),

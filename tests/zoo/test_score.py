@@ -25,6 +25,21 @@ def test_what_counts_as_found_and_as_untrue(said, options, found, first, beside)
     assert (o.found, o.first, o.beside) == (found, first, beside)
 
 
+@pytest.mark.parametrize(
+    ("said", "options", "led"),
+    [
+        (("A",), {"truth": ("A",)}, True),
+        (("B", "A"), {"truth": ("A",)}, False),
+        (("B", "A"), {"truth": ("A",), "also": ("B",)}, True),
+        (("B",), {"truth": ("A",), "also": ("B",)}, False),
+        (("B",), {"truth": ("A",), "also": ("B",), "nested": ("A",)}, True),
+        ((), {"truth": ("A",), "also": ("B",)}, False),
+    ],
+)
+def test_what_is_named_first_is_true_of_the_run(said, options, led):
+    assert outcome(*said, **options).led is led
+
+
 def test_a_pair_is_a_named_cause_and_a_silent_repaired_form_of_the_same_seed():
     runs = [
         outcome("A", truth=("A",), seed=0),
