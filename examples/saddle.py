@@ -31,7 +31,7 @@ def deep_linear():
     layers = [nn.Linear(inputs, outputs, bias=False) for inputs, outputs in ((10, 8), (8, 8), (8, 1))]
     for layer in layers:
         nn.init.normal_(layer.weight, std=0.035)
-    return nn.Sequential(*layers, nn.Flatten(0)), x, y, nn.MSELoss(), 0.002
+    return nn.Sequential(*layers, nn.Flatten(0)), x, y, nn.MSELoss(), 0.005
 
 
 def main():

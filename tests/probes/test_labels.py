@@ -44,6 +44,14 @@ def test_what_is_said_of_a_sample_does_not_rest_on_its_own_label():
     assert (table[:, 2] == table[:, 3]).mean() < 0.45
 
 
+def test_validation_samples_that_are_trained_on_are_left_out():
+    """A twin among the others would tell the label, whatever it is."""
+    y = torch.as_tensor(np.random.default_rng(0).integers(0, 3, 300))
+    found = measured(in_batches(X, y), in_batches(torch.cat([X[:100], XV[:50]]), torch.cat([y[:100], YV[:50]])))
+    assert len(found["val"]) == 50
+    assert set(measured(in_batches(X, y), in_batches(X[:100], y[:100]))) == {"train"}
+
+
 def test_as_many_looks_as_there_are_fit_into_one_series():
     given = bench(MODEL, in_batches(X[:100], Y[:100]))
     labels.measure(given)

@@ -17,17 +17,17 @@ class Whole:
     complete = True
     samples = 8
 
-    def __init__(self, batch):
-        self.batch = batch
+    def __init__(self, batch, factor):
+        self.batch, self.factor = batch, factor
 
     def predict(self, model):
         return self.batch.predict(model)
 
     def loss(self, model):
-        return self.batch.loss(model) + size(model)
+        return self.factor * self.batch.loss(model) + size(model)
 
     def losses(self, model):
-        return self.batch.losses(model) + size(model)
+        return self.factor * self.batch.losses(model) + size(model)
 
 
 def size(model):
@@ -39,12 +39,12 @@ def size(model):
 def test_terms_are_there_or_not_whatever_the_batch_computes(whole, factor):
     model, batch = net(6, 3), in_batches(X, Y)[0]
     criterion, term = batch.loss(model).mean(), size(model)
-    made = Whole(batch) if whole else batch
-    scale = 1.0 if whole else factor
+    made = Whole(batch, factor) if whole else batch
     with_terms, without = (Penalised(made, ADDED, factor, present) for present in (True, False))
-    assert with_terms.loss(model).item() == pytest.approx((criterion + term / scale).item(), rel=1e-5)
-    assert without.loss(model).item() == pytest.approx(criterion.item(), rel=1e-5)
-    assert torch.allclose(without.losses(model), batch.losses(model), rtol=1e-4)
+    scale = factor if whole else 1.0
+    assert with_terms.loss(model).item() == pytest.approx((criterion * scale + term * scale / factor).item(), rel=1e-5)
+    assert without.loss(model).item() == pytest.approx((criterion * scale).item(), rel=1e-5)
+    assert torch.allclose(without.losses(model), batch.losses(model), rtol=1e-4), "in the unit of the criterion"
     assert torch.equal(without.predict(model), batch.predict(model))
     assert with_terms.samples == made.samples
     assert with_terms.complete is whole

@@ -63,6 +63,12 @@ def test_a_change_that_all_features_share_leaves_nothing(factor, offset, unit):
     assert apart.left < 0.1
 
 
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_scale_is_a_change_that_all_features_share_where_their_means_are_zero(factor):
+    x, xv = X - X.mean(0), XV - XV.mean(0)
+    assert found(x, factor * xv).left < 0.1
+
+
 def test_other_samples_are_no_change_that_all_features_share():
     elsewhere = XV.clone()
     elsewhere[:, :2] += 3

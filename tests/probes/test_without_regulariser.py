@@ -159,6 +159,32 @@ def test_a_weak_term_makes_hardly_a_difference():
         assert part["without"] < part["before"]
 
 
+class Multiple:
+    """A trainer's own step, which returns ten times the criterion."""
+
+    complete, samples = True, 32
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def loss(self, model):
+        return 10 * self.batch.loss(model)
+
+    def losses(self, model):
+        return 10 * self.batch.losses(model)
+
+
+def test_losses_are_those_of_the_criterion_where_a_step_returns_a_multiple():
+    def row_of(batches):
+        model = net(6, 32, 3)
+        given = bench(model, batches, in_batches(XV, YV), torch.optim.SGD(model.parameters(), lr=0.01))
+        given.record.append("loss_factor", "cross_entropy", 0, 10.0)
+        without_regulariser.measure(given)
+        return row(given, "further_steps", "held")
+
+    assert row_of([Multiple(b) for b in in_batches(X, Y)]) == pytest.approx(row_of(in_batches(X, Y)), rel=1e-3)
+
+
 def test_dropout_and_a_term_are_left_out_together_and_alone():
     model = net(6, 32, 32, 3, dropout=0.9)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -168,21 +168,36 @@ def test_the_code_of_weights_runs_and_fits_the_criterion(function, made):
     assert float(per_class[-1] / (per_class[0] if len(per_class) == 2 else 1)) == pytest.approx(12.97, rel=0.01)
 
 
-@pytest.mark.parametrize("function", ["cross_entropy", "nll_loss"])
-def test_the_code_of_adjusted_logits_runs_and_asks_more_of_the_rare_class(function):
-    (found,) = verdict(
-        class_record([1000, 50], [confusion([200, 60], [0.95, 0.3])] * 2, loss={function: {"function": function}})
-    )
-    first = found.remedies[0]
-    assert first.id == "logit-adjustment"
+def adjusted(*, function="cross_entropy", **arguments):
+    """The criterion that the first remedy has."""
+    loss = {function: {"function": function, "arguments": arguments}}
+    (found,) = verdict(class_record([1000, 50], [confusion([200, 60], [0.95, 0.3])] * 2, loss=loss))
+    assert found.remedies[0].id == "logit-adjustment"
     names = {"torch": torch}
-    exec(first.how, names)
-    logits = torch.tensor([[0.3, 0.1], [2.0, -1.0]], requires_grad=True)
-    loss = names["criterion"](logits, torch.tensor([1, 0]))
-    prior = torch.log(torch.tensor([1000 / 1050, 50 / 1050]))
-    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(logits + prior, torch.tensor([1, 0])).item())
-    loss.backward()
-    assert logits.grad[0, 1] < -0.4, "the rare class is far from sure, as the loss has it"
+    exec(found.remedies[0].how, names)
+    return names["criterion"]
+
+
+PRIOR = torch.log(torch.tensor([1000 / 1050, 50 / 1050]))
+
+
+@pytest.mark.parametrize("function", ["cross_entropy", "nll_loss"])
+@pytest.mark.parametrize("after", [(), (7,), (2,), (3, 5)], ids=str)
+def test_the_code_of_adjusted_logits_runs_and_asks_more_of_the_rare_class(function, after):
+    logits, targets = torch.randn(4, 2, *after, requires_grad=True), torch.randint(0, 2, (4, *after))
+    loss = adjusted(function=function)(logits, targets)
+    moved = logits + PRIOR.view(-1, *[1] * len(after))
+    assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(moved, targets).item())
+    with torch.no_grad():
+        plain = adjusted()(logits, targets)
+    assert plain.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item())
+
+
+def test_what_the_criterion_was_told_stays():
+    criterion = adjusted(ignore_index=255, label_smoothing=0.1, reduction="mean")
+    assert (criterion.ignore_index, criterion.label_smoothing) == (255, 0.1)
+    logits = torch.randn(3, 2, requires_grad=True)
+    assert torch.isfinite(criterion(logits, torch.tensor([0, 255, 1])))
 
 
 @pytest.mark.parametrize(

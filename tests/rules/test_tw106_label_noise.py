@@ -262,8 +262,8 @@ def test_the_rate_is_that_of_the_wrong_labels():
     assert contrast.gap == pytest.approx(0.45 * 0.55, abs=0.08)
 
 
-def test_few_samples_of_a_class_are_not_compared():
-    few = labelled(0.0, n=8)
-    assert label_contrast(record_of(few, few)) is None
-    assert label_contrast(record_of(few)) is None
-    assert label_contrast(record_of(labelled(0.0, n=12), labelled(0.0, n=12))).gap == 0.0
+@pytest.mark.parametrize(("n", "classes", "known"), [(8, 4, False), (28, 4, False), (32, 4, True), (70, 35, False)])
+def test_few_validation_samples_are_not_compared(n, classes, known):
+    """Of all, or of each class."""
+    assert (label_contrast(record_of(labelled(0.0), labelled(0.0, n=n, classes=classes))) is not None) is known
+    assert label_contrast(record_of(labelled(0.0))) is None

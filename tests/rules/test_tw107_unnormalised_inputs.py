@@ -157,20 +157,6 @@ def test_on_data_alone_a_scale_of_millions_is_a_warning(how, severity):
     assert found.evidence[0].value == pytest.approx(how.get("uneven", 1.0))
 
 
-@pytest.mark.parametrize(("chance", "found"), [(0.0008, 1), (0.0012, 0)])
-def test_on_data_alone_another_scale_must_be_rarer_by_chance_than_one_in_a_thousand(chance, found):
-    made = of_data(rms=1.0, val=4.0)
-    made.set_fact("scale_chance", {"inputs": chance})
-    assert len(verdict(made)) == found
-
-
-@pytest.mark.parametrize(("reach", "found"), [((-1.0, 3.1), 1), ((-1.0, 2.9), 0), ((-3.1, 1.0), 1), ((-2.9, 1.0), 0)])
-def test_on_data_alone_a_reach_to_one_side_counts(reach, found):
-    made = of_data(rms=1.0, val_reach=reach)
-    made.set_fact("scale_chance", {"inputs": 0.0})
-    assert len(verdict(made)) == found
-
-
 def test_on_data_alone_an_odd_feature_is_told_where_the_batches_do_not_show_it():
     (found,) = verdict(with_features(of_data(rms=1.0), [40.0, *[1.0] * 9]))
     assert found.severity == Severity.WARNING

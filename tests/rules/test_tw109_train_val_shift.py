@@ -135,6 +135,39 @@ def test_on_data_alone_another_scale_is_a_warning(factor, fires):
     assert [d.severity for d in said] == [Severity.WARNING] * fires
 
 
+def scaled_data(chance, **how):
+    made = scaled(**how)
+    made.set_fact("subject", "data")
+    made.set_fact("scale_chance", {"inputs": chance})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("found", "chance", "val"),
+    [
+        (1, 0.0008, (-4.0, 4.0)),
+        (0, 0.0012, (-4.0, 4.0)),
+        (1, 0.0, (-1.0, 3.1)),
+        (0, 0.0, (-1.0, 2.9)),
+        (1, 0.0, (-3.1, 1.0)),
+        (0, 0.0, (-2.9, 1.0)),
+    ],
+)
+def test_on_data_alone_a_reach_to_one_side_counts_where_chance_does_not_make_it(found, chance, val):
+    made = scaled_data(chance, val=val)
+    if found:
+        assert len(verdict(made)) == 1
+    else:
+        with pytest.raises(NotChecked):
+            verdict(made)
+
+
+def test_before_training_one_batch_is_not_all_that_will_be_trained_on():
+    made = record_of(votes=0, counts=([500, 0, 500], [90, 20, 90]))
+    made.set_fact("subject", "preflight")
+    assert verdict(made) == []
+
+
 def test_fires_on_a_training_whose_validation_was_prepared_otherwise():
     report, _ = train(table("wine", 0), torch.nn.CrossEntropyLoss(), val_factor=20.0)
     assert [d.code for d in report.diagnoses] == ["TW109"]
@@ -218,6 +251,13 @@ def test_other_shares_of_the_classes_are_a_remark():
     assert verdict(record_of(votes=0, counts=([500, 500], [67, 33]))) == []  # 0.0012
     (found,) = verdict(record_of(votes=0, counts=([500, 0, 500], [80, 40, 80])), unseen=0.3)
     assert found.severity == Severity.INFO
+
+
+def test_that_inputs_were_not_compared_is_said_though_classes_were():
+    record = record_of(counts=([500, 500], [100, 100]), switched_off={"held_shift": "the input is not one tensor"})
+    record._series.pop("held_shift")
+    with pytest.raises(NotChecked, match="not one tensor"):
+        verdict(record)
 
 
 def test_classes_alone_are_judged_where_inputs_were_not_compared():

@@ -7,7 +7,7 @@ import numpy as np
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array, features_a_split
-from trainwatch.probes.tables import classes_of
+from trainwatch.probes.tables import classes_of, known
 
 KIND = "labels"
 QUANTITIES = ("held_labels",)
@@ -21,7 +21,8 @@ def measure(bench: Bench) -> None:
     """Predict the label of each held sample from all the others, of training and validation together.
 
     Every tree of a forest of extremely randomised trees leaves out a third of the samples; those trees alone vote on
-    them (Breiman, "Out-of-bag estimation", 1996), which costs one fit instead of one a fold.
+    them (Breiman, "Out-of-bag estimation", 1996), which costs one fit instead of one a fold. Validation samples that
+    are among those of training are left out.
 
     A row of `held_labels`, key ``train`` or ``val``, has six numbers for each sample, shape (MOST_ROWS, 6), absent for
     those that are not there: optimiser steps when it was seen, its place (see `Table`), its label, the label predicted,
@@ -29,7 +30,9 @@ def measure(bench: Bench) -> None:
     """
     tables = {"train": classes_of(bench, "train", MOST_ROWS)}
     if bench.held("val", 1):
-        tables["val"] = classes_of(bench, "val", MOST_ROWS)
+        val = classes_of(bench, "val", MOST_ROWS)
+        new = ~known(val.x, tables["train"].x)  # its twin would tell the label of any other
+        tables |= {"val": val.of(np.flatnonzero(new))} if new.any() else {}
     x, y = (np.concatenate(parts) for parts in zip(*((t.x, t.y) for t in tables.values()), strict=True))
     if len(tables["train"]) < FEWEST or len(np.unique(y)) < 2:
         raise CannotIsolate(f"fewer than {FEWEST} different training samples of two classes or more are held")

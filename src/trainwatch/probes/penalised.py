@@ -55,7 +55,8 @@ class Penalised:
         return self.batch.loss(model).mean() + self._missing(model)
 
     def losses(self, model: nn.Module) -> torch.Tensor:
-        return self.batch.losses(model) + self._missing(model)
+        """In the unit of the criterion: a trainer's own step may return a multiple of it."""
+        return (self.batch.losses(model) + self._missing(model)) / (self.factor if self.complete else 1.0)
 
     def _missing(self, model: nn.Module) -> torch.Tensor | float:
         if self.complete == self.present:

@@ -19,6 +19,7 @@ LEAF = 5  # samples: leaves of one sample know it by heart
 NEIGHBOUR = 5  # the first few may be the same sample in another variant
 LISTED = 3
 FLOOR = 0.1  # of the median deviation: features that hardly ever vary do not decide
+WIDEST = 1e3  # times: more does not count
 
 
 def measure(bench: Bench) -> None:
@@ -92,15 +93,20 @@ def common_change(train: Array, val: Array) -> Array:
         val: The same of validation.
 
     Returns:
-        Factor, offset, and the share of the squared differences of means, in deviations, that is left; shape (3,).
+        Factor, offset, and the share of the squared differences that is left: of means, in deviations, and of the
+        logarithms of deviations; shape (3,).
     """
     means, deviations = (np.stack([f(train, axis=0), f(val, axis=0)]) for f in (np.mean, np.std))
     varies = deviations[0] > 0
     if not varies.any():
         return np.full(3, np.nan)
     (mean, other), (sd, other_sd) = means[:, varies], deviations[:, varies]
-    factor = float(np.median(other_sd / sd))
+    wider = np.clip(other_sd / sd, 1 / WIDEST, WIDEST)
+    factor = float(np.median(wider))
     offset = float(np.median(other - factor * mean))
     unit = np.maximum(sd, FLOOR * np.median(sd))
-    apart, left = (float(np.sum(((other - seen) / unit) ** 2)) for seen in (mean, factor * mean + offset))
+    apart, left = (
+        float(np.sum(((other - moved) / unit) ** 2) + np.sum(np.log(wider / wide) ** 2))
+        for moved, wide in ((mean, 1.0), (factor * mean + offset, factor))
+    )
     return np.array([factor, offset, left / apart if apart else 1.0])

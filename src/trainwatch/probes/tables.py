@@ -46,6 +46,12 @@ class Table:
         return Table(self.x[chosen], self.y[chosen], self.step[chosen], self.place[chosen])
 
 
+def known(x: Array, others: Array) -> Array:
+    """Which rows are among others, entry by entry; shape (n,), bool."""
+    seen = {row.tobytes() for row in np.ascontiguousarray(others)}
+    return np.array([row.tobytes() in seen for row in np.ascontiguousarray(x, others.dtype)], bool)
+
+
 def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False, patterns: bool = False) -> Table:
     """The held samples of a kind, ``train`` or ``val``; one that was held twice is in it once.
 

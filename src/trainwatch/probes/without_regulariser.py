@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.begun_again import begin_again, cycle, marks
-from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.bench import Bench
 from trainwatch.probes.evaluated import MANY, compared, level, losses_of
 from trainwatch.probes.penalised import Penalised, coefficients
 
@@ -42,9 +42,9 @@ def measure(bench: Bench) -> None:
     second and the second for the third.
     """
     added = coefficients(bench.record)
-    train, val = bench.batches("train", MANY), bench.held("val", MANY)
-    if added:
-        train, val = ([Penalised(b, added, bench.loss_factor(b), present=False) for b in some] for some in (train, val))
+    held, others = bench.batches("train", MANY), bench.held("val", MANY)
+    factor = bench.loss_factor(held[0])
+    train, val = ([Penalised(b, added, factor, present=False) for b in some] for some in (held, others))
     present = _present(bench)
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))
     with bench.model() as model:
@@ -72,12 +72,12 @@ def _lower(some: Losses, others: Losses) -> bool:
     return not len(some) or bool(not others.mean() <= some.mean())
 
 
-def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], left_out: Sequence[str], steps: int) -> Pair:
+def _after(
+    bench: Bench, train: Sequence[Penalised], val: Sequence[Penalised], left_out: Sequence[str], steps: int
+) -> Pair:
     """Losses of training and validation batches in evaluation mode of a copy that learned without something."""
     looks: list[Pair] = []
-    learned: Sequence[Batch] = train
-    if PENALTY not in left_out:
-        learned = [replace(b, present=True) if isinstance(b, Penalised) else b for b in train]
+    learned = [replace(batch, present=PENALTY not in left_out) for batch in train]
     with bench.learner() as (model, optimizer):
         begin_again(bench, model, optimizer)
         if DROPOUT in left_out:

@@ -22,13 +22,15 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Add the logarithm of the classes' shares to the logits in training",
         why="What the network learns then tells {rare} from the others as if all were equally frequent. That works "
         "where the training loss is next to nothing, too, unlike class weights.",
-        how="{next_step}\n"
+        how="# not together with class weights or resampling\n"
         "counts = torch.tensor({counts})  # training samples of each class\n"
         "prior = (counts.clamp(min=1) / counts.sum()).log()\n"
-        "class AdjustedLoss(torch.nn.Module):\n"
-        "    def forward(self, logits, targets):\n"
-        "        return torch.nn.functional.cross_entropy(logits + prior.to(logits), targets)\n"
-        "criterion = AdjustedLoss()  # in training; the plain logits predict, as before",
+        "class AdjustedLoss(torch.nn.CrossEntropyLoss):\n"
+        "    def forward(self, logits, targets):  # logits (N, classes, ...)\n"
+        "        if torch.is_grad_enabled():  # validation has the plain logits, which predict as before\n"
+        "            logits = logits + prior.to(logits).view(-1, *[1] * (logits.ndim - 2))\n"
+        "        return super().forward(logits, targets)\n"
+        "criterion = AdjustedLoss({options})",
         when="Of several classes some are rare, and their recall matters as much as that of others.",
         not_when="Probabilities must be calibrated to the shares in training, or weights or a sampler correct them.",
         strength="strong",
@@ -191,9 +193,9 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Draw training and validation from the same samples, class by class",
         why="What differs between them then is chance alone. A split by time or by source is right where the network "
         "will be used on later or other samples; it then needs training samples of that sort.",
-        how="from sklearn.model_selection import train_test_split\n"
-        "train, val = train_test_split(range(len(y)), test_size=0.2, stratify=y, random_state=0)\n"
-        "# samples of one patient, speaker or scene on one side alone: GroupShuffleSplit",
+        how="# several samples of one patient, speaker or scene: GroupShuffleSplit instead, or both parts have them\n"
+        "from sklearn.model_selection import train_test_split\n"
+        "train, val = train_test_split(range(len(y)), test_size=0.2, stratify=y, random_state=0)",
         when="Nothing but the way of splitting makes validation differ.",
         not_when="Later, other or farther samples are what the network is for: then validation shows the truth.",
         strength="strong",

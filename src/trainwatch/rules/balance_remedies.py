@@ -13,6 +13,8 @@ from trainwatch.symptoms.classes import Confusion, TrainClasses, average_precisi
 from trainwatch.symptoms.curves import Array
 
 BETA = 0.999  # of the effective number of samples (1 - beta^n) / (1 - beta): beyond some 1000, more tell little new
+LOGITS = ("cross_entropy", "nll_loss")  # criteria that take a logit, or its logarithm of a probability, for each class
+OPTIONS = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}  # of such, with their defaults
 LITERAL = 50  # classes up to which a vector is written out
 
 
@@ -97,13 +99,14 @@ def _adjusted(record: RunRecord, counts: Array, rare: str, corrected: bool) -> l
     Source: Menon et al., "Long-tail learning via logit adjustment" (2021); that weights lose their effect: Byrd and
     Lipton, "What is the effect of importance weighting in deep learning?" (2019).
     """
-    used = {str(loss.get("function")) for loss in record.facts.get("loss", {}).values()}
-    if corrected or not used & {"cross_entropy", "nll_loss"}:
+    losses = [loss for loss in record.facts.get("loss", {}).values() if loss.get("function") in LOGITS]
+    if corrected or not losses:
         return []
-    plain = "train_counts.tolist()" if len(counts) > LITERAL else _literal(counts, "")
-    counted = "\ntrain_counts = torch.bincount(train_targets)" if len(counts) > LITERAL else ""
-    next_step = "# Not in use yet; not together with class weights or resampling." + counted
-    return [remedy("logit-adjustment", rare=rare, counts=plain, next_step=next_step)]
+    counted = f"torch.bincount(train_targets.flatten(), minlength={len(counts)}).tolist()"
+    known = losses[0].get("arguments") or {}
+    options = ", ".join(f"{name}={known[name]!r}" for name, usual in OPTIONS.items() if known.get(name, usual) != usual)
+    listed = counted if len(counts) > LITERAL else _literal(counts, "")
+    return [remedy("logit-adjustment", rare=rare, counts=listed, options=options)]
 
 
 def _criterion(record: RunRecord, classes: int) -> tuple[str, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import ProbeRequest
 from trainwatch.symptoms.begun_again import BegunAgain, higher_rate, usual_start
@@ -13,7 +13,6 @@ from trainwatch.symptoms.plateau import SURE
 
 BEST = 0.98  # share of the loss of a constant guess: where more is gone, no other beginning is tried
 MOST = 1e3  # standard errors: a lead is no surer than that
-LEAD = "lead of the copy with "
 CHANGED = {"usual": "usual weights", "rectified": "usual weights and ReLUs"}
 
 
@@ -55,12 +54,7 @@ class Ahead:
             f"in validation, over the other copy and the run at its best; standard error {copy.error:.2g}; in training "
             f"{other:.3g} against {usual:.3g} and {before:.3g}"
         )
-        return Evidence(LEAD + self.changed, copy.gain, self.least, step=copy.step, note=note)
-
-
-def by_a_copy(cause: Diagnosis, effect: Diagnosis) -> bool:
-    """Predicate: the cause was found by a copy that learned from the start and got past what the run rests at."""
-    return any(shown.name.startswith(LEAD) for shown in cause.evidence)
+        return Evidence(f"lead of the copy with {self.changed}", copy.gain, self.least, step=copy.step, note=note)
 
 
 def faster_better(record: RunRecord, share: float) -> Ahead | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
+from trainwatch.rules.begun_evidence import faster_better
 from trainwatch.symptoms.curvature import Curvature, Escape
 from trainwatch.symptoms.experiments import Shaken
+from trainwatch.symptoms.motion import escape_time
 from trainwatch.symptoms.rest import Rest
 
 
@@ -73,3 +75,15 @@ def at_the_point(record: RunRecord, found: Curvature, rest: Rest) -> tuple[Evide
                  note=f"within {found.smallest_bound:.1g}; {found.products} products with the Hessian"),
         Evidence("largest eigenvalue", found.largest, step=found.step, note=f"within {found.largest_bound:.1g}"),
     )  # fmt: skip
+
+
+def too_slow(record: RunRecord, grown: float, ahead: float) -> bool:
+    """Whether steps are too short to leave a saddle: then the rate is to blame.
+
+    Args:
+        record: The run.
+        grown: E-folds along the way down that plain SGD must have had the time for.
+        ahead: By which share of the loss of a constant guess a copy at a higher rate is ahead, of other optimisers.
+    """
+    time = record.memo(escape_time)
+    return faster_better(record, ahead) is not None if time is None else time < grown

@@ -17,7 +17,7 @@ from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.experiments import evaluated
 from trainwatch.symptoms.scaled_otherwise import scaled_otherwise
 from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift
-from trainwatch.symptoms.subject import is_of_data
+from trainwatch.symptoms.subject import before_training, is_of_data
 
 SHOWN = 3
 EFFECTS = ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208")
@@ -85,7 +85,8 @@ class TrainValShift(Rule):
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         scaled, inputs = record.memo(scaled_otherwise), record.memo(input_shift)
-        shift = record.memo(class_shift) if record.facts.get("run", {}).get("finished") else None
+        whole = record.facts.get("run", {}).get("finished") and not before_training(record)
+        shift = record.memo(class_shift) if whole else None
         if otherwise := scaled is not None and scaled.ratio > self.differs:
             yield self.diagnose(**prepared_otherwise(scaled, self.differs))
         elif inputs is not None and inputs.told.low > self.apart:
@@ -94,8 +95,8 @@ class TrainValShift(Rule):
             shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
         ):
             yield self._classes(record, shift)
-        elif inputs is None and not otherwise and (shift is None or is_of_data(record)):
-            why = record.facts.get("switched_off", {}).get("held_shift")
+        why = record.facts.get("switched_off", {}).get("held_shift")
+        if inputs is None and not otherwise and (why or shift is None or is_of_data(record)):
             raise NotChecked(f"not measured: {why}" if why else "neither inputs nor classes of both training and "
                              "validation are known")  # fmt: skip
 

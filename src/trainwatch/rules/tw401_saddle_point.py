@@ -11,14 +11,13 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.saddle_evidence import along_the_direction, at_the_point, of_shaking, summary
+from trainwatch.rules.saddle_evidence import along_the_direction, at_the_point, of_shaking, summary, too_slow
 from trainwatch.rules.saddle_remedies import ways_off
 from trainwatch.symptoms.curvature import Curvature, Escape, curvature, decay_of, shares_of
 from trainwatch.symptoms.experiments import Shaken, shaken
-from trainwatch.symptoms.motion import escape_time
 from trainwatch.symptoms.rest import Rest, fall_since, rest_of
 
-EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208")
+EFFECTS = ("TW102", "TW203", "TW204", "TW205", "TW208", "TW602")
 GOOD = 0.9  # of the loss of a constant guess gone: then it is not worth the time to look
 RESTING = 0.1  # of the loss of a constant guess: where it fell by less lately, it may be at rest
 SHOWN = 3
@@ -42,24 +41,25 @@ class SaddlePoint(Rule):
     noise has grown large enough along the way down, which may take all the time there is.
 
     ## How it is measured
-    Some held batches give a direction of negative curvature by Lanczos (`hessian`), others confirm it. The bound of
-    its curvature on these, one-sided at `sure`, is below 0; the mean over both sides of the direction is below the loss
-    at `sizes` lengths or more (`saddle_line`), and the loss falls, each beyond its error by Student's t at `beyond`.
-    The fall is more than `gain` times what a step along the gradient would bring that is as long as the largest
-    curvature allows, and more than the optimiser gained in the last third of its steps and since the measurement,
-    beyond `errors` standard errors. Weight decay that is part of the gradient is taken off curvature and fall. Or there
-    is a negative eigenvalue, and of copies that train on at the end (`shaken_loss`) all whose weights were shaken come
-    to a loss lower by `freed` of a constant guess's than the lowest of one left as it was: units alike part slowly, by
-    no straight line. Judged from `steps` steps on; of plain SGD where the sum of its rates, times the most negative
-    eigenvalue, is at least `grown`: by so many e-folds a run leaves a saddle, and before that any slope.
+    Some held batches give a direction of negative curvature by Lanczos (`hessian`), others confirm it. The bound of its
+    curvature on these, one-sided at `sure`, is below 0; the mean over both sides of the direction is below the loss at
+    `sizes` lengths or more (`saddle_line`), and the loss falls, each beyond its error by Student's t at `beyond`. The
+    fall is more than `gain` times what a step along the gradient would bring that is as long as the largest curvature
+    allows, and more than the optimiser gained in the last third of its steps and since the measurement, beyond `errors`
+    standard errors. Weight decay that is part of the gradient is taken off curvature and fall. Or there is a negative
+    eigenvalue, and of copies that train on at the end (`shaken_loss`) all whose weights were shaken come to a loss
+    lower by `freed` of a constant guess's than the lowest of one left as it was: units alike part slowly, by no
+    straight line. Judged from `steps` steps on; of plain SGD where the sum of its rates, times the most negative
+    eigenvalue, is at least `grown`: by so many e-folds a run leaves a saddle. Of others, no copy that learns at a
+    higher rate is ahead by `freed`.
 
     ## Remedies
     `perturb` along the direction, by the step that was tried; `add-noise`; `momentum`.
 
     ## Not a fault when
     The loss still falls, or the direction promises little: flat directions of a net that has learned bend to either
-    side. Where weights begin too small, that is the cause (TW309), and where a copy at a higher rate gets past it, the
-    rate (TW602). A plateau without a way down is TW402.
+    side. Where weights begin too small, that is the cause (TW309); where steps are too short to get away, the rate is
+    (TW602). A plateau without a way down is TW402.
 
     ## Sources
     §13; Dauphin et al., "Identifying and attacking the saddle point problem in high-dimensional non-convex
@@ -102,8 +102,7 @@ class SaddlePoint(Rule):
             raise NotChecked("the weights were moved since the curvature was measured")
         gained = max(rest.fall, fall_since(record, found.step))
         way, free = self._way(record, found, rest, gained), self._free(record, found, rest, gained)
-        time = record.memo(escape_time)
-        if (way or free) and (time is None or time >= self.grown):
+        if (way or free) and not too_slow(record, self.grown, self.freed):
             yield self._found(record, found, rest, way, free, gained)
 
     def confirmed(self, found: Curvature) -> Escape | None:

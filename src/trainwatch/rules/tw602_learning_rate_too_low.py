@@ -11,11 +11,11 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
-from trainwatch.rules.begun_evidence import Ahead, by_a_copy, faster_better
+from trainwatch.rules.begun_evidence import Ahead, faster_better
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.losses import LossCourse, loss_course
-from trainwatch.symptoms.motion import Reach, escape_time, reach_of
+from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import SURE, has_settled
 from trainwatch.symptoms.step_line import StepLine
 
@@ -49,9 +49,8 @@ class LearningRateTooLow(Rule):
 
     ## Not a fault when
     The loss is good already, as in careful fine-tuning, or it fell and came to rest: the remainder is noise. Gradients
-    vanish, or weights begin at tiny values: the rate is not the cause then (TW301, TW309). Nor is it at a saddle that
-    plain SGD had the time to leave, by `grown` e-folds at the curvature there (TW401). Steps are of usual length but
-    few: the run is short then (TW205).
+    vanish, or weights begin at tiny values: the rate is not the cause then (TW301, TW309). Steps are of usual length
+    but few: the run is short then (TW205).
 
     ## Sources
     §9; Smith, "Cyclical learning rates for training neural networks" (2017), on finding the range of useful rates.
@@ -61,7 +60,7 @@ class LearningRateTooLow(Rule):
     name = "learning-rate-too-low"
     section = "§9"
     needs = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, always), "TW401": by_a_copy}
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     path: float = 1.0
     each: float = 0.0025
@@ -74,7 +73,6 @@ class LearningRateTooLow(Rule):
     tiny: float = 0.001
     steps: int = 20
     enough: float = 8.0
-    grown: float = 1.0
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Try longer steps where those taken may be too short."""
@@ -112,8 +110,6 @@ class LearningRateTooLow(Rule):
             return
         if line is not None and line.fall < SURE * line.error:
             return  # nothing that longer steps would gain
-        if (record.memo(escape_time) or 0.0) >= self.grown:
-            return  # steps are short by their gradients: at a saddle, not by the rate
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
         yield self._found(course, reach, line, what, self.learned)
 

@@ -15,6 +15,7 @@ RECOGNISED = 0.5  # of a class: below that its samples are hard to tell, which i
 WELL = 0.75  # of a class among the samples of the other kind, at least `FEWEST`: then it is not hard to tell
 FEWEST = 10
 FEWEST_COMPARED = 3  # samples of a class in each kind, for it to be compared
+FEWEST_OTHERS = 30  # validation samples of those classes
 BINS = 64  # of the sureness of the forest
 RATES = np.concatenate([[0.0], np.geomspace(0.002, 0.5, 40)])
 SLOPES = np.geomspace(1.0, 16.0, 12)  # a calibrated forest that errs from overlap alone does so with slope 1
@@ -114,7 +115,7 @@ def label_contrast(record: RunRecord) -> Contrast | None:
         doubts = [(table[:, 2] != table[:, 3])[table[:, 2] == label] for table in (train, val)]
         if min(map(len, doubts)) >= FEWEST_COMPARED:
             compared.append([number for mine in doubts for number in ((mine.sum() + 1) / (len(mine) + 2), len(mine))])
-    if not compared:
+    if not compared or sum(row[3] for row in compared) < FEWEST_OTHERS:
         return None
     share, n, other, m = np.array(compared).T
     weight = n * m / (n + m) / (n * m / (n + m)).sum()

@@ -6,8 +6,9 @@ import numpy as np
 
 from trainwatch.auditing.measures.duplicates import different
 from trainwatch.auditing.measures.features import named
-from trainwatch.auditing.measures.look import STEP, Cannot, Look, labels_of, table
+from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, labels_of, table
 from trainwatch.probes.labels import FEWEST, forest_votes
+from trainwatch.probes.tables import known
 from trainwatch.symptoms.labels import label_noise
 
 QUANTITIES = ("held_labels",)
@@ -21,15 +22,19 @@ def measure(look: Look) -> None:
     parts = look.parts
     if look.val is not None and look.val.inputs.shape[1:] != look.train.inputs.shape[1:]:
         parts = {"train": look.train}
-    chosen = {}
+    chosen: dict[str, tuple[Array, Array]] = {}
     for split, part in parts.items():
         labels = labels_of(part, look.task)
         if labels is None:
             if split == "train":
                 raise Cannot("there is not one class for each sample")
             continue
-        known = np.flatnonzero(labels >= 0)
-        chosen[split] = different(part, known[look.some(len(known), MOST_ROWS[split])]), labels
+        given = np.flatnonzero(labels >= 0)
+        rows = different(part, given[look.some(len(given), MOST_ROWS[split])])
+        if "train" in chosen:
+            rows = rows[~known(table(part, rows), table(parts["train"], chosen["train"][0]))]
+        if len(rows) or split == "train":
+            chosen[split] = rows, labels
     x = np.concatenate([table(parts[split], rows) for split, (rows, _) in chosen.items()])
     y = np.concatenate([labels[rows] for rows, labels in chosen.values()])
     if len(chosen["train"][0]) < FEWEST or not 1 < len(np.unique(y)) <= MOST_CLASSES:
