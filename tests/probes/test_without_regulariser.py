@@ -176,6 +176,7 @@ class Multiple:
 
 def test_losses_are_those_of_the_criterion_where_a_step_returns_a_multiple():
     def row_of(batches):
+        torch.manual_seed(0)
         model = net(6, 32, 3)
         given = bench(model, batches, in_batches(XV, YV), torch.optim.SGD(model.parameters(), lr=0.01))
         given.record.append("loss_factor", "cross_entropy", 0, 10.0)
