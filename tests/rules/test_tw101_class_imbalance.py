@@ -155,7 +155,6 @@ def test_counts_are_scaled_to_one_epoch():
         ("cross_entropy", torch.nn.CrossEntropyLoss),
         ("nll_loss", torch.nn.NLLLoss),
         ("binary_cross_entropy_with_logits", torch.nn.BCEWithLogitsLoss),
-        ("binary_cross_entropy", torch.nn.BCEWithLogitsLoss),
     ],
 )
 def test_the_code_of_weights_runs_and_fits_the_criterion(function, made):
@@ -166,6 +165,16 @@ def test_the_code_of_weights_runs_and_fits_the_criterion(function, made):
     assert type(names["criterion"]) is made
     per_class = names["weight"].reshape(-1)
     assert float(per_class[-1] / (per_class[0] if len(per_class) == 2 else 1)) == pytest.approx(12.97, rel=0.01)
+
+
+def test_positives_weigh_more_where_the_loss_takes_probabilities():
+    loss = {"binary_cross_entropy": {"function": "binary_cross_entropy"}}
+    (found,) = verdict(class_record([1000, 50], [confusion([200, 60], [0.95, 0.3])] * 2, loss=loss))
+    names = {"torch": torch}
+    exec(found.remedies[0].how, names)
+    sure, missed = (names["criterion"](torch.tensor([0.1]), torch.tensor([y])).item() for y in (0.0, 1.0))
+    assert sure == pytest.approx(-np.log(0.9), rel=1e-4)
+    assert missed == pytest.approx(-12.97 * np.log(0.1), rel=0.01)
 
 
 def adjusted(*, function="cross_entropy", **arguments):

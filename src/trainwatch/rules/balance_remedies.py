@@ -15,6 +15,9 @@ from trainwatch.symptoms.curves import Array
 BETA = 0.999  # of the effective number of samples (1 - beta^n) / (1 - beta): beyond some 1000, more tell little new
 LOGITS = ("cross_entropy", "nll_loss")  # criteria that take a logit, or its logarithm of a probability, for each class
 OPTIONS = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}  # of such, with their defaults
+OF_PROBABILITIES = """lambda outputs, targets: torch.nn.functional.binary_cross_entropy(
+    outputs, targets, weight=1 + (weight - 1) * targets
+)"""
 LITERAL = 50  # classes up to which a vector is written out
 
 
@@ -112,10 +115,10 @@ def _adjusted(record: RunRecord, counts: Array, rare: str, corrected: bool) -> l
 def _criterion(record: RunRecord, classes: int) -> tuple[str, bool]:
     """Code of the run's criterion with weights, and whether it takes a single one: that of the positives."""
     used = {str(loss.get("function")) for loss in record.facts.get("loss", {}).values()}
-    if any(name.startswith("binary_cross_entropy") for name in used):
-        logits = "binary_cross_entropy_with_logits" in used
-        remark = "" if logits else "  # in place of the sigmoid at the end of the model"
-        return f"torch.nn.BCEWithLogitsLoss(pos_weight=weight){remark}", classes == 2
+    if "binary_cross_entropy_with_logits" in used:
+        return "torch.nn.BCEWithLogitsLoss(pos_weight=weight)", classes == 2
+    if "binary_cross_entropy" in used:
+        return OF_PROBABILITIES, classes == 2
     return f"torch.nn.{'NLLLoss' if 'nll_loss' in used else 'CrossEntropyLoss'}(weight=weight)", False
 
 
