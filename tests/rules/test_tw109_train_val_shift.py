@@ -57,14 +57,15 @@ def test_inputs_from_elsewhere_that_the_net_does_worse_on():
     )
 
 
-@pytest.mark.parametrize(("left", "first"), [(0.31, "split-anew"), (0.29, "same-preparation")])
-def test_what_all_features_share_was_made_in_preparing_them(left, first):
+@pytest.mark.parametrize(("moved", "first"), [(1.0, "split-anew"), (0.0, "same-preparation")])
+def test_what_can_be_told_once_it_is_aligned_was_not_made_in_preparing_it(moved, first):
     record = record_of()
-    record.append("shift_common", "inputs", 99, [2.0, 0.5, left])
+    for seed, (name, votes) in enumerate((("train", 0.0), ("val", moved))):
+        record.append("shift_aligned", name, 99, kind(votes, 0, seed=seed)[:, 1])
     (found,) = verdict(record)
     assert found.remedies[0].id == first
-    assert found.evidence[3].value == pytest.approx(left)
-    assert "after a factor of 2 and an offset of 0.5 for all features" in found.evidence[3].note
+    assert found.evidence[3].name == "AUC of aligned inputs"
+    assert (found.evidence[3].value > found.evidence[3].threshold == 0.6) is (first == "split-anew")
 
 
 def scaled(*, reach=(-1.0, 1.0), val=(-9.0, 9.0), val_loss=2.0):

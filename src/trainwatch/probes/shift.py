@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from trainwatch.probes.bench import Bench
@@ -10,7 +12,7 @@ from trainwatch.probes.predictors import Array, features_a_split, scaled
 from trainwatch.probes.tables import table_of
 
 KIND = "shift"
-QUANTITIES = ("held_shift", "shift_features", "shift_common")
+QUANTITIES = ("held_shift", "shift_features", "shift_aligned")
 AT_END = True
 MOST_ROWS = 512  # of training, and as many of validation
 FEWEST = 30
@@ -18,8 +20,9 @@ TREES = 60
 LEAF = 5  # samples: leaves of one sample know it by heart
 NEIGHBOUR = 5  # the first few may be the same sample in another variant
 LISTED = 3
-FLOOR = 0.1  # of the median deviation: features that hardly ever vary do not decide
-WIDEST = 1e3  # times: more does not count
+TOLD = 0.55  # area under the ROC curve, from which on it is worth to ask whether features were moved or scaled alone
+BLUR = 0.3  # deviations: features of few values are told by where these come to lie, whatever the samples
+FLOOR = 0.1  # of the median deviation: features that hardly ever vary are not blown up
 
 
 def measure(bench: Bench) -> None:
@@ -29,7 +32,8 @@ def measure(bench: Bench) -> None:
     those that are not there: its target (rows of zeros and ones are numbered), the share of votes for validation, its
     distance to the fifth nearest other training sample, in features of deviation 1. A row of `shift_features`
     (LISTED, 4) names the features that the forest tells the kinds apart by: index, share of the decrease in impurity,
-    mean in training, in validation. `shift_common` is what `common_change` gives.
+    mean in training, in validation. `shift_aligned`, shape (MOST_ROWS,), has the votes once each feature of both kinds
+    has the same mean and deviation; it is asked where they can be told apart.
     """
     train, val = (table_of(bench, kind, MOST_ROWS, patterns=True) for kind in ("train", "val"))
     if min(len(train), len(val)) < FEWEST:
@@ -41,7 +45,10 @@ def measure(bench: Bench) -> None:
         row[: len(table)] = np.stack([table.y.astype(np.float64), some, far], 1)
         bench.record.append("held_shift", kind, bench.step, row)
     bench.record.append("shift_features", "inputs", bench.step, listed_features(train.x, val.x, weights))
-    bench.record.append("shift_common", "inputs", bench.step, common_change(train.x, val.x))
+    for kind, some in zip(("train", "val"), aligned_votes(train.x, val.x, votes), strict=False):
+        column = np.full(MOST_ROWS, np.nan)
+        column[: len(some)] = some
+        bench.record.append("shift_aligned", kind, bench.step, column)
 
 
 def kind_votes(train: Array, val: Array) -> tuple[list[Array], Array]:
@@ -85,28 +92,22 @@ def listed_features(train: Array, val: Array, weights: Array) -> Array:
     return rows
 
 
-def common_change(train: Array, val: Array) -> Array:
-    """One factor and one offset that make training features most like those of validation, and what they leave.
+def aligned_votes(train: Array, val: Array, votes: Sequence[Array]) -> list[Array]:
+    """As the votes of `kind_votes`, of features that have the same mean and deviation in both kinds.
 
-    Args:
-        train: Features, shape (n, features).
-        val: The same of validation.
-
-    Returns:
-        Factor, offset, and the share of the squared differences that is left: of means, in deviations, and of the
-        logarithms of deviations; shape (3,).
+    What can be told no more was set apart in preparing the inputs, feature by feature. Nothing where the votes, on the
+    features as they are, tell nothing.
     """
-    means, deviations = (np.stack([f(train, axis=0), f(val, axis=0)]) for f in (np.mean, np.std))
-    varies = deviations[0] > 0
-    if not varies.any():
-        return np.full(3, np.nan)
-    (mean, other), (sd, other_sd) = means[:, varies], deviations[:, varies]
-    wider = np.clip(other_sd / sd, 1 / WIDEST, WIDEST)
-    factor = float(np.median(wider))
-    offset = float(np.median(other - factor * mean))
-    unit = np.maximum(sd, FLOOR * np.median(sd))
-    apart, left = (
-        float(np.sum(((other - moved) / unit) ** 2) + np.sum(np.log(wider / wide) ** 2))
-        for moved, wide in ((mean, 1.0), (factor * mean + offset, factor))
-    )
-    return np.array([factor, offset, left / apart if apart else 1.0])
+    from sklearn.metrics import roc_auc_score
+
+    kind = np.repeat([0, 1], [len(train), len(val)])
+    if roc_auc_score(kind, np.concatenate(votes)) < TOLD:
+        return []
+    return kind_votes(*(_aligned(x, seed) for seed, x in enumerate((train, val))))[0]
+
+
+def _aligned(x: Array, seed: int) -> Array:
+    deviation = x.std(0)
+    unit = np.maximum(deviation, max(FLOOR * float(np.median(deviation)), 1e-12))
+    noise = np.random.default_rng(seed).standard_normal(x.shape)
+    return np.asarray((x - x.mean(0)) / unit + BLUR * noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from trainwatch.diagnosis import Evidence, Remedy
@@ -51,19 +52,20 @@ def losses_apart(look: Evaluated | None, worse: float, errors: float) -> Evidenc
     return Evidence("validation loss above training loss, in standard errors", worse, errors, note=note)
 
 
-def in_common(found: InputShift, common: float) -> Evidence:
-    """What a factor and an offset for all features leave of what sets them apart."""
-    note = f"after a factor of {found.factor:.3g} and an offset of {found.offset:.3g} for all features"
-    return Evidence("differences of means left by a common change", found.left, common, step=found.step, note=note)
+def once_aligned(found: InputShift, aligned: float) -> Iterator[Evidence]:
+    """What still tells them apart once each feature has the same mean and deviation in both, where that was asked."""
+    if found.aligned is not None:
+        note = "of features moved and scaled to the same mean and deviation; below that, preparing them set them apart"
+        yield Evidence("AUC of aligned inputs", found.aligned.auc, aligned, step=found.step, note=note)
 
 
-def shift_remedies(record: RunRecord, found: InputShift, common: float) -> tuple[Remedy, ...]:
-    """Preparation comes first where a change that all features share leaves at most `common`."""
+def shift_remedies(record: RunRecord, found: InputShift, aligned: float) -> tuple[Remedy, ...]:
+    """To prepare them alike comes first, unless inputs can be told apart that are aligned feature by feature."""
     train, val = (", ".join(f"{row[k]:.3g}" for row in found.features) for k in (2, 3))
     names = ", ".join(_names(record, found))
     told = f"What tells them most apart ({names}) is {val} on average in validation and {train} in training"
     both = remedy("same-preparation", seen=told), remedy("split-anew")
-    return both[::-1] if found.left > common else both
+    return both[::-1] if found.aligned is not None and found.aligned.auc > aligned else both
 
 
 def _names(record: RunRecord, found: InputShift) -> list[str]:

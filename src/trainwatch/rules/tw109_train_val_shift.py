@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
-from trainwatch.rules.shift_evidence import in_common, losses_apart, prepared_otherwise, shift_remedies, told_apart
+from trainwatch.rules.shift_evidence import losses_apart, once_aligned, prepared_otherwise, shift_remedies, told_apart
 from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.experiments import evaluated
 from trainwatch.symptoms.scaled_otherwise import scaled_otherwise
@@ -50,8 +50,8 @@ class TrainValShift(Rule):
     `remark` on that lie further away are a warning.
 
     ## Remedies
-    `same-preparation` and `split-anew`; the former first where one factor and one offset for all features leave at most
-    `common` of the squared differences of their means (`shift_common`).
+    `same-preparation` and `split-anew`; the latter first where a forest tells inputs apart, by more than `aligned`,
+    that were moved and scaled to the same mean and deviation in each feature (`shift_aligned`).
 
     ## Not a fault when
     The split is meant to be hard: the latest months, other patients, another camera. The classes were resampled for
@@ -72,7 +72,7 @@ class TrainValShift(Rule):
     remark: float = 0.7
     errors: float = 2.0
     differs: float = 3.0
-    common: float = 0.3
+    aligned: float = 0.6
     unseen: float = 0.05
     shares: float = 0.1
     chance: float = 1e-3
@@ -124,9 +124,9 @@ class TrainValShift(Rule):
             evidence=(
                 *told_apart(record, found, self.apart, self.further),
                 *(() if of_data else (losses_apart(look, worse, self.errors),)),
-                *(() if np.isnan(found.left) else (in_common(found, self.common),)),
+                *once_aligned(found, self.aligned),
             ),
-            remedies=shift_remedies(record, found, self.common),
+            remedies=shift_remedies(record, found, self.aligned),
         )
 
     def _classes(self, record: RunRecord, shift: ClassShift) -> Diagnosis:

@@ -42,8 +42,7 @@ class InputShift:
         train, val: Samples.
         features: (index, share of what the forest goes by, mean in training, in validation) of the first few.
         step: Optimiser steps taken before.
-        factor, offset: What makes training features most like those of validation, one of each for all of them.
-        left: Share of the squared differences of means that these leave; NaN where that was not measured.
+        aligned: As `told`, of features with the same mean and deviation in both; None where that was not measured.
     """
 
     told: Apart
@@ -52,9 +51,7 @@ class InputShift:
     val: int
     features: list[tuple[int, float, float, float]]
     step: int
-    factor: float = 1.0
-    offset: float = 0.0
-    left: float = np.nan
+    aligned: Apart | None = None
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,11 @@ def input_shift(record: RunRecord) -> InputShift | None:
     groups = _groups(train[:, 0], val[:, 0])
     told, further = (within([(train[a, column], val[b, column]) for a, b in groups]) for column in (1, 2))
     features = [] if named is None else [tuple(row) for row in named[1].tolist() if np.isfinite(row[0])]
-    common = record.latest("shift_common", "inputs")
-    change = () if common is None or not np.isfinite(common[1]).all() else common[1].tolist()
     listed = [(int(i), w, a, b) for i, w, a, b in features]
-    return InputShift(told, further, len(train), len(val), listed, rows[0][0], *change)
+    votes = [record.latest("shift_aligned", kind) for kind in ("train", "val")]
+    rows_of = [row[1][~np.isnan(row[1])] for row in votes if row is not None]
+    aligned = within([(rows_of[0][a], rows_of[1][b]) for a, b in groups]) if len(rows_of) == len(votes) else None
+    return InputShift(told, further, len(train), len(val), listed, rows[0][0], aligned)
 
 
 def class_shift(record: RunRecord) -> ClassShift | None:
