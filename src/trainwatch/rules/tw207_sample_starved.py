@@ -62,7 +62,7 @@ class SampleStarved(Rule):
     section: ClassVar[str] = "§17"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
 
-    poor: float = 0.1
+    poor: float = 0.15
     gap: float = 0.1
     fitted: float = 0.5
     gain: float = 0.04
