@@ -64,3 +64,28 @@ def test_without_training_batches_it_says_why():
 def test_mean_and_error(losses, mean, error):
     found = evaluated.mean_and_error(np.array(losses))
     assert found == pytest.approx((mean, error), nan_ok=True)
+
+
+def test_what_a_run_keeps_in_evaluation_mode_is_so_in_copies_and_stays_so_between_looks():
+    model = net(6, 32, 32, 3, norm=True, dropout=0.5)
+    frozen = next(name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm1d))
+    given = bench(model, in_batches(X, Y), optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+                  training_mode={"resting": [frozen, "gone"]})  # fmt: skip
+    with given.learner() as (copied, optimizer):
+        norm = copied.get_submodule(frozen)
+        before = norm.running_mean.clone()
+        for batch in given.batches("train"):
+            given.train_step(batch, copied, optimizer)
+            with evaluated.evaluating(copied):
+                assert not any(module.training for module in copied.modules())
+        assert {name for name, module in copied.named_modules() if not module.training} == {frozen}
+        assert torch.equal(norm.running_mean, before)
+    with given.model() as copied:
+        assert not copied.training
+
+
+def test_modes_come_back_after_a_look_that_fails():
+    model = net(6, 8, 3, dropout=0.5)
+    with pytest.raises(ZeroDivisionError), evaluated.evaluating(model):
+        1 / 0  # noqa: B018
+    assert model.training

@@ -33,12 +33,17 @@ class TrainingMode:
         self._on_purpose = False
         self._modules: list[str] = []
         self._batch_norm = False
+        self._resting: list[str] = []
 
     def stepped(self, step: int) -> None:
         """Look at the modes as an optimiser's step leaves them."""
         if not self._sensitive:
             return
         self._steps += 1
+        if step & (step + 1) == 0:  # 0, 1, 3, 7 ...: what rests does so for long
+            self._resting = [
+                n for root, found in self._sensitive if root.training for n, m, _ in found if not m.training
+            ]
         wrong = [
             (root, found)
             for root, found in self._sensitive
@@ -62,4 +67,5 @@ class TrainingMode:
             "modules": self._modules,
             "batch_norm": self._batch_norm,
             "statistics_kept": self._on_purpose,
+            "resting": self._resting,
         }

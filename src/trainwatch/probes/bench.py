@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -99,7 +99,7 @@ class Bench:
         """A fresh copy of the model in the given mode, in a surrounding that leaves no trace.
 
         Args:
-            training: Mode of the copy.
+            training: Mode of the copy, less what the run has in evaluation mode while it trains.
             further: Tensors of the size of each parameter that the probe needs besides: gradients, directions.
             finite: Weights must be numbers. A mere look takes them as a run has made them that began with numbers.
 
@@ -114,7 +114,7 @@ class Bench:
         """A fresh copy of the model together with one of its optimiser, state and rates included, that trains it.
 
         Args:
-            training: Mode of the copy.
+            training: See `model`.
             further: See `model`; gradients are one.
 
         Raises:
@@ -181,7 +181,11 @@ class Bench:
         ):
             raise CannotIsolate("weights of the model are not finite")
         detach_trainer(copied, getattr(self._live, "_trainer", None))
-        return copied.train(training)
+        copied.train(training)
+        for name in (self.record.facts.get("training_mode") or {}).get("resting", ()):
+            with suppress(AttributeError):
+                copied.get_submodule(name).eval()
+        return copied
 
     def _began_finite(self) -> bool:
         """Whether some training loss was a number, as far as is recorded: else no look tells a thing."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -48,6 +49,17 @@ def to_try(bench: Bench, why: str) -> tuple[Sequence[Batch], Sequence[Batch]]:
     if not bench.in_unit_of_the_run((*train, *val)):
         raise CannotIsolate("the trainer's step returns a multiple of the criterion")
     return train, val
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode for a while; after that each module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def losses_of(model: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from trainwatch.probes.begun_again import cycle, forget, marks, put_back
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, level, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, evaluating, level, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "frozen_part"
@@ -70,18 +69,12 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], frozen: S
         forget(optimizer)
         kept = [model.get_submodule(name) for name in frozen]
         for module in kept:
+            module.eval()
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
         looked_at = marks(steps, MARKS)
-        _train_mode(model, kept)
         for step in cycle(bench, model, optimizer, train, steps):
             if step in looked_at:
-                looks.append(losses_of(model.eval(), val))
-                _train_mode(model, kept)
+                with evaluating(model):
+                    looks.append(losses_of(model, val))
     return min(looks, key=level)
-
-
-def _train_mode(model: nn.Module, kept: Sequence[nn.Module]) -> None:
-    model.train()
-    for module in kept:
-        module.eval()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import schedule
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import losses_of, mean_and_error, to_try
+from trainwatch.probes.evaluated import evaluating, losses_of, mean_and_error, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import highest_rates, present_rates, set_rates
 
@@ -62,8 +62,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch]) -> tuple[
             set_rates(optimizer, [share * rate for rate in rates])
             bench.train_step(train[i % len(train)], model, optimizer)
             if i in marks:
-                model.eval()
-                looks.append((losses_of(model, train), losses_of(model, val)))
-                model.train()
+                with evaluating(model):
+                    looks.append((losses_of(model, train), losses_of(model, val)))
     training, validation = (np.mean(kind, 0) for kind in zip(*looks, strict=True))
     return steps, (training, validation)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, evaluating, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import present_rates, set_rates
 
@@ -56,8 +56,7 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], share: fl
         for i in range(1, FURTHER + 1):
             bench.train_step(train[i % len(train)], model, optimizer)
             if i > FURTHER - LOOKS * EVERY and (FURTHER - i) % EVERY == 0:
-                model.eval()
-                looks.append((losses_of(model, train), losses_of(model, val)))
-                model.train()
+                with evaluating(model):
+                    looks.append((losses_of(model, train), losses_of(model, val)))
     training, validation = (np.mean(kind, 0) for kind in zip(*looks, strict=True))
     return training, validation

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench, step_of_copy
-from trainwatch.probes.evaluated import losses_of
+from trainwatch.probes.evaluated import evaluating, losses_of
 from trainwatch.probes.rates import highest_rates, set_rates
 
 KIND = "one_batch"
@@ -50,7 +50,5 @@ def measure(bench: Bench) -> None:
 
 
 def _level(model: nn.Module, batches: Sequence[Batch]) -> float:
-    was = model.training
-    level = float(losses_of(model.eval(), batches).mean())
-    model.train(was)
-    return level
+    with evaluating(model):
+        return float(losses_of(model, batches).mean())

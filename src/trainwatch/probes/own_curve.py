@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench, Divisible
-from trainwatch.probes.evaluated import level, losses_of, mean_and_error, to_try
+from trainwatch.probes.evaluated import evaluating, level, losses_of, mean_and_error, to_try
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "own_curve"
@@ -83,6 +83,6 @@ def _learned(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], steps: 
         looked_at = marks(steps, MARKS)
         for step in cycle(bench, model, optimizer, train, steps):
             if step in looked_at:
-                looks.append(losses_of(model.eval(), val))
-                model.train()
+                with evaluating(model):
+                    looks.append(losses_of(model, val))
     return min(looks, key=level)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import losses_of, mean_and_error
+from trainwatch.probes.evaluated import evaluating, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "shaken"
@@ -82,7 +82,5 @@ def shake(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _look(model: nn.Module, batches: Sequence[Batch]) -> Losses:
-    model.eval()
-    losses = losses_of(model, batches)
-    model.train()
-    return losses
+    with evaluating(model):
+        return losses_of(model, batches)

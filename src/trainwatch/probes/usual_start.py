@@ -11,7 +11,7 @@ from torch import nn
 
 from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import compared, level, losses_of, to_try
+from trainwatch.probes.evaluated import compared, evaluating, level, losses_of, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.symptoms.gradients import SQUASHING
 
@@ -85,9 +85,8 @@ def _learned(
         looked_at = marks(steps, MARKS)
         for step in cycle(bench, model, optimizer, train, steps):
             if step in looked_at:
-                model.eval()
-                looks.append((losses_of(model, train), losses_of(model, val)))
-                model.train()
+                with evaluating(model):
+                    looks.append((losses_of(model, train), losses_of(model, val)))
     return min(looks, key=lambda look: level(look[1]))
 
 

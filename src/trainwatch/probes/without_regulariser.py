@@ -11,7 +11,7 @@ from torch import nn
 
 from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Bench
-from trainwatch.probes.evaluated import MANY, compared, level, losses_of
+from trainwatch.probes.evaluated import MANY, compared, evaluating, level, losses_of
 from trainwatch.probes.penalised import Penalised, coefficients
 
 KIND = "without_regulariser"
@@ -88,9 +88,8 @@ def _after(
         looked_at = marks(steps, MARKS if val else 1)
         for step in cycle(bench, model, optimizer, learned, steps):
             if step in looked_at:
-                model.eval()
-                looks.append((losses_of(model, train), losses_of(model, val)))
-                model.train()
+                with evaluating(model):
+                    looks.append((losses_of(model, train), losses_of(model, val)))
     return min(looks, key=lambda look: level(look[1])) if val else looks[-1]
 
 
