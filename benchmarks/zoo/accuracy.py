@@ -169,7 +169,7 @@ def _rules(tuning: Sequence[Outcome], held_out: Sequence[Outcome]) -> list[RuleR
 
 def _rule(code: str, tuning: Sequence[Outcome], held_out: Sequence[Outcome]) -> RuleRow:
     of = [o for o in tuning if code in o.scenario.truth]
-    others = [o for o in tuning if code not in (*o.scenario.truth, *o.scenario.also)]
+    others = [o for o in tuning if code not in o.true]
     ranks = [o.rank for o in of if o.rank]
     live = [(step, step / max(o.said.steps, 1)) for o in of for told, step in o.said.reported if told == code]
     found = share(of, lambda o: o.found)

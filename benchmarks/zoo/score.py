@@ -76,16 +76,19 @@ class Outcome:
         return self.found and bool(self.said.causes) and bool(self.said.causes[0] & set(self.scenario.truth))
 
     @cached_property
+    def true(self) -> frozenset[str]:
+        """Codes that are true of the run."""
+        return frozenset((*self.scenario.truth, *self.scenario.also))
+
+    @cached_property
     def led(self) -> bool:
         """The cause was named, and what was named before all else is true of the run: it, or what it comes of."""
-        true = {*self.scenario.truth, *self.scenario.also}
-        return self.found and bool(self.said.causes) and bool(self.said.causes[0] & true)
+        return self.found and bool(self.said.causes) and bool(self.said.causes[0] & self.true)
 
     @cached_property
     def beside(self) -> tuple[str, ...]:
         """Codes said that are not true of the run; consequences of a named cause are true."""
-        true = {*self.scenario.truth, *self.scenario.also}
-        return tuple(sorted(set().union(*(c for c in self.said.causes if not c & true))))
+        return tuple(sorted(set().union(*(c for c in self.said.causes if not c & self.true))))
 
     @cached_property
     def rank(self) -> int | None:
@@ -95,7 +98,7 @@ class Outcome:
 
     def right(self, told: Told) -> bool:
         """A diagnosis is true of the run, or the consequence of one that is."""
-        return bool({told.code, *told.above} & {*self.scenario.truth, *self.scenario.also})
+        return bool({told.code, *told.above} & self.true)
 
     @cached_property
     def wrong(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def rule_table(outcomes: Sequence[Outcome]) -> Table:
     for code in sorted(codes):
         should = [o for o in outcomes if code in o.scenario.truth]
         alone = [o for o in should if o.said.codes & set(o.scenario.truth) == {code} or o.scenario.truth == (code,)]
-        should_not = [o for o in outcomes if code not in (*o.scenario.truth, *o.scenario.also)]
+        should_not = [o for o in outcomes if code not in o.true]
         wrong = share(should_not, lambda o, code=code: code in o.beside)
         times = [at / max(o.said.steps, 1) for o in should for said, at in o.said.reported if said == code]
         table.add_row(

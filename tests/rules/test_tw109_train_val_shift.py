@@ -104,6 +104,15 @@ def test_validation_on_another_scale_is_a_fault_where_it_does_worse(fires, silen
         verdict(record)
 
 
+def said_alone(made, said):
+    """One finding, or nothing that could be compared."""
+    if said:
+        assert len(verdict(made)) == 1
+    else:
+        with pytest.raises(NotChecked):
+            verdict(made)
+
+
 @pytest.mark.parametrize(("odd", "said"), [(0, True), (1, True), (4, False)])
 def test_its_scale_is_compared_with_the_usual_batch_of_training(odd, said):
     """Eight looks at training, of which so many are as wide as validation is."""
@@ -111,11 +120,7 @@ def test_its_scale_is_compared_with_the_usual_batch_of_training(odd, said):
     for i in range(7):
         reach = 4.0 if i < odd else 1.0
         made.append("input_stats", "train", i + 1, np.array([0, 0, 0, 1.0, -reach, reach, 0, 1.0, 1.0]))
-    if said:
-        assert len(verdict(made)) == 1
-    else:
-        with pytest.raises(NotChecked):
-            verdict(made)
+    said_alone(made, said)
 
 
 def test_a_scale_says_enough_where_trees_tell_them_apart_as_well():
@@ -156,11 +161,7 @@ def scaled_data(chance, **how):
 )
 def test_on_data_alone_a_reach_to_one_side_counts_where_chance_does_not_make_it(found, chance, val):
     made = scaled_data(chance, val=val)
-    if found:
-        assert len(verdict(made)) == 1
-    else:
-        with pytest.raises(NotChecked):
-            verdict(made)
+    said_alone(made, found)
 
 
 def test_before_training_one_batch_is_not_all_that_will_be_trained_on():

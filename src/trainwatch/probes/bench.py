@@ -139,8 +139,7 @@ class Bench:
         for parameter in parameters:
             parameter.grad = None
         loss = batch.loss(model).mean()
-        # A trainer's own step returns all that is backpropagated, whatever it multiplies the criterion by.
-        (loss * (1.0 if getattr(batch, "complete", False) else self.loss_factor(batch))).backward()
+        (loss * self.step_factor(batch)).backward()
         clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
         if clip.get("max_norm"):
             nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
@@ -148,6 +147,10 @@ class Bench:
             nn.utils.clip_grad_value_(parameters, clip["max_value"])
         step_of_copy(optimizer)
         return loss.detach()
+
+    def step_factor(self, batch: Batch) -> float:
+        """As `loss_factor`, but 1 of a trainer's own step: it returns all that is backpropagated, multiplied or not."""
+        return 1.0 if getattr(batch, "complete", False) else self.loss_factor(batch)
 
     def loss_factor(self, batch: Batch) -> float:
         """What the loss of one batch is multiplied by, with as many full batches as make up a step.

@@ -32,7 +32,8 @@ def measure(bench: Bench) -> None:
     if bench.held("val", 1):
         val = classes_of(bench, "val", MOST_ROWS)
         new = ~known(val.x, tables["train"].x)  # its twin would tell the label of any other
-        tables |= {"val": val.of(np.flatnonzero(new))} if new.any() else {}
+        if new.any():
+            tables["val"] = val.of(np.flatnonzero(new))
     x, y = (np.concatenate(parts) for parts in zip(*((t.x, t.y) for t in tables.values()), strict=True))
     if len(tables["train"]) < FEWEST or len(np.unique(y)) < 2:
         raise CannotIsolate(f"fewer than {FEWEST} different training samples of two classes or more are held")

@@ -56,7 +56,7 @@ def measure(bench: Bench) -> None:
         except TypeError as reason:
             raise CannotIsolate(str(reason)) from reason
         path, largest = ProximalPath(model, optimizer, weights), max(amounts.values())
-        losses = [lambda b=b: b.loss(model).mean() * (1.0 if b.complete else b.factor) for b in train]
+        losses = [lambda b=b: b.loss(model).mean() * bench.step_factor(b) for b in train]
 
         def step(n: int) -> None:
             bench.train_step(train[n % len(train)], model, optimizer)

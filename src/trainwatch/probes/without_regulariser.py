@@ -45,7 +45,7 @@ def measure(bench: Bench) -> None:
     held, others = bench.batches("train", MANY), bench.held("val", MANY)
     factor = bench.loss_factor(held[0])
     train, val = ([Penalised(b, added, factor, present=False) for b in some] for some in (held, others))
-    present = _present(bench)
+    present = _present(bench, bool(added))
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))
     with bench.model() as model:
         before = losses_of(model, train), losses_of(model, val)
@@ -61,10 +61,10 @@ def measure(bench: Bench) -> None:
             break  # where all together are in nobody's way, none is alone
 
 
-def _present(bench: Bench) -> tuple[str, ...]:
+def _present(bench: Bench, added: bool) -> tuple[str, ...]:
     """What regularises the run and can be left out of a copy."""
     facts = bench.record.facts.get("regularisation") or {}
-    used = {DROPOUT: facts.get(DROPOUT), DECAY: facts.get(DECAY), PENALTY: coefficients(bench.record)}
+    used = {DROPOUT: facts.get(DROPOUT), DECAY: facts.get(DECAY), PENALTY: added}
     return tuple(name for name, of_run in used.items() if of_run)
 
 

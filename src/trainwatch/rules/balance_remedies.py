@@ -108,8 +108,7 @@ def _adjusted(record: RunRecord, counts: Array, rare: str, corrected: bool) -> l
     counted = f"torch.bincount(train_targets.flatten(), minlength={len(counts)}).tolist()"
     known = losses[0].get("arguments") or {}
     options = ", ".join(f"{name}={known[name]!r}" for name, usual in OPTIONS.items() if known.get(name, usual) != usual)
-    listed = counted if len(counts) > LITERAL else _literal(counts, "")
-    return [remedy("logit-adjustment", rare=rare, counts=listed, options=options)]
+    return [remedy("logit-adjustment", rare=rare, counts=_literal(counts, counted), options=options)]
 
 
 def _criterion(record: RunRecord, classes: int) -> tuple[str, bool]:

@@ -91,17 +91,18 @@ class RisingValidation(Rule):
         course = record.memo(loss_course)
         chance = course.chance if course is not None and course.chance and curve.same_criterion else curve.start
         reference = max(min(curve.start, chance) - rise.minimum, abs(rise.minimum))
-        if rise.rise <= max(self.min_rise * reference, self.needed(curve, rise) * rise.error):
+        if rise.rise <= self.least(curve, rise, reference):
             return None
         beyond = max(rise.rise - max(self.min_rise * reference, self.min_errors * rise.error), 0.0)
         return rise, reference, beyond / rise.error if rise.error > 0 else float("inf")
 
-    def needed(self, curve: ValidationCurve, rise: Rise) -> float:
-        """Standard errors that a rise takes: fewer where training went on alone, and no noise of passes explains it."""
+    def least(self, curve: ValidationCurve, rise: Rise, reference: float) -> float:
+        """What a rise must exceed: fewer errors do where training went on alone, and no noise of passes explains it."""
         late = curve.training[-rise.last :]
         late = late[np.isfinite(late)]
         alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end
-        return self.fewer_errors if alone and rise.probability >= SURE else self.min_errors
+        errors = self.fewer_errors if alone and rise.probability >= SURE else self.min_errors
+        return max(self.min_rise * reference, errors * rise.error)
 
     def risen(self, record: RunRecord) -> Risen | None:
         """The rise of the primary validation loss, or None where it is none or training rises too.
@@ -133,7 +134,7 @@ class RisingValidation(Rule):
             Evidence(
                 "rise of the validation loss above its minimum",
                 rise.rise,
-                threshold=max(self.min_rise * rise.rise / found.share, self.needed(curve, rise) * rise.error),
+                threshold=self.least(curve, rise, rise.rise / found.share),
                 where=curve.stream,
                 step=now,
                 note=f"95 % interval {low:.4g} to {high:.4g}, {pairing}; {found.share:.0%} of the drop before it; "

@@ -16,7 +16,8 @@ from trainwatch.symptoms.shift import InputShift
 def prepared_otherwise(found: Scaled, differs: float) -> dict[str, Any]:
     """The fields of a diagnosis: validation inputs are `differs` times wider or narrower, or more."""
     seen, usual = (f"{r.low:.3g} to {r.high:.3g}" for r in (found.seen, found.usual))
-    note = "" if found.losses is None else "validation loss {:.3g} at the end, training loss {:.3g}"
+    ended = found.losses
+    note = "" if ended is None else f"validation loss {ended[0]:.3g} at the end, training loss {ended[1]:.3g}"
     return {
         "summary": f"nine in ten entries of the validation inputs lie from {seen}, of those of training from {usual}",
         "margin": float("inf"),
@@ -24,7 +25,7 @@ def prepared_otherwise(found: Scaled, differs: float) -> dict[str, Any]:
         "onset_step": found.seen.step,
         "evidence": (
             Evidence("scale of validation inputs against training inputs", found.ratio, differs, unit="times",
-                     where="inputs", step=found.seen.step, note=note.format(*(found.losses or ()))),
+                     where="inputs", step=found.seen.step, note=note),
         ),
         "remedies": (remedy("same-preparation", seen=f"Nine in ten entries are {seen}, in training {usual}"),),
     }  # fmt: skip

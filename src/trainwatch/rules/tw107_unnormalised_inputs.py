@@ -15,7 +15,7 @@ from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 from trainwatch.rules.raw_data import raw_inputs
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.ranges import Range, range_of
-from trainwatch.symptoms.scaled_otherwise import reach_of
+from trainwatch.symptoms.scaled_otherwise import furthest
 from trainwatch.symptoms.subject import is_of_data
 
 NORMALISING = ("BatchNorm", "LayerNorm", "InstanceNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
@@ -72,7 +72,7 @@ class UnnormalisedInputs(Rule):
         if inputs is None:
             raise NotChecked("the scale of the training inputs is not known")
         uneven = inputs.largest / inputs.median if inputs.median > 0 else 1.0
-        reach = float(reach_of(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
+        reach = float(furthest(inputs.low, inputs.high))  # few broken samples are another fault (TW604)
         off = min(inputs.rms, reach) > self.large or inputs.rms < self.small or uneven > self.uneven
         if is_of_data(record):
             raw = raw_inputs(record, off, self.uneven, self.alike, self.extreme)

@@ -73,7 +73,7 @@ class TrainedPastBest(RisingValidation):
                 Evidence(
                     "rise of the validation loss above its minimum",
                     rise.rise,
-                    threshold=max(self.min_rise * reference, self.needed(curve, rise) * rise.error),
+                    threshold=self.least(curve, rise, reference),
                     where=curve.stream,
                     step=last,
                     note=f"standard error {rise.error:.2g}",

@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.symptoms.gradients import SGD
+from trainwatch.symptoms.gradients import SGD, damping
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.plateau import gained_in_both
 from trainwatch.symptoms.useful_motion import LayerMotion, layer_motions
@@ -135,7 +135,7 @@ def _adaptive(record: RunRecord, near: list[LayerMotion], others: list[LayerMoti
     """Adam, whose steps are as long as those that the other layers take now, within usual rates."""
     typical = float(np.median([m.gradient for m in others]))
     group = record.facts["optimizers"][record.keys("grad_norm")[0]]["groups"][others[0].group]
-    step = group["initial_lr"] / max(1 - (group.get("momentum") or 0.0), 0.01) * typical
+    step = group["initial_lr"] / damping(group) * typical
     share = float(np.median([m.gradient for m in near])) / typical
     return remedy("adaptive-steps", layers=_named(near), ratio=f"{share:.1g}", first=near[0].module,
                   rate=f"{np.clip(step, *RATES):.1g}")  # fmt: skip

@@ -19,8 +19,6 @@ from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import SURE, has_settled
 from trainwatch.symptoms.step_line import StepLine
 
-EFFECTS = ("TW203", "TW204", "TW205", "TW208")
-
 
 @dataclass(frozen=True)
 class LearningRateTooLow(Rule):
@@ -60,7 +58,7 @@ class LearningRateTooLow(Rule):
     name = "learning-rate-too-low"
     section = "§9"
     needs = ("train_loss", "grad_norm", "lr")
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
+    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
 
     path: float = 1.0
     each: float = 0.0025

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -228,7 +229,7 @@ def update_lengths(record: RunRecord, rows: slice = slice(None), *, clipped: boo
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += rates**2 * sum(f["numel"] for f in facts.values())
         else:
-            some = norms[:, [column[p] for p in facts]] / max(1 - (group.get("momentum") or 0.0), 0.01)
+            some = norms[:, [column[p] for p in facts]] / damping(group)
             moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
     return np.sqrt(moved / length) if length else None
 
@@ -283,6 +284,11 @@ def learning_rates(record: RunRecord, steps: Array, group: int = 0) -> Array:
         return np.full(len(steps), float(record.facts["optimizers"][key]["groups"][group]["lr"]))
     changed, values = series.history()
     return np.asarray(values[np.maximum(np.searchsorted(changed, steps, "right") - 1, 0)], float)
+
+
+def damping(group: Mapping[str, Any]) -> float:
+    """What the step of plain SGD is divided by in the long run: 1 - momentum, at least a hundredth."""
+    return max(1 - (group.get("momentum") or 0.0), 0.01)
 
 
 def step_sizes(optimizer: str, rates: Array, steps: Array) -> Array:

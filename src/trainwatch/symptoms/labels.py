@@ -79,8 +79,7 @@ class LabelNoise:
 
 def label_noise(record: RunRecord) -> list[LabelNoise]:
     """Of training and of validation samples, as far as they were looked at, for `RunRecord.memo`."""
-    rows = {kind: record.latest("held_labels", kind) for kind in ("train", "val")}
-    tables = {kind: (row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None}
+    tables = _tables(record)
     well = {kind: _recognised(table, WELL, FEWEST) for kind, (_, table) in tables.items()}
     other = {"train": well.get("val", set()), "val": well.get("train", set())}
     return [_noise(kind, step, table, other[kind]) for kind, (step, table) in tables.items()]
@@ -106,10 +105,10 @@ def label_contrast(record: RunRecord) -> Contrast | None:
     Classes that overlap, or that a forest hardly knows, do so in both kinds. Classes are weighted as differences of
     means would be; one hit and one miss are added to each (Agresti and Caffo, 2000).
     """
-    rows = [record.latest("held_labels", kind) for kind in ("train", "val")]
-    if rows[0] is None or rows[1] is None:
+    tables = _tables(record)
+    if len(tables) < 2:
         return None
-    train, val = (row[1][~np.isnan(row[1][:, 2])] for row in rows if row is not None)
+    (step, train), (_, val) = tables["train"], tables["val"]
     compared = []
     for label in np.unique(train[:, 2]):
         doubts = [(table[:, 2] != table[:, 3])[table[:, 2] == label] for table in (train, val)]
@@ -126,8 +125,14 @@ def label_contrast(record: RunRecord) -> Contrast | None:
                        (gap, gap - 1.96 * error, gap + 1.96 * error))  # fmt: skip
     wrong = train[:, 2] != train[:, 3]
     suspects, kappa = _suspects(train, round(rate * len(train))), _kappa(train[:, 2], train[:, 3])
-    noise = LabelNoise("train", rate, low, high, len(train), 1.0, float(wrong.mean()), kappa, suspects, rows[0][0])
+    noise = LabelNoise("train", rate, low, high, len(train), 1.0, float(wrong.mean()), kappa, suspects, step)
     return Contrast(gap, error, noise)
+
+
+def _tables(record: RunRecord) -> dict[str, tuple[int, Array]]:
+    """Of each kind that was looked at: optimiser steps taken before, and the rows of its samples."""
+    rows = {kind: record.latest("held_labels", kind) for kind in ("train", "val")}
+    return {kind: (row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None}
 
 
 def _recognised(table: Array, share: float, fewest: int = 1) -> set[float]:

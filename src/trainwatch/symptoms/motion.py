@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curvature import curvature
-from trainwatch.symptoms.gradients import ADAPTIVE, SGD, gradients_of, learning_rates, step_sizes
+from trainwatch.symptoms.gradients import ADAPTIVE, SGD, damping, gradients_of, learning_rates, step_sizes
 
 WILD = 10.0  # times the median update: single longer ones are cut
 LEAST_GAIN = 0.3  # deviation times the root of the fan-in: weights that begin near zero soon have such a length
@@ -50,14 +50,13 @@ def reach_of(record: RunRecord) -> Reach | None:
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and len(f["shape"]) > 1}
         facts = {p: f for p, f in facts.items() if f["trainable"] and alive[column[p]]}
         rates = learning_rates(record, gradients.steps, g)
-        damping = max(1 - (group.get("momentum") or 0.0), 0.01)
         length += sum(max(f["norm"] ** 2, LEAST_GAIN**2 * f["shape"][0]) for f in facts.values())
         highest = max(highest, float(rates.max()))
         rates = step_sizes(gradients.optimizer["type"], rates, gradients.steps)
         if gradients.optimizer["type"] in ADAPTIVE:
-            moved += (rates / damping) ** 2 * sum(f["numel"] for f in facts.values())
+            moved += (rates / damping(group)) ** 2 * sum(f["numel"] for f in facts.values())
         else:
-            some = gradients.clipped[:, [column[p] for p in facts]] / damping
+            some = gradients.clipped[:, [column[p] for p in facts]] / damping(group)
             moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
     if not length:
         return None
@@ -74,7 +73,7 @@ def flow_time(record: RunRecord) -> float | None:
         return None
     weight = np.diff(gradients.steps, append=gradients.steps[-1] + 1)
     return max(
-        float((learning_rates(record, gradients.steps, g) * weight).sum()) / max(1 - (group.get("momentum") or 0), 0.01)
+        float((learning_rates(record, gradients.steps, g) * weight).sum()) / damping(group)
         for g, group in enumerate(gradients.optimizer["groups"])
     )
 

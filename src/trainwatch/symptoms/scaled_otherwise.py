@@ -58,12 +58,12 @@ def times_wider(record: RunRecord, what: str, first: Range, second: Range) -> fl
     """
     if record.facts.get("scale_chance", {}).get(what, 1.0) > CHANCE:
         return 1.0
-    reach = sorted(float(reach_of(r.low, r.high)) for r in (first, second))
+    reach = sorted(float(furthest(r.low, r.high)) for r in (first, second))
     spread = sorted(r.high - r.low for r in (first, second))
     return max(1.0, *(most / max(least, 1e-30) for least, most in (reach, spread)))
 
 
-def reach_of(low: Any, high: Any) -> Any:
+def furthest(low: Any, high: Any) -> Any:
     """How far nine in ten entries lie from zero."""
     return np.maximum(np.abs(low), np.abs(high))
 
@@ -74,7 +74,7 @@ def _beside_batches(record: RunRecord, seen: Range) -> float:
     assert series is not None
     low, high = series.history()[1][:, 4:6].astype(float).T
     ratio = 1.0
-    for now, past in ((reach_of(seen.low, seen.high), reach_of(low, high)), (seen.high - seen.low, high - low)):
+    for now, past in ((furthest(seen.low, seen.high), furthest(low, high)), (seen.high - seen.low, high - low)):
         least, most = np.quantile(past, [QUARTER, 1 - QUARTER])
         ratio = max(ratio, float(now / max(most, 1e-30)), float(least / max(now, 1e-30)))
     return ratio

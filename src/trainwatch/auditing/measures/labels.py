@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainwatch.auditing.measures.duplicates import different
+from trainwatch.auditing.measures.duplicates import different, hashes
 from trainwatch.auditing.measures.features import named
 from trainwatch.auditing.measures.look import STEP, Array, Cannot, Look, labels_of, table
 from trainwatch.probes.labels import FEWEST, forest_votes
-from trainwatch.probes.tables import known
 from trainwatch.symptoms.labels import label_noise
 
 QUANTITIES = ("held_labels",)
@@ -32,7 +31,7 @@ def measure(look: Look) -> None:
         given = np.flatnonzero(labels >= 0)
         rows = different(part, given[look.some(len(given), MOST_ROWS[split])])
         if "train" in chosen:
-            rows = rows[~known(table(part, rows), table(parts["train"], chosen["train"][0]))]
+            rows = rows[~np.isin(hashes(part.inputs[rows]), hashes(look.train.inputs[chosen["train"][0]]))]
         if len(rows) or split == "train":
             chosen[split] = rows, labels
     x = np.concatenate([table(parts[split], rows) for split, (rows, _) in chosen.items()])
