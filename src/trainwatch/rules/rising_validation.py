@@ -19,7 +19,7 @@ from trainwatch.symptoms.experiments import Evaluated, evaluated
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.paired import Rise, validation_rise
 
-SURE = 0.98  # share of the curves without a rise that show less, for fewer standard errors to do
+SURE = 0.95  # share of the curves without a rise that show less, for fewer standard errors to do
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RisingValidation(Rule):
 
     min_rise: float = 0.02
     min_errors: float = 2.0
-    fewer_errors: float = 1.3
+    fewer_errors: float = 1.0
     apart: float = 0.8
     min_after: int = 3
     accuracy_slack: float = 0.01

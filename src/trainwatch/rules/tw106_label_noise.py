@@ -72,7 +72,7 @@ class LabelNoise(Rule):
     some: float = 0.2
     accounts: float = 0.25
     mostly: float = 0.5
-    sure: float = 3.5
+    sure: float = 3.0
     alike: float = 0.6
     samples: int = 60
 

@@ -40,11 +40,11 @@ class SampleStarved(Rule):
     (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`), scored on the held
     validation samples. A power law with a floor through the losses of the forests, or the square root of the number of
     samples for the copies, tells what twice the samples bring; a network that is better is granted the same share of
-    its own loss. The gain, of copies `own_gain` and `part` of what is left (of either `large` where that is below
-    `fair`), counts beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess.
-    Where half as many steps again may bring `gain`, copies alone count, which take as many steps on half as on all;
-    they count where at the best pass the training loss was below `learned` of that of validation. The gap is that of
-    `evaluated_loss`, also by `errors` standard errors. At least `held` of the training samples must be held.
+    its own loss. The gain, of copies `own_gain` and `part` of what is left (`large` where that is below `fair`), counts
+    beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as many
+    steps again may bring `gain`, copies alone count, which take as many steps on half as on all; they count where at
+    the best pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`, also
+    by `errors` standard errors. At least `held` of the training samples must be held.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -123,8 +123,10 @@ class SampleStarved(Rule):
         return gain - max(self._least(curve, best), self.errors * error)
 
     def _least(self, curve: LearningCurve, best: float) -> float:
-        gain, part = (self.own_gain, self.part) if curve.by == "copies" else (self.gain, 0.0)
-        return max(gain * curve.guess, (part if best > self.fair * curve.guess else self.large) * best)
+        if curve.by == "forest":
+            return self.gain * curve.guess
+        part = self.part if best > self.fair * curve.guess else self.large
+        return max(self.own_gain * curve.guess, part * best)
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         known, parameters = sizes(record)
