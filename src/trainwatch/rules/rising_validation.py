@@ -61,6 +61,7 @@ class RisingValidation(Rule):
 
     min_rise: float = 0.02
     min_errors: float = 2.0
+    clear_rise: float = 0.05
     fewer_errors: float = 1.0
     apart: float = 0.8
     min_after: int = 3
@@ -97,11 +98,12 @@ class RisingValidation(Rule):
         return rise, reference, beyond / rise.error if rise.error > 0 else float("inf")
 
     def least(self, curve: ValidationCurve, rise: Rise, reference: float) -> float:
-        """What a rise must exceed: fewer errors do where training went on alone, and no noise of passes explains it."""
+        """What a rise must exceed: fewer errors do for a clear one where training went on alone, beyond passes' noise."""
         late = curve.training[-rise.last :]
         late = late[np.isfinite(late)]
         alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end
-        errors = self.fewer_errors if alone and rise.probability >= SURE else self.min_errors
+        clear = rise.rise > self.clear_rise * reference and rise.probability >= SURE
+        errors = self.fewer_errors if alone and clear else self.min_errors
         return max(self.min_rise * reference, errors * rise.error)
 
     def risen(self, record: RunRecord) -> Risen | None:

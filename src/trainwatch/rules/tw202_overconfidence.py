@@ -21,8 +21,9 @@ class Overconfidence(RisingValidation):
 
     ## Symptom
     The validation loss has risen by more than `min_rise` of the drop before it and by more than `min_errors` standard
-    errors (`fewer_errors` where training loss is below `apart` of it and the noise of passes does not account for it),
-    training loss has not, and accuracy is at most `accuracy_slack` below that around the lowest loss.
+    errors (`fewer_errors` of a rise by `clear_rise` where training loss is below `apart` of it and the noise of passes
+    does not account for it), training loss has not, and accuracy is at most `accuracy_slack` below that around the
+    lowest loss.
 
     ## Why it hurts
     The arg-max is as good as ever, but the probabilities are not: the few wrong answers are given with ever more

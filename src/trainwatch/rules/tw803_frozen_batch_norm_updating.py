@@ -26,8 +26,8 @@ class FrozenBatchNormUpdating(Rule):
     ## Symptom
     Batch norm whose gain and shift no optimiser trains, in a part that is frozen as a whole, was in training mode at
     more than `share` of the steps (of at least `steps`), and its running mean or deviation has drifted by more than
-    `drift` standard deviations beyond what single batches make it waver, and by `errors` standard errors of that. A
-    remark where it drifted less so far. A drift above `inputs` in the first of the modules comes from the inputs.
+    `drift` standard deviations. A remark where it drifted less so far. A drift above `inputs` in the first of the
+    modules comes from the inputs.
 
     ## Why it hurts
     The features of the frozen part are no longer those that were pretrained, though no weight of it moves. In training
@@ -37,9 +37,9 @@ class FrozenBatchNormUpdating(Rule):
     ## How it is measured
     Modes are read when the optimiser steps. Running means and variances are kept at the start and compared with those
     now: the root mean square over the channels of the change of the mean in standard deviations, and of the logarithm
-    of the ratio of both deviations. A batch of n samples and a momentum m make a running mean waver by the root of
-    m / (2 - m) / n, at the start as well as now; that much is taken off in squares. Channels vary together: four count
-    as one. Frozen as a whole: the graph behind the loss shows nothing trained below the module.
+    of the ratio of both deviations. Small batches alone can bring that about: n samples and a momentum m make a running
+    mean waver by the root of m / (2 - m) / n, at the start as well as now, which is told beside it and makes the margin;
+    channels vary together: four count as one. Frozen as a whole: the graph behind the loss shows nothing trained below the module.
 
     ## Remedies
     `freeze-batch-norm`: evaluation mode for the modules named, after each `model.train()`. `prepare-as-pretrained`
@@ -62,7 +62,6 @@ class FrozenBatchNormUpdating(Rule):
     share: float = 0.5
     steps: int = 8
     drift: float = 0.1
-    errors: float = 2.0
     inputs: float = 0.5
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -78,18 +77,17 @@ class FrozenBatchNormUpdating(Rule):
         furthest = max(found, key=_drift)
         waver = _waver(record, furthest)
         alone = max(1.0, furthest["channels"] / ALIKE)
-        threshold = float(np.sqrt(waver**2 + max(self.drift**2, self.errors * waver**2 * np.sqrt(2 / alone))))
         error = waver / np.sqrt(2 * alone)
         names = tuple(m["name"] for m in found)
         count = f"{len(names)} modules" if len(names) > 1 else f"'{names[0]}'"
         yield self.diagnose(
             f"batch norm in the frozen part was in training mode at {furthest['training']} of {known['steps']} steps: "
             f"the statistics of {count} drifted, by up to {_drift(furthest):.2g} standard deviations",
-            margin=(_drift(furthest) - threshold) / error if error else float("inf"),
-            severity=self.severity if _drift(furthest) > threshold else Severity.INFO,
+            margin=(_drift(furthest) - self.drift) / error if error else float("inf"),
+            severity=self.severity if _drift(furthest) > self.drift else Severity.INFO,
             where=names,
             onset_step=0,
-            evidence=tuple(_evidence(record, found, threshold)),
+            evidence=tuple(_evidence(record, found, self.drift)),
             remedies=(
                 remedy("freeze-batch-norm", count=count, furthest=f"'{furthest['name']}'", shift=_drift(furthest),
                        lines=_names(names)),
@@ -125,7 +123,8 @@ def _evidence(record: RunRecord, found: list[dict[str, Any]], threshold: float) 
     for m in sorted(found, key=lambda m: -_drift(m))[:SHOWN]:
         yield Evidence("drift of the running statistics", _drift(m), threshold, unit="standard deviations",
                        where=m["name"], step=record.steps,
-                       note=f"mean by {m['shift']:.2g}, deviation times or over {np.exp(m['spread']):.3g}")  # fmt: skip
+                       note=f"mean by {m['shift']:.2g}, deviation times or over {np.exp(m['spread']):.3g}; "
+                       f"{_waver(record, m):.2g} by the chance of batches")  # fmt: skip
     yield Evidence("channels whose statistics are updated", sum(m["channels"] for m in found), step=record.steps,
                    note=f"{len(found)} modules; gain and shift are not trained, nor anything below")  # fmt: skip
 
