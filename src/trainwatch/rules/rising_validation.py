@@ -102,8 +102,10 @@ class RisingValidation(Rule):
         late = curve.training[-rise.last :]
         late = late[np.isfinite(late)]
         alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end
-        clear = rise.rise > self.clear_rise * reference and rise.probability >= SURE
-        errors = self.fewer_errors if alone and clear else self.min_errors
+        errors = self.min_errors
+        if alone and rise.probability >= SURE:  # the clearer the rise, the fewer
+            rises, counts = (self.min_rise, self.clear_rise), (self.min_errors, self.fewer_errors)
+            errors = float(np.interp(rise.rise / reference, rises, counts))
         return max(self.min_rise * reference, errors * rise.error)
 
     def risen(self, record: RunRecord) -> Risen | None:
