@@ -3,10 +3,12 @@ import pytest
 import torch
 from synthetic import class_record, confusion
 
+import trainwatch
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw101_class_imbalance import ClassImbalance
+from trainwatch.symptoms.balance import adjustment_in_use
 
 BAD = confusion([200, 200, 60], [0.95, 0.95, 0.4])
 GOOD = confusion([200, 200, 60], [0.95, 0.95, 0.93])
@@ -314,3 +316,28 @@ def test_one_missed_class_is_found_though_all_rare_ones_together_are_not_behind(
     (found,) = verdict(class_record([6000] + [100] * 12, [table, table]))
     assert found.severity == Severity.WARNING
     assert found.evidence[3].value > 0.4
+
+
+def test_adjusted_logits_in_use_come_last_and_are_not_corrected_twice():
+    tables = [confusion([200, 60], [0.95, 0.3])] * 2
+    loss = {"cross_entropy": {"function": "cross_entropy", "shifted": True}}
+    (used,) = verdict(class_record([1000, 50], tables, loss=loss))
+    assert used.remedies[-1].id == "logit-adjustment"
+    assert used.remedies[-1].already_in_use
+    assert not {"class-weights", "resample", "move-threshold"} & set(ids(used))
+
+
+@pytest.mark.parametrize("pasted", [True, False])
+def test_a_run_that_adjusts_its_logits_is_known_to(pasted):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    criterion = adjusted() if pasted else torch.nn.CrossEntropyLoss()
+    watch = trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"})
+    for _ in range(3):
+        optimizer.zero_grad()
+        criterion(model(torch.randn(8, 4)), torch.randint(0, 2, (8,))).backward()
+        optimizer.step()
+    watch.finish()
+    assert [loss["shifted"] for loss in watch.record.facts["loss"].values()] == [pasted]
+    assert adjustment_in_use(watch.record) is pasted

@@ -67,10 +67,10 @@ def test_training_far_below_may_rise_by_half_as_much_as_validation(climb, found)
     assert len(verdict(fit_record(curve(), training=curve(floor=0.05, climb=climb)))) == found
 
 
-def measured(training, errors, probability=1.0, **how):
-    """A rise by 0.5 that is known by so many standard errors."""
+def measured(training, errors, probability=1.0, size=0.5, **how):
+    """A rise by so much that is known by so many standard errors."""
     record = fit_record(curve(), training=training, **how)
-    rise = replace(validation_rise(record), error=0.5 / errors, rise=0.5, probability=probability)
+    rise = replace(validation_rise(record), error=size / errors, rise=size, probability=probability)
     record.memo = lambda symptom, memo=record.memo: rise if symptom is validation_rise else memo(symptom)
     return record
 
@@ -81,13 +81,14 @@ FAR_BELOW, NEAR = np.linspace(1.0, 0.78, 20), np.linspace(1.1, 0.87, 20)
 @pytest.mark.parametrize(
     ("record", "found"),
     [
-        (measured(FAR_BELOW, 1.31), 1),
-        (measured(FAR_BELOW, 1.29), 0),
-        (measured(FAR_BELOW, 1.31, probability=0.97), 0),
+        (measured(FAR_BELOW, 1.01), 1),
+        (measured(FAR_BELOW, 0.99), 0),
+        (measured(FAR_BELOW, 1.01, probability=0.94), 0),
+        (measured(FAR_BELOW, 1.01, probability=0.95), 1),
         (measured(NEAR, 1.31), 0),
         (measured(NEAR, 1.99), 0),
         (measured(NEAR, 2.01), 1),
-        (measured(np.r_[FAR_BELOW[:17], np.inf, np.nan, 0.78], 1.31), 1),
+        (measured(np.r_[FAR_BELOW[:17], np.inf, np.nan, 0.78], 1.01), 1),
     ],
 )
 def test_fewer_standard_errors_do_where_training_is_far_below(record, found):
@@ -95,10 +96,18 @@ def test_fewer_standard_errors_do_where_training_is_far_below(record, found):
     assert len(verdict(record)) == found
 
 
+@pytest.mark.parametrize(("share", "errors"), [(0.021, 2 - 1 / 30), (0.035, 1.5), (0.049, 1 + 1 / 30), (0.051, 1.0)])
+def test_the_less_clear_a_rise_the_surer_it_must_be(share, errors):
+    """From `min_rise` to `clear_rise` of the drop before it."""
+    drop = Overfitting().rise(measured(FAR_BELOW, 3.0))[1]
+    sizes = [measured(FAR_BELOW, times * errors, size=share * drop) for times in (0.99, 1.01)]
+    assert [len(verdict(record)) for record in sizes] == [0, 1]
+
+
 def test_what_fewer_errors_find_has_no_margin():
     (found,) = verdict(measured(FAR_BELOW, 1.5))
     assert found.margin == 0.0
-    assert found.evidence[0].threshold == pytest.approx(1.3 * 0.5 / 1.5)
+    assert found.evidence[0].threshold == pytest.approx(1.0 * 0.5 / 1.5)
     (found,) = verdict(measured(FAR_BELOW, 3.0))
     assert found.margin == pytest.approx(1.0)
 

@@ -112,10 +112,22 @@ def _weight(node: Any) -> int | None:
 
 def last_operation(tensor: torch.Tensor) -> str | None:
     """Name of the operation that computed a tensor, such as ``Softmax``, apart from mere reshaping; None for a leaf."""
+    node = _last_node(tensor)
+    return None if node is None else _name(node)
+
+
+def is_shifted(tensor: torch.Tensor) -> bool:
+    """Whether something that takes no gradient was added to a tensor last, as to logits that are adjusted."""
+    node = _last_node(tensor)
+    return node is not None and _name(node) in ("Add", "Sub") and any(below is None for below, _ in node.next_functions)
+
+
+def _last_node(tensor: torch.Tensor) -> Any:
+    """The node that computed a tensor, apart from mere reshaping; None for a leaf."""
     node = tensor.grad_fn
     while node is not None:
         below = [n for n, _ in node.next_functions if n is not None]
         if _name(node) not in RESHAPES or len(below) != 1:
-            return _name(node) if not hasattr(node, "variable") else None
+            return None if hasattr(node, "variable") else node
         node = below[0]
     return None

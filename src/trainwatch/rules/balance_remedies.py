@@ -8,12 +8,11 @@ from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.threshold_remedies import measured_best, threshold_remedy
-from trainwatch.symptoms.balance import sampler_in_use, weights_in_use
+from trainwatch.symptoms.balance import LOGITS, adjustment_in_use, sampler_in_use, weights_in_use
 from trainwatch.symptoms.classes import Confusion, TrainClasses, average_precision, binary_scores
 from trainwatch.symptoms.curves import Array
 
 BETA = 0.999  # of the effective number of samples (1 - beta^n) / (1 - beta): beyond some 1000, more tell little new
-LOGITS = ("cross_entropy", "nll_loss")  # criteria that take a logit, or its logarithm of a probability, for each class
 OPTIONS = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}  # of such, with their defaults
 OF_PROBABILITIES = """lambda outputs, targets: torch.nn.functional.binary_cross_entropy(
     outputs, targets, weight=1 + (weight - 1) * targets
@@ -37,7 +36,7 @@ def balance_remedies(
     counts, names = classes.counts, classes.names
     listed = ", ".join(f"class {names[i]}" for i in rare[:5]) + (" ..." if len(rare) > 5 else "")
     share = float(counts[rare].min() / counts.sum())
-    weighted, sampled = weights_in_use(record), sampler_in_use(record)
+    weighted, sampled, adjusted = weights_in_use(record), sampler_in_use(record), adjustment_in_use(record)
     inverse = np.divide(counts.sum(), len(classes.present) * counts, out=np.zeros(len(counts)), where=counts > 0)
     effective = np.divide(1, 1 - BETA**counts, out=np.zeros(len(counts)), where=counts > 0)
     effective *= len(classes.present) / effective.sum()
@@ -45,7 +44,7 @@ def balance_remedies(
     tuned = "# In use already: next, tune the weights of the rare classes by their recall."
     counted = "\nn = torch.bincount(train_targets).double()" if len(counts) > LITERAL else ""
     found = [
-        *_adjusted(record, counts, listed, weighted or sampled),
+        *_adjusted(record, counts, listed, adjusted, weighted or sampled),
         remedy(
             "class-weights",
             already_in_use=weighted,
@@ -74,6 +73,8 @@ def balance_remedies(
             "collect-minority", rare=listed, ratio=ratio, short=_short(counts.max() / ratio - counts, classes, rare)
         ),
     ]
+    if adjusted:  # weights or a sampler beside it would correct twice
+        found = [r for r in found if r.id not in ("class-weights", "resample") or r.already_in_use]
     if table is not None:
         scores = record.memo(binary_scores)
         found.append(
@@ -88,7 +89,7 @@ def balance_remedies(
             )
         )
     # A threshold below one half suits a rare positive class and calibrated scores: reweighted ones are not.
-    if len(counts) == 2 and 1 in rare and not weighted and not sampled:
+    if len(counts) == 2 and 1 in rare and not (weighted or sampled or adjusted):
         moved = threshold_remedy(record, 1, measured_best(record))
         found += [] if moved is None else [moved]
     if share < anomaly_share:
@@ -96,19 +97,21 @@ def balance_remedies(
     return tuple(sorted(found, key=lambda r: r.already_in_use))
 
 
-def _adjusted(record: RunRecord, counts: Array, rare: str, corrected: bool) -> list[Remedy]:
+def _adjusted(record: RunRecord, counts: Array, rare: str, in_use: bool, corrected: bool) -> list[Remedy]:
     """The remedy `logit-adjustment`, where the loss takes logits of classes and nothing else corrects for their shares.
 
     Source: Menon et al., "Long-tail learning via logit adjustment" (2021); that weights lose their effect: Byrd and
     Lipton, "What is the effect of importance weighting in deep learning?" (2019).
     """
     losses = [loss for loss in record.facts.get("loss", {}).values() if loss.get("function") in LOGITS]
-    if corrected or not losses:
+    if (corrected and not in_use) or not losses:
         return []
     counted = f"torch.bincount(train_targets.flatten(), minlength={len(counts)}).tolist()"
     known = losses[0].get("arguments") or {}
     options = ", ".join(f"{name}={known[name]!r}" for name, usual in OPTIONS.items() if known.get(name, usual) != usual)
-    return [remedy("logit-adjustment", rare=rare, counts=_literal(counts, counted), options=options)]
+    return [
+        remedy("logit-adjustment", already_in_use=in_use, rare=rare, counts=_literal(counts, counted), options=options)
+    ]
 
 
 def _criterion(record: RunRecord, classes: int) -> tuple[str, bool]:

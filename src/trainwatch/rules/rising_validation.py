@@ -98,7 +98,7 @@ class RisingValidation(Rule):
         return rise, reference, beyond / rise.error if rise.error > 0 else float("inf")
 
     def least(self, curve: ValidationCurve, rise: Rise, reference: float) -> float:
-        """What a rise must exceed: fewer errors do for a clear one where training went on alone, beyond passes' noise."""
+        """What a rise must exceed: fewer errors do for a clear one where training went on alone."""
         late = curve.training[-rise.last :]
         late = late[np.isfinite(late)]
         alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end

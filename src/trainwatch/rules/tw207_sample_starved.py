@@ -123,10 +123,8 @@ class SampleStarved(Rule):
         return gain - max(self._least(curve, best), self.errors * error)
 
     def _least(self, curve: LearningCurve, best: float) -> float:
-        if curve.by == "forest":
-            return self.gain * curve.guess
         part = self.part if best > self.fair * curve.guess else self.large
-        return max(self.own_gain * curve.guess, part * best)
+        return self.gain * curve.guess if curve.by == "forest" else max(self.own_gain * curve.guess, part * best)
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         known, parameters = sizes(record)

@@ -38,8 +38,9 @@ class FrozenBatchNormUpdating(Rule):
     Modes are read when the optimiser steps. Running means and variances are kept at the start and compared with those
     now: the root mean square over the channels of the change of the mean in standard deviations, and of the logarithm
     of the ratio of both deviations. Small batches alone can bring that about: n samples and a momentum m make a running
-    mean waver by the root of m / (2 - m) / n, at the start as well as now, which is told beside it and makes the margin;
-    channels vary together: four count as one. Frozen as a whole: the graph behind the loss shows nothing trained below the module.
+    mean waver by the root of m / (2 - m) / n, at the start as well as now, which is told beside it and makes the
+    margin; channels vary together: four count as one. Frozen as a whole: the graph behind the loss shows nothing
+    trained below the module.
 
     ## Remedies
     `freeze-batch-norm`: evaluation mode for the modules named, after each `model.train()`. `prepare-as-pretrained`

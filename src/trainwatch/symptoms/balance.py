@@ -10,10 +10,18 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array
 
+LOGITS = ("cross_entropy", "nll_loss")  # criteria that take a logit, or its logarithm of a probability, for each class
+
 
 def weights_in_use(record: RunRecord) -> bool:
     """A loss was given weights per class, or of positives."""
     return any(True for _ in _given(record))
+
+
+def adjustment_in_use(record: RunRecord) -> bool:
+    """A constant is added to the logits of classes in training, as to adjust them to the shares of the classes."""
+    losses = record.facts.get("loss", {}).values()
+    return any(loss.get("function") in LOGITS and loss.get("shifted") for loss in losses)
 
 
 def sampler_in_use(record: RunRecord) -> bool:
