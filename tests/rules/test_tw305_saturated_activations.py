@@ -22,6 +22,8 @@ from torch import nn
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import judge, nest
+from trainwatch.record import RunRecord
+from trainwatch.rules.depth_remedies import rectified
 from trainwatch.rules.tw305_saturated_activations import SaturatedActivations
 from trainwatch.symptoms.losses import loss_course
 
@@ -238,6 +240,35 @@ def test_a_function_that_has_a_slope_cures_it():
     _, cured = fit(fresh, adam(1e-2), steps=200)
     assert verdict(cured) == []
     assert loss_course(cured).gained > RULE.learned
+
+
+def gain(layer):
+    return float(layer.weight.detach().std()) * layer.in_features**0.5
+
+
+def test_rectified_layers_begin_as_such_units_ask():
+    made = fit(seeded(lambda: with_biases(tanh(), 4.0)), sgd(0.1))[1]
+    (found,) = verdict(made)
+    fresh = seeded(lambda: with_biases(tanh(), 4.0))
+    exec({r.id: r.how for r in found.remedies}["relu-family"], {"nn": nn, "model": fresh})
+    *hidden, last = [m for m in fresh if isinstance(m, nn.Linear)]
+    assert [bool(layer.bias.any()) for layer in (*hidden, last)] == [False] * len(hidden) + [True]
+    assert [gain(layer) for layer in hidden] == pytest.approx([2**0.5] * len(hidden), rel=0.15)
+    assert gain(last) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("rms", "trained", "drawn"), [(2.9, 0, True), (3.1, 0, False), (None, 0, True), (2.9, 2, False)]
+)
+def test_weights_stay_that_were_learned_or_meet_large_inputs(rms, trained, drawn):
+    made = fit(seeded(lambda: with_biases(tanh(), 4.0)), sgd(0.1))[1]
+    record = RunRecord()
+    for name, fact in made.facts.items():
+        record.set_fact(name, fact)
+    record.set_fact("start_weights", {"judged": 3, "trained": trained})
+    if rms is not None:
+        record.append("input_stats", "train", 0, np.array([0, 0, 0, rms, -1, 1, 0, rms, rms]))
+    assert ("kaiming_normal_" in rectified(record, "Tanh", ["1"], "").how) is drawn
 
 
 HEALTHY = {

@@ -19,7 +19,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Replace {types} between the layers by ReLU or one of its family",
         why="{reason} A sigmoid's slope is at most 1/4, a saturated tanh's near 0; that of ReLU is 1 wherever the unit "
         "is on.",
-        how=_SWAP + "nn.ReLU())  # or nn.LeakyReLU(0.1), nn.GELU()",
+        how=_SWAP + "nn.ReLU())  # or nn.LeakyReLU(0.1), nn.GELU()" + "{drawn}",
         when="Sigmoid or tanh units follow one another over many layers.",
         not_when="The activation is a gate or the output: there bounds are wanted.",
         strength="strong",

@@ -12,10 +12,18 @@ from trainwatch.remedies import remedy
 from trainwatch.symptoms.activity import activities
 from trainwatch.symptoms.backward_gain import backward_gain
 from trainwatch.symptoms.gradients import SQUASHING, Signal, fan_in, weight_gain
+from trainwatch.symptoms.ranges import range_of
+from trainwatch.symptoms.tuning import trained_before
 
 RECURRENT = ("RNN", "RNNCell")
 STEADY = "It keeps the scale of activations, and so of gradients, from changing with depth or time"
 NORMALISATION = {"Linear": "BatchNorm1d", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d", "Conv3d": "BatchNorm3d"}
+UNIT_SCALE = 3.0  # root mean square of inputs
+HE = """  # ReLUs want wider weights than sigmoids and tanhs
+    layer = model.get_submodule(name)
+    nn.init.kaiming_normal_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)"""
 
 
 def stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, Any]]) -> Iterator[Remedy]:
@@ -38,7 +46,7 @@ def _stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, 
     if squashing:
         types = " and ".join(dict.fromkeys(m["type"] for m in squashing))
         reason = f"Here a layer passes back {factor} of the gradient that it gets."
-        yield remedy("relu-family", types=types, modules=[m["name"] for m in squashing], reason=reason)
+        yield rectified(record, types, [m["name"] for m in squashing], reason)
     yield from gated_cells(record)
     plain = {name: p for name, p in chain.items() if p["module_type"] in NORMALISATION}
     if plain:
@@ -52,6 +60,20 @@ def _stronger_signal(record: RunRecord, signal: Signal, starved: list[dict[str, 
     yield remedy("residual", first=names[0], last=names[-1], count=len(names), ratio=ratio)
     places = list(dict.fromkeys(p["module"] for p in starved))
     yield remedy("pretrain-finetune", count=len(places), layers=places)
+
+
+def rectified(record: RunRecord, types: str, modules: list[str], reason: str) -> Remedy:
+    """ReLUs in the place of such modules; the hidden layers begin as He has it.
+
+    Not where they were trained before, nor where inputs are far from unit scale, which ReLUs would pass on.
+    """
+    inputs = range_of(record, "input_stats", "train")
+    kept = trained_before(record) or (inputs is not None and inputs.rms > UNIT_SCALE)
+    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and p["order"] is not None]
+    last = max((p["order"] for p in weights), default=0)
+    hidden = [p["module"] for p in weights if p["module_type"] in NORMALISATION and p["order"] < last]
+    drawn = f"\nfor name in {hidden}:{HE}" if hidden and not kept else ""
+    return remedy("relu-family", types=types, modules=modules, reason=reason, drawn=drawn)
 
 
 def even_signal(record: RunRecord, signal: Signal) -> Iterator[Remedy]:

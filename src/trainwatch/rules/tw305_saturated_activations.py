@@ -10,10 +10,9 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, ProbeRequest, always
 from trainwatch.rules.begun_evidence import begun_better, usual_wanted
-from trainwatch.rules.depth_remedies import first_weight, reinitialise
+from trainwatch.rules.depth_remedies import first_weight, rectified, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
 from trainwatch.symptoms.activity import Activity, activities
 from trainwatch.symptoms.gates import belongs_to_gate
@@ -102,7 +101,7 @@ def _remedies(record: RunRecord, worst: Activity, flat: list[Activity], limit: f
     if places:
         types = " and ".join(dict.fromkeys(modules[m] for m in places))
         reason = f"{max(a.flat for a in flat):.0%} of the values lie where the slope is next to zero."
-        yield remedy("relu-family", types=types, modules=places, reason=reason)
+        yield rectified(record, types, places, reason)
     first = first_weight(record)
     if first is not None and worst.first >= limit:
         yield reinitialise(first, 1.0)
