@@ -20,7 +20,7 @@ from benchmarks.zoo.data import Sets
 from benchmarks.zoo.judges import said
 from benchmarks.zoo.scenario import Scenario
 from benchmarks.zoo.store import path_of, restore
-from benchmarks.zoo.training import Edits, run
+from benchmarks.zoo.training import Edits, Schedule, run
 from trainwatch import Settings
 from trainwatch.diagnosis import Diagnosis, Remedy, Severity
 from trainwatch.engine import judge
@@ -73,6 +73,7 @@ PASTED = {
     "reinitialise": "model",
     "relu-family": "model",
     "retune-weights": "criterion",
+    "shorter-warm-up": "schedule",
     "weaker-regularisation": "optimizer",
 }
 AFTERWARDS = ("move-threshold", "temperature")  # of the trained net, without another training
@@ -160,6 +161,13 @@ class Pasted(Edits):
             return optimizer
         made: Optimizer = paste(self.how, model=self._root(model), optimizer=optimizer)["optimizer"]
         return made
+
+    def schedule(self, make: Callable[[], Schedule], optimizer: Optimizer) -> Schedule:
+        if self.place != "schedule":
+            return make()
+        begun = self.how.partition("# after each")[0]  # the loop steps it
+        warm_up: Schedule = paste(begun, optimizer=optimizer)["warm_up"]
+        return warm_up
 
     def _root(self, model: nn.Module) -> nn.Module:
         """What the report's names begin at: under Lightning, the module that holds the net as ``model``."""

@@ -92,6 +92,9 @@ Probes = Literal["auto", "all"]
 QUIET = trainwatch.Settings(quiet=True)  # as users get it
 
 
+Schedule = lr_scheduler.LRScheduler | None
+
+
 class Edits:
     """What somebody changes in a run before its loop begins; here: nothing."""
 
@@ -106,6 +109,9 @@ class Edits:
 
     def optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
         return optimizer
+
+    def schedule(self, make: Callable[[], Schedule], optimizer: Optimizer) -> Schedule:
+        return make()
 
 
 NO_EDITS = Edits()
@@ -237,9 +243,7 @@ def penalised(loss: Tensor, spec: Loss, model: nn.Module) -> Tensor:
     return loss + spec.l1 * sum(p.abs().sum() for p in model.parameters()) if spec.l1 else loss
 
 
-def optimizer(
-    scenario: Scenario, model: nn.Module, steps: int, edits: Edits = NO_EDITS
-) -> tuple[Optimizer, lr_scheduler.LRScheduler | None]:
+def optimizer(scenario: Scenario, model: nn.Module, steps: int, edits: Edits = NO_EDITS) -> tuple[Optimizer, Schedule]:
     """The optimiser of a scenario and its schedule over that many steps."""
     spec = scenario.optimizer
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
@@ -262,7 +266,7 @@ def optimizer(
         trainwatch.prox(chosen, l1=spec.prox)
     chosen = edits.optimizer(chosen, model)
     third = max(1, steps // 3)
-    schedules: dict[str, Callable[[], lr_scheduler.LRScheduler | None]] = {
+    schedules: dict[str, Callable[[], Schedule]] = {
         "none": lambda: None,
         "cosine": lambda: lr_scheduler.CosineAnnealingLR(chosen, steps),
         "linear": lambda: lr_scheduler.LinearLR(chosen, 1.0, 0.0, steps),
@@ -271,7 +275,7 @@ def optimizer(
         "step": lambda: lr_scheduler.StepLR(chosen, third, 0.1),
         "one_cycle": lambda: lr_scheduler.OneCycleLR(chosen, spec.lr, steps),
     }
-    return chosen, schedules[spec.schedule]()
+    return chosen, edits.schedule(schedules[spec.schedule], chosen)
 
 
 def _groups(spec: Spec, model: nn.Module, parameters: list[Tensor]) -> list[Any]:

@@ -519,6 +519,25 @@ def test_fires_on_a_warm_up_that_is_as_long_as_the_run():
     assert "the rate was still rising" in found.summary
 
 
+def test_a_warm_up_that_ends_cures_that():
+    def slow(step):
+        return step / 2000
+
+    model = mlp(3, nn.ReLU)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    endless = torch.optim.lr_scheduler.LambdaLR(optimizer, slow)
+    (found,) = verdict(train(model, optimizer, *digits(), steps=200, scheduler=endless))
+    (shorter,) = found.remedies
+    assert shorter.title == "End the warm-up after 20 steps"
+    assert "after 200 steps, at 0.00995" in shorter.why
+    model = mlp(3, nn.ReLU)
+    names = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), "torch": torch}
+    exec(shorter.how.partition("# after each")[0], names)
+    made = train(model, names["optimizer"], *digits(), steps=200, scheduler=names["warm_up"])
+    assert verdict(made) == []
+    assert made.series("lr", "default/0").values[-1] == pytest.approx(0.1)
+
+
 HEALTHY = {
     "adam": lambda p: torch.optim.Adam(p, 3e-3),
     "adam, low": lambda p: torch.optim.Adam(p, 5e-4),

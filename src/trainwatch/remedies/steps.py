@@ -33,10 +33,27 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§9",
     ),
     RemedyEntry(
+        id="shorter-warm-up",
+        title="End the warm-up after {steps} steps",
+        why="The rate was still rising when the run ended after {taken} steps, at {present}: the one that it was to "
+        "reach was never used.",
+        how="# in place of the schedule that there is\n"
+        "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
+        "# after each optimizer.step():\n"
+        "warm_up.step()",
+        lightning="# in configure_optimizers, in place of the schedule that there is\n"
+        "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
+        'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": warm_up, "interval": "step"}}}}',
+        when="A schedule was made for more steps than the run takes, or for epochs and is stepped by them.",
+        not_when="The run was cut short and is to go on.",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
         id="higher-learning-rate",
         title="Raise the learning rate from {present} to {proposed}",
         why="All updates of this run sum up to {path} of the weights' length, in sound runs to about {usual} times it.",
-        how="for group in optimizer.param_groups:  # before the loop; all else as it is\n"
+        how="for group in optimizer.param_groups:  # before the loop and before a schedule is made; all else as it is\n"
         '    group["lr"] = {proposed}  # was {present}',
         when="The loss falls evenly by little, and the weights hardly leave where they began.",
         not_when="The loss jumps or swings already, or only the last layers move.",

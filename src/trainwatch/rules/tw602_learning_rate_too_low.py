@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.begun_evidence import Ahead, faster_better
 from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
@@ -43,7 +44,7 @@ class LearningRateTooLow(Rule):
     below `tiny`: the copies take 600 steps at most.
 
     ## Remedies
-    `higher-learning-rate`, by the factor that this run lacks.
+    `higher-learning-rate`, by the factor that this run lacks; `shorter-warm-up` where that never ended.
 
     ## Not a fault when
     The loss is good already, as in careful fine-tuning, or it fell and came to rest: the remainder is noise. Gradients
@@ -100,7 +101,9 @@ class LearningRateTooLow(Rule):
             return  # steps are long enough
         unfinished = still_rising(record) and reach.total < USUAL and bool(np.isfinite(course.end))
         if unfinished and course.gained < self.good:
-            yield self._found(course, reach, line, "the rate was still rising when the run ended", self.good)
+            shorter = remedy("shorter-warm-up", steps=max(10, record.steps // 10), taken=record.steps,
+                             present=f"{reach.rate:.3g}")  # fmt: skip
+            yield self._found(course, reach, line, "the rate was still rising when the run ended", self.good, shorter)
             return
         if reach.total >= self.path or reach.total >= self.each * reach.steps:
             return
@@ -109,7 +112,7 @@ class LearningRateTooLow(Rule):
         if line is not None and line.fall < SURE * line.error:
             return  # nothing that longer steps would gain
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
-        yield self._found(course, reach, line, what, self.learned)
+        yield self._found(course, reach, line, what, self.learned, higher(reach, proposed(reach, line)))
 
     def _copied(self, course: LossCourse, reach: Reach, ahead: Ahead) -> Diagnosis:
         return self.diagnose(
@@ -124,7 +127,9 @@ class LearningRateTooLow(Rule):
             remedies=(higher(reach, ahead.factor * reach.rate),),
         )  # fmt: skip
 
-    def _found(self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float) -> Diagnosis:
+    def _found(
+        self, course: LossCourse, reach: Reach, line: StepLine | None, what: str, learned: float, first: Remedy
+    ) -> Diagnosis:
         return self.diagnose(
             f"with a learning rate of at most {reach.rate:.3g} {what}; the loss went {course.story}",
             margin=min((learned - course.gained) / course.gained_error, 1e3),
@@ -136,5 +141,5 @@ class LearningRateTooLow(Rule):
                          step=int(course.steps[-1])),
                 *tried_lengths(line, self.enough),
             ),
-            remedies=(higher(reach, proposed(reach, line)),),
+            remedies=(first,),
         )  # fmt: skip
