@@ -166,3 +166,15 @@ def test_on_data_alone_an_odd_feature_is_told_where_the_batches_do_not_show_it()
 
 def test_on_data_alone_a_feature_beside_others_that_are_always_zero_is_not_odd():
     assert verdict(with_features(of_data(rms=1.0), [40.0, *[0.0] * 9])) == []
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 7.0, -3e5])
+def test_what_never_changes_in_training_stays_small_in_validation(constant):
+    (found,) = verdict(run())
+    train = torch.randn(50, 3) * torch.tensor([300.0, 0.0, 1e-5]) + torch.tensor([1000.0, constant, 0.0])
+    val = train + torch.tensor([0.0, 1.0, 0.0])
+    code = {"x_train": train, "x": val, "torch": torch}
+    exec(found.remedies[0].how, code)
+    assert code["x"].isfinite().all()
+    assert code["x"][:, 1] == pytest.approx(1.0, abs=0.05)
+    assert code["x"].std(0)[[0, 2]] == pytest.approx(1.0, rel=1e-3)

@@ -169,7 +169,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="normalise-inputs",
         title="Bring every input feature to mean 0 and deviation 1",
         why="The inputs of this run have a root mean square of {rms} (mean {mean}, deviation {std}).",
-        how="mean, std = x_train.mean(0), x_train.std(0).clamp(min=1e-8)  # of the training data alone\n"
+        how="mean, std = x_train.mean(0), x_train.std(0)  # of the training data alone\n"
+        "std[std <= 1e-6 * x_train.abs().amax(0)] = 1.0  # features that never change there may do so later\n"
         "x = (x - mean) / std  # in training, validation and use\n"
         "# images, as a whole: x = (x - {mean}) / {std}; or let the net begin with torch.nn.BatchNorm1d(features)",
         when="Inputs are far from mean 0 and deviation 1, or differ widely in scale.",
