@@ -16,7 +16,7 @@ from trainwatch.symptoms.gradients import gradients_of, learning_rate
 from trainwatch.symptoms.plateau import SURE, Trend, promise_of
 
 ENOUGH = 0.03  # of the drop so far: a stretch that gains less is not worth its steps
-MOST = 4  # times the run: further on no trend tells
+MOST = 2  # times the run: further on no trend tells
 LIKELY = 1.5  # standard errors of what the last passes promise
 
 
