@@ -104,8 +104,8 @@ class RisingValidation(Rule):
         alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end
         errors = self.min_errors
         if alone and rise.probability >= SURE:  # the clearer the rise, the fewer
-            rises, counts = (self.min_rise, self.clear_rise), (self.min_errors, self.fewer_errors)
-            errors = float(np.interp(rise.rise / reference, rises, counts))
+            rises = self.min_rise * reference, self.clear_rise * reference
+            errors = float(np.interp(rise.rise, rises, (self.min_errors, self.fewer_errors)))
         return max(self.min_rise * reference, errors * rise.error)
 
     def risen(self, record: RunRecord) -> Risen | None:
