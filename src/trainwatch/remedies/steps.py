@@ -2,6 +2,12 @@
 
 from trainwatch.remedies.entry import RemedyEntry
 
+_WARM_UP = "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
+_STEPPED = _WARM_UP + "# after each optimizer.step():\nwarm_up.step()"
+_CONFIGURED = _WARM_UP + (
+    'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": warm_up, "interval": "step"}}}}'
+)
+
 ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="lower-learning-rate",
@@ -21,12 +27,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Warm the learning rate up over the first {steps} steps",
         why="The first updates are the least reliable ones: gradients are largest and an adaptive optimiser's averages "
         "are still empty.",
-        how="warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
-        "# after each optimizer.step():\n"
-        "warm_up.step()",
-        lightning="# in configure_optimizers, behind the optimiser\n"
-        "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
-        'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": warm_up, "interval": "step"}}}}',
+        how=_STEPPED,
+        lightning="# in configure_optimizers, behind the optimiser\n" + _CONFIGURED,
         when="The loss leaps in the first steps and the rate is right later on.",
         not_when="It leaps late in the run, or the rate is too high all along.",
         strength="moderate",
@@ -37,13 +39,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="End the warm-up after {steps} steps",
         why="The rate was still rising when the run ended after {taken} steps, at {present}: the one that it was to "
         "reach was never used.",
-        how="# in place of the schedule that there is\n"
-        "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
-        "# after each optimizer.step():\n"
-        "warm_up.step()",
-        lightning="# in configure_optimizers, in place of the schedule that there is\n"
-        "warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters={steps})\n"
-        'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": warm_up, "interval": "step"}}}}',
+        how="# in place of the schedule that there is\n" + _STEPPED,
+        lightning="# in configure_optimizers, in place of the schedule that there is\n" + _CONFIGURED,
         when="A schedule was made for more steps than the run takes, or for epochs and is stepped by them.",
         not_when="The run was cut short and is to go on.",
         strength="strong",
