@@ -176,6 +176,14 @@ def test_steps_as_long_as_half_the_weights_must_have_led_there_in_validation_too
     assert verdict(validated(record(good, lr=6.0), 0.6, passes=2)) == []
 
 
+def test_what_smoothed_labels_leave_of_the_loss_cannot_be_removed_in_validation_either():
+    made = validated(record(np.r_[LEARNING[:70], np.full(130, 0.6)], lr=6.0), 0.62)
+    assert len(verdict(made)) == 1
+    facts = made.facts["loss"]["cross_entropy"]
+    made.set_fact("loss", {"cross_entropy": {**facts, "arguments": {"label_smoothing": 0.1}}})
+    assert verdict(made) == []
+
+
 @pytest.mark.parametrize(("layers", "end", "said"), [(1, 2.2, True), (1, 1.0, False), (2, 1.0, True)])
 def test_a_single_layer_has_a_minimum_of_its_own(layers, end, said):
     parameters, modules = chain(layers)
@@ -317,9 +325,9 @@ def test_it_asks_for_copies_where_steps_are_long_and_something_is_left_to_learn(
     assert [r.kind for r in RULE.asks(record(losses, lr))] == ["lower_start"] * asks
 
 
-def with_calmer_copies(lr=1.2, *, before=1.1, usual=0.9, slower=0.5, error=0.02, training=0.4, best=None):
+def with_calmer_copies(lr=1.2, before=1.1, *, losses=HALF, usual=0.9, slower=0.5, error=0.02, training=0.4, best=None):
     """A run that fell to half, and two copies that began anew, one at a fifth of the rate, and were lowered."""
-    made = record(HALF, lr)
+    made = record(losses, lr)
     for step, loss in enumerate([before] if best is None else [best, before]):
         made.append("val_loss", "val", STEPS + step, loss)
     made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
@@ -359,6 +367,37 @@ NO_BETTER = {
 @pytest.mark.parametrize("how", NO_BETTER.values(), ids=NO_BETTER)
 def test_a_copy_that_is_no_better_decides_nothing(how):
     assert verdict(with_calmer_copies(**how)) == []
+
+
+COPIES_OF_LONG_STEPS = {
+    "as far and no further": ({"training": 1.08, "slower": 1.1, "usual": 1.1}, False),
+    "lower in training and in validation": ({"training": 0.97, "slower": 1.08}, True),
+    "lower in training, a little higher in validation": ({"training": 0.97, "slower": 1.12, "usual": 1.2}, False),
+    "far lower in training alone": ({"training": 0.8, "slower": 1.3, "usual": 1.4}, True),
+    "lower in validation": ({"training": 1.12, "slower": 0.9}, True),
+    "lower in validation, within noise": ({"training": 1.12, "slower": 0.9, "error": 0.2}, False),
+    "lower in validation, worse in training": ({"training": 1.3, "slower": 0.9}, False),
+    "they did not learn": ({"training": 1.6, "slower": 2.3, "usual": 2.3}, True),
+}
+
+
+@pytest.mark.parametrize(("copies", "said"), COPIES_OF_LONG_STEPS.values(), ids=COPIES_OF_LONG_STEPS)
+def test_steps_that_are_too_long_all_along_did_no_harm_where_shorter_ones_come_no_further(copies, said):
+    """A twentieth of the loss of chance, 0.115, counts: in training twice that unless validation gains as well."""
+    assert len(verdict(with_calmer_copies(4.0, **copies))) == said
+
+
+def test_a_run_that_did_not_learn_is_not_cleared_by_copies_that_did_not_either():
+    stuck = 2.25 + NOISE
+    assert len(verdict(with_calmer_copies(4.0, 2.25, training=1.1, slower=2.25, usual=2.25, losses=stuck))) == 1
+
+
+def test_how_low_an_unknown_loss_could_get_nobody_knows():
+    loss = {"cross_entropy": {"function": "Contrast", "reduction": "mean", "arguments": {}}}
+    for losses, said in ((HALF, 0), (2.3 + NOISE, 1)):
+        made = record(losses, 4.0)
+        made.set_fact("loss", loss)
+        assert len(verdict(made)) == said
 
 
 def test_the_growth_and_the_overflow_that_follow_are_its_consequences():

@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
 from trainwatch.rules.begun_evidence import BEST
-from trainwatch.rules.long_steps import all_along, calmer_steps, ended, gone, lead_of, tried
+from trainwatch.rules.long_steps import all_along, calmer_steps, ended, gone, harmless, lead_of, tried
 from trainwatch.rules.non_finite_source import grew_from_then
 from trainwatch.rules.step_remedies import shorter_steps
 from trainwatch.symptoms.begun_again import calmer
@@ -45,11 +45,12 @@ class LearningRateTooHigh(Rule):
     the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
     `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
     `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
-    than `good` is gone, in training or in validation. Or it is above `long`, and a copy that learns from the start,
-    at the highest rate of the run or a fifth of it, which then falls to nothing, ends lower than the run in training
-    and than its best in validation, by `led` of the loss of chance (`lower_start`): a warning. Silent where the
-    gradient rose by `amplified` powers of ten from the last layer to the first before any update. A single layer has a
-    minimum of its own: only a run that ends with less than `learned` counts.
+    than `good` is gone, in training or in validation. Or it is above `long`, and a copy that learns from the start, at
+    the highest rate of the run or a fifth of it, which then falls to nothing, ends lower than the run in training and
+    than its best in validation, by `led` of the loss of chance (`lower_start`): a warning. Where such a copy comes as
+    far as the run and no further, long steps did no harm. Silent where the gradient rose by `amplified` powers of ten
+    from the last layer to the first before any update. A single layer has a minimum of its own, and how low a loss of
+    unknown chance could be only copies tell: else less than `learned` must be gone.
 
     ## Remedies
     `lower-learning-rate`, to updates of 1 % of the weights; `decay-learning-rate`; `warm-up`; `gradient-clipping`.
@@ -58,8 +59,7 @@ class LearningRateTooHigh(Rule):
     The loss recovers: noise, warm-up, restarts, single spikes. A gradient amplified in the first pass is TW302.
 
     ## Sources
-    §9; Goodfellow, Bengio and Courville, "Deep Learning" (2016), 11.4.1; Goyal et al. (2017), "Accurate, Large
-    Minibatch SGD".
+    §9; Goodfellow et al., "Deep Learning" (2016), 11.4.1; Goyal et al., "Accurate, Large Minibatch SGD" (2017).
     """
 
     code: ClassVar[str] = "TW601"
@@ -134,8 +134,8 @@ class LearningRateTooHigh(Rule):
             return
         mean, copy, least = reach.total / reach.steps, record.memo(calmer), self.led * abs(course.reference)
         fair, gained = (self.good, gained_in_both(record)) if mean >= self.huge else (self.fair, course.gained)
-        fair = fair if weight_layers(record) > 1 else self.learned
-        if mean >= self.sustained and gained < fair:
+        fair = fair if (course.chance or copy) and weight_layers(record) > 1 else self.learned
+        if mean >= self.sustained and gained < fair and not (gained >= self.learned and harmless(course, copy, least)):
             yield self.diagnose(
                 **all_along(record, reach, self.sustained, f"the loss went {course.story}", gone(course, gained, fair)),
                 margin=min((fair - gained) / course.gained_error, 1e3),

@@ -202,7 +202,8 @@ def gained_in_both(record: RunRecord) -> float:
         return -np.inf
     if curve is None or not curve.same_criterion or course.chance is None or len(curve.steps) < FEWEST:
         return course.gained
-    return min(course.gained, float((course.chance - np.median(curve.mean[-FEWEST:])) / abs(course.chance)))
+    validation = (course.chance - np.median(curve.mean[-FEWEST:])) / abs(course.chance - course.floor)
+    return min(course.gained, float(validation))
 
 
 def rate_is_steady(record: RunRecord) -> bool:
