@@ -43,7 +43,8 @@ def bench(model, train, val=(), optimizer=None, step=100, **facts):
     record = RunRecord()
     optimizers = () if optimizer is None else (optimizer,)
     if optimizer is not None:
-        groups = [{"weight_decay": g.get("weight_decay", 0.0)} for g in optimizer.param_groups]
+        options = ("weight_decay", "l1")
+        groups = [{option: g.get(option, 0.0) for option in options} for g in optimizer.param_groups]
         record.set_fact("optimizers", {"default": {"type": type(optimizer).__name__, "groups": groups}})
     for topic, value in facts.items():
         record.set_fact(topic, value)

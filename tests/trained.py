@@ -54,6 +54,7 @@ def trained(
     depth=1,
     p=0.0,
     decay=0.0,
+    prox=0.0,
     optimizer="adam",
     epochs=None,
     flips=0.0,
@@ -69,7 +70,7 @@ def trained(
     Args:
         name: Of the data.
         seed: Of split, weights and order.
-        width, depth, p, decay, optimizer, epochs: Of the net and its training.
+        width, depth, p, decay, prox, optimizer, epochs: Of the net and its training.
         flips, flips_val: Shares of the labels that are exchanged for others.
         few: Training samples; 0 for all.
         moved: Changes inputs and targets of training and validation.
@@ -92,6 +93,8 @@ def trained(
     if one_hot:
         y, yv = (nn.functional.one_hot(part).float() for part in (y, yv))
     optim = OPTIMIZERS[optimizer](model.parameters(), decay)
+    if prox:
+        trainwatch.prox(optim, l1=prox)
     watch = trainwatch.watch(model, optim, settings=Settings(quiet=True, strict=True, select=judges))
     for _ in range(epochs or (CLASSES | REGRESSIONS)[name]):
         model.train()

@@ -44,6 +44,7 @@ RECIPES: dict[str, Callable[[str], dict[str, dict[str, Any]]]] = {
     "one-unit-per-class": lambda how: {"model": {"last": "none", "outputs": 2}, "loss": {"name": "cross_entropy"}},
     "optimise-all-parameters": lambda how: {"optimizer": {"parameters": "all"}},
     "proximal-step": lambda how: {"loss": {"l1": 0.0}, "optimizer": {"prox": _number("l1=", how)}},
+    "weaker-proximal-step": lambda how: {"optimizer": {"prox": _number("l1=", how)}},
     "register-layers": lambda how: {"model": {"unregistered": False}},
     "same-preparation": lambda how: {"data": {"val_scale": "", "val_multiply": 1.0, "val_lift": 0.0}},
     "same-shape": lambda how: {"loss": {"shape": "column"}},

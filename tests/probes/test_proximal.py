@@ -10,6 +10,8 @@ from torch import nn
 
 import trainwatch
 from trained import split
+from trainwatch.probes.bench import step_of_copy
+from trainwatch.probes.isolation import twin_with_optimizer
 from trainwatch.probes.proximal import shrink
 
 X, _, Y, _ = split("diabetes", 0)
@@ -149,6 +151,28 @@ def test_removed_it_pulls_no_more_and_may_be_applied_again():
     trainwatch.prox(optimizer, l1=1.0)
     one_step(optimizer, weight)
     assert weight.item() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_copy_takes_proximal_steps_as_the_run_does(vectors):
+    """Copies of an optimiser have no hooks."""
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainwatch.prox(optimizer, l1=1e3, vectors=vectors)
+    other, steps = twin_with_optimizer(model, optimizer, 1 << 20)
+    other(torch.ones(1, 2)).sum().backward()
+    step_of_copy(steps)
+    assert not other.weight.any()
+    assert bool(other.bias.any()) is not vectors
+    assert model.weight.all()
+
+
+def test_a_group_with_an_l1_of_its_own_and_no_prox_is_left_alone():
+    weight = ones(1, 1)
+    optimizer = torch.optim.SGD([{"params": [weight], "l1": 1.0}], lr=0.1)
+    weight.grad = torch.zeros(1, 1)
+    step_of_copy(optimizer)
+    assert weight.item() == 1.0
 
 
 def test_shrinking_stops_at_zero():

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+import trainwatch
 from benches import bench, blobs, in_batches, net, row
 from trainwatch.capture.wiring import parameter_facts
 from trainwatch.probes import without_regulariser
@@ -41,6 +42,16 @@ def test_strong_decay_is_better_left_out():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, weight_decay=0.5)
     train, val, keys = compared(model, optimizer, {"dropout": [], "weight_decay": 0.5})
     assert keys == ["weight_decay"]
+    for part in (train, val):
+        assert part["without"] < part["control"] - 5 * part["control_error"]
+
+
+def test_proximal_steps_that_pull_hard_are_better_left_out():
+    model = net(6, 32, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainwatch.prox(optimizer, l1=0.2)
+    train, val, keys = compared(model, optimizer, {"dropout": [], "weight_decay": 0.0})
+    assert keys == ["proximal"]
     for part in (train, val):
         assert part["without"] < part["control"] - 5 * part["control_error"]
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainwatch.probes.isolation import CannotIsolate, twin, twin_with_optimizer, untouched
+from trainwatch.probes.proximal import proximal_step
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
 
@@ -205,5 +206,6 @@ def step_of_copy(optimizer: torch.optim.Optimizer) -> None:
     """
     try:
         optimizer.step()
+        proximal_step(optimizer)
     except Exception as error:
         raise CannotIsolate(f"a copy of the optimiser cannot take a step: {type(error).__name__}: {error}") from error

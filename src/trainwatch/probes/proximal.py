@@ -10,40 +10,29 @@ import torch
 
 from trainwatch.probes.stability import Group, adam_root, rmsprop_root
 
+L1, VECTORS = "l1", "l1_vectors"  # among the options of an optimiser, which its copies have as well
 Pull = Callable[[Group, Group, float], Any]  # group, state of a parameter, l1 -> how far it pulls in one step
 
 
 class Prox:
     """An L1 penalty on the weights of an optimiser; made by `prox`."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, l1: float, vectors: bool) -> None:
-        self._optimizer, self._l1, self._vectors = optimizer, l1, vectors
-        self._pull = pull_of(optimizer)
-        self._handle: Any = optimizer.register_step_post_hook(lambda *_: self._stepped())
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._handle: Any = optimizer.register_step_post_hook(lambda *_: proximal_step(optimizer))
 
     def remove(self) -> None:
         """Take it off again; weights that are zero may then move."""
         self._handle.remove()
         for group in (*self._optimizer.param_groups, self._optimizer.defaults):
-            group.pop("l1", None)
+            group.pop(L1, None)
+        self._optimizer.defaults.pop(VECTORS, None)
 
     @property
     def zeros(self) -> float:
         """Share of exact zeros among the weights that are penalised. Waits for the device."""
-        tensors = [p for _, _, p in self._penalised()]
+        tensors = [p for _, _, p in _penalised(self._optimizer)]
         return sum(int((p == 0).sum()) for p in tensors) / max(1, sum(p.numel() for p in tensors))
-
-    def _penalised(self) -> Iterator[tuple[Group, float, torch.Tensor]]:
-        for group in self._optimizer.param_groups:
-            l1 = group.get("l1", self._l1)  # a checkpoint from before brings groups without
-            if l1:
-                yield from ((group, l1, p) for p in group["params"] if self._vectors or p.ndim > 1)
-
-    @torch.no_grad()
-    def _stepped(self) -> None:
-        for group, l1, p in self._penalised():
-            if p.grad is not None:  # else the optimiser let it be, too
-                shrink(p, self._pull(group, self._optimizer.state[p], l1))
 
 
 def prox(optimizer: torch.optim.Optimizer, l1: float, *, vectors: bool = False) -> Prox:
@@ -93,24 +82,41 @@ def prox(optimizer: torch.optim.Optimizer, l1: float, *, vectors: bool = False) 
         raise TypeError(
             f"the step size of {type(optimizer).__name__} for each weight is not known: use one of {', '.join(PULLS)}"
         )
-    if "l1" in optimizer.defaults:
+    if L1 in optimizer.defaults:
         raise ValueError("the optimiser has a prox already: remove() it first, or change group['l1']")
-    for amount in (l1, *(group["l1"] for group in optimizer.param_groups if "l1" in group)):
+    for amount in (l1, *(group[L1] for group in optimizer.param_groups if L1 in group)):
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
             raise ValueError(f"l1 must be a finite number, at least 0, got {amount!r}")
     if any(group.get("maximize") for group in optimizer.param_groups):
         raise ValueError("the optimiser maximises: negate its loss instead, a penalty needs a minimum")
-    tensors = [p for g in optimizer.param_groups if g.get("l1", l1) for p in g["params"] if vectors or p.ndim > 1]
+    tensors = [p for g in optimizer.param_groups if g.get(L1, l1) for p in g["params"] if vectors or p.ndim > 1]
     if not tensors:
         raise ValueError(
             "no parameter is left to be penalised: l1 is 0, or all are of one dimension (vectors=True takes those)"
         )
     if any(p.is_complex() for p in tensors):
         raise ValueError("complex parameters have no sign to shrink along: put them into a group with 'l1': 0")
-    optimizer.defaults["l1"] = l1  # as any option: groups added later get it, checkpoints keep it
+    optimizer.defaults |= {L1: l1, VECTORS: vectors}  # as any option: groups added later get it, checkpoints keep it
     for group in optimizer.param_groups:
-        group.setdefault("l1", l1)
-    return Prox(optimizer, l1, vectors)
+        group.setdefault(L1, l1)
+    return Prox(optimizer)
+
+
+@torch.no_grad()
+def proximal_step(optimizer: torch.optim.Optimizer) -> None:
+    """Shrink what an optimiser has just moved, as far as it has a `prox`: of a copy, whose hooks are not copied."""
+    for group, l1, p in _penalised(optimizer):
+        if p.grad is not None:  # else the optimiser let it be, too
+            shrink(p, pull_of(optimizer)(group, optimizer.state[p], l1))
+
+
+def _penalised(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Group, float, torch.Tensor]]:
+    if L1 not in optimizer.defaults:
+        return
+    for group in optimizer.param_groups:
+        l1 = group.get(L1, optimizer.defaults[L1])  # a checkpoint from before brings groups without
+        if l1:
+            yield from ((group, l1, p) for p in group["params"] if optimizer.defaults[VECTORS] or p.ndim > 1)
 
 
 def pull_of(optimizer: torch.optim.Optimizer) -> Pull:

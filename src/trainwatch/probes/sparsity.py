@@ -50,6 +50,8 @@ def measure(bench: Bench) -> None:
     with bench.learner(further=2) as (model, optimizer):
         set_rates(optimizer, highest_rates(bench.record, optimizer))
         amounts = _amounts(added, model, optimizer)
+        for group in optimizer.param_groups:
+            group["l1"] = 0.0  # the path shrinks by itself
         weights = {name: p for name, p in model.named_parameters() if name in amounts}
         try:
             pull_of(optimizer)

@@ -21,7 +21,7 @@ FEWEST, MOST = 150, 400  # steps of each copy: as many as the run took, within t
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
 MARKS = 4  # times that a copy is looked at: on a few batches the best may be long before the end
-DROPOUT, DECAY, PENALTY = "dropout", "weight_decay", "penalty"
+DROPOUT, DECAY, PENALTY, PROXIMAL = "dropout", "weight_decay", "penalty", "proximal"
 
 Losses = NDArray[np.float64]
 Pair = tuple[Losses, Losses]  # of training batches, and of validation batches
@@ -64,7 +64,8 @@ def measure(bench: Bench) -> None:
 def _present(bench: Bench, added: bool) -> tuple[str, ...]:
     """What regularises the run and can be left out of a copy."""
     facts = bench.record.facts.get("regularisation") or {}
-    used = {DROPOUT: facts.get(DROPOUT), DECAY: facts.get(DECAY), PENALTY: added}
+    proximal = any(group.get("l1") for o in bench.record.facts["optimizers"].values() for group in o["groups"])
+    used = {DROPOUT: facts.get(DROPOUT), DECAY: facts.get(DECAY), PENALTY: added, PROXIMAL: proximal}
     return tuple(name for name, of_run in used.items() if of_run)
 
 
@@ -82,9 +83,9 @@ def _after(
         begin_again(bench, model, optimizer)
         if DROPOUT in left_out:
             _undropped(model)
-        if DECAY in left_out:
-            for group in optimizer.param_groups:
-                group["weight_decay"] = 0.0
+        for name, option in ((DECAY, "weight_decay"), (PROXIMAL, "l1")):
+            for group in optimizer.param_groups if name in left_out else ():
+                group[option] = 0.0
         looked_at = marks(steps, MARKS if val else 1)
         for step in cycle(bench, model, optimizer, learned, steps):
             if step in looked_at:

@@ -224,6 +224,16 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§3",
     ),
     RemedyEntry(
+        id="weaker-proximal-step",
+        title="Lower the L1 coefficient of the proximal steps from {present:g} to {proposed:g}",
+        why="They pull all weights towards zero, those that are needed as well.",
+        how="trainwatch.prox(optimizer, l1={proposed:g})  # in place of l1={present:g}",
+        when="A copy without proximal steps learns better, in training and validation.",
+        not_when="Only training gets better without.",
+        strength="strong",
+        section="§3",
+    ),
+    RemedyEntry(
         id="less-dropout",
         title="Lower dropout from p = {present:g} to p = {proposed:g}",
         why="Only {kept:.0%} of the units of {where} take part in a step: too few to learn the training set. "

@@ -12,7 +12,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.depth_remedies import NORMALISATION
 from trainwatch.symptoms.gradients import backward_signal
-from trainwatch.symptoms.inventory import inventory
+from trainwatch.symptoms.inventory import inventory, proximal_steps
 from trainwatch.symptoms.losses import penalty_share
 from trainwatch.symptoms.restraints import MODERATE, USUAL
 from trainwatch.symptoms.stability import importance, small_changes
@@ -24,9 +24,11 @@ DRIFT = 1.0  # decades over depth
 
 
 def loosened(record: RunRecord, name: str) -> Iterator[Remedy]:
-    """The remedies that loosen ``dropout`` or ``weight_decay`` at its strongest, or a ``penalty``."""
+    """The remedies that loosen ``dropout``, ``weight_decay`` or ``proximal`` steps, or a ``penalty``."""
     if name == "penalty":
         yield remedy("weaker-penalty", share=record.memo(penalty_share))
+    if name == "proximal" and (steps := proximal_steps(record)):
+        yield remedy("weaker-proximal-step", present=max(steps.values()), proposed=max(steps.values()) / 10)
     facts: Any = record.facts.get("regularisation") or {}
     if name == "dropout" and facts.get("dropout"):
         p = max(float(layer["p"]) for layer in facts["dropout"])

@@ -11,12 +11,26 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.base import no_remark
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Change, Release, releases
+from trainwatch.symptoms.inventory import proximal_steps
+from trainwatch.symptoms.losses import penalty_share
 from trainwatch.symptoms.plateau import validation_trend
 from trainwatch.symptoms.restraints import Restraint
 
-NAMES = {"dropout": "dropout", "weight_decay": "weight decay", "penalty": "the term that is added to the loss"}
+NAMES = {
+    "dropout": "dropout",
+    "weight_decay": "weight decay",
+    "penalty": "the term that is added to the loss",
+    "proximal": "proximal steps",
+}
 MODEST = 1.0  # margin of a cost that a term may be worth: what else is wrong with it comes first
 LOOSENED = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"}  # by a remedy
+
+
+def in_use(record: RunRecord, added: float) -> bool:
+    """Whether anything regularises that copies may learn without, or a term makes up so much of what is trained on."""
+    of_run = record.facts.get("regularisation", {})
+    shown = any(map(of_run.get, (*NAMES, "penalties"))) or bool(proximal_steps(record))
+    return shown or record.memo(penalty_share) >= added
 
 
 def without(release: Release) -> str:

@@ -14,7 +14,7 @@ from trainwatch.rules.dropout_remedies import VOTES, dropout_evidence
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
-from trainwatch.rules.release_evidence import MODEST, NAMES, beyond, by_a_term, compared, memorised, standing, without
+from trainwatch.rules.release_evidence import MODEST, beyond, by_a_term, compared, in_use, memorised, standing, without
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
@@ -38,16 +38,17 @@ class OverRegularised(Rule):
 
     ## How it is measured
     `without_regulariser`, by a probe at the end: copies of the model, drawn anew, learn from the same held batches, as
-    the run does and without each regulariser: dropout, decay, L1 and L2 terms. Losses are compared in evaluation mode,
-    on the same samples. The gain must be beyond `errors` standard errors, and the copy that learns as the run does must
-    not get `anyway` of the way unless the gain is `clear`; so that of a term must be to account for what the term does
-    besides. Any other term that makes up `added` of what is backpropagated is in no copy: learning without it must gain
-    `large`. Where no validation batch is held, the run's own validation loss must not lie above that of training by
-    more than half the gain; without any it is a remark. A strong regulariser is cleared by copies that fit training as
-    well without it and get no lower in validation. Unless dropout is strong, half as many steps again would not do.
+    the run does and without each regulariser: dropout, decay, L1 and L2 terms, proximal steps. Losses are compared in
+    evaluation mode, on the same samples. The gain must be beyond `errors` standard errors, and the copy that learns as
+    the run does must not get `anyway` of the way unless the gain is `clear`; so that of a term must be to account for
+    what the term does besides. Any other term that makes up `added` of what is backpropagated is in no copy: learning
+    without it must gain `large`. Where no validation batch is held, the run's own validation loss must not lie above
+    that of training by more than half the gain; without any it is a remark. A strong regulariser is cleared by copies
+    that fit training as well without it and get no lower in validation. Unless dropout is strong, half as many steps
+    again would not do.
 
     ## Remedies
-    `less-dropout`, `weaker-regularisation`, `weaker-penalty`.
+    `less-dropout`, `weaker-regularisation`, `weaker-penalty`, `weaker-proximal-step`.
 
     ## Not a fault when
     Only training gets better: that is what it is for. The gain is below `gain` and `part` of what is left: a remark
@@ -80,7 +81,7 @@ class OverRegularised(Rule):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Learning without what regularises, where the loss is not low."""
         course = record.memo(loss_course)
-        if course is not None and course.gained < self.learned and self._in_use(record):
+        if course is not None and course.gained < self.learned and in_use(record, self.added):
             yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.5)
             yield from [VOTES] if record.facts.get("regularisation", {}).get("dropout") else []
 
@@ -91,7 +92,7 @@ class OverRegularised(Rule):
         course, further = record.memo(loss_course), record.memo(unpenalised)
         added = record.memo(penalty_share) >= self.added
         tried = record.memo(releases) + ([further] if further is not None and added else [])
-        if course is None or not self._in_use(record) or course.gained >= self.learned:
+        if course is None or not in_use(record, self.added) or course.gained >= self.learned:
             return
         guess = abs(course.reference)
         if margins := {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}:
@@ -133,10 +134,6 @@ class OverRegularised(Rule):
             evidence=(share, *held_back(end.trends, causes), *dropout_evidence(record)),
             remedies=tuple(remedy(cause.remedy, **cause.numbers) for cause in causes),
         )
-
-    def _in_use(self, record: RunRecord) -> bool:
-        of_run = record.facts.get("regularisation", {})
-        return any(map(of_run.get, (*NAMES, "penalties"))) or record.memo(penalty_share) >= self.added
 
     def _margin(self, record: RunRecord, release: Release, guess: float) -> float:
         """Standard errors by which the lesser gain is beyond the thresholds; not above 0 where it is no fault."""

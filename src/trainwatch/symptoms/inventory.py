@@ -23,7 +23,7 @@ def inventory(record: RunRecord) -> dict[str, str]:
     optimizers = record.facts.get("optimizers") or {}
     groups = [(f"{key}/{i}", g) for key, o in optimizers.items() for i, g in enumerate(o["groups"])]
     penalties = facts.get("penalties") or {}
-    proximal = {name: float(g["l1"]) for name, g in groups if g.get("l1")}
+    proximal = proximal_steps(record)
     decays = {name: float(g["weight_decay"]) for name, g in groups if g.get("weight_decay")}
     if not decays and facts.get("weight_decay"):
         decays = {"all": float(facts["weight_decay"])}
@@ -40,6 +40,13 @@ def inventory(record: RunRecord) -> dict[str, str]:
         "label smoothing": f"{facts['label_smoothing']:g}" if facts.get("label_smoothing") else "",
     }
     return {kind: text for kind, text in found.items() if text}
+
+
+def proximal_steps(record: RunRecord) -> dict[str, float]:
+    """Group of an optimiser -> L1 coefficient of the proximal steps that follow it; of those that have one."""
+    optimizers = record.facts.get("optimizers") or {}
+    groups = ((f"{key}/{i}", g) for key, o in optimizers.items() for i, g in enumerate(o["groups"]))
+    return {name: float(g["l1"]) for name, g in groups if g.get("l1")}
 
 
 def _numbers(values: dict[str, float]) -> str:
