@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from benches import blobs, in_batches, net
+from benches import bench, blobs, in_batches, net
 from trainwatch.probes.penalised import Penalised, coefficients
 from trainwatch.record import RunRecord
 
@@ -72,3 +72,25 @@ def test_coefficients_are_those_that_can_be_used(facts, found):
     for name, value in facts.items():
         record.set_fact(name, value)
     assert coefficients(record) == found
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+@pytest.mark.parametrize("how", ["as it is", "with its terms", "a step of the trainer", "without them"])
+def test_a_copy_learns_by_what_the_run_adds_to_its_criterion(how, factor):
+    """The gradient of a step is that of the whole loss, once, whoever adds the terms."""
+    model, batch = net(6, 3), in_batches(X, Y)[0]
+    made = Whole(batch, factor) if how == "a step of the trainer" else batch
+    if how in ("with its terms", "without them"):
+        made = Penalised(made, ADDED, factor, present=how == "with its terms")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    given = bench(model, [batch], (), optimizer, regularisation={"penalties": ADDED})
+    given.record.append("loss_factor", "cross_entropy", 0, factor)
+    expected = factor * batch.loss(model).mean() + (0.0 if how == "without them" else size(model))
+    (wanted,) = torch.autograd.grad(expected, [model[0].weight])
+    with given.learner(training=False) as (copied, steps):
+        said = given.train_step(made, copied, steps)
+        assert copied[0].weight.detach().numpy() == pytest.approx(
+            (model[0].weight - 0.1 * wanted).detach().numpy(), abs=1e-6
+        )
+    if how == "as it is":
+        assert said.item() == pytest.approx(batch.loss(model).mean().item())

@@ -1,12 +1,18 @@
+import math
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from scaled import table, train
+from torch.utils.data import DataLoader, TensorDataset
 
+import trainwatch
 from audited import asked, part
 from audited import split as audited_split
-from trained import trained
+from trained import split, trained
 from trainwatch.auditing.measures import features, shift
+from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import nest
 from trainwatch.record import RunRecord
@@ -260,6 +266,39 @@ def test_that_inputs_were_not_compared_is_said_though_classes_were():
     record._series.pop("held_shift")
     with pytest.raises(NotChecked, match="not one tensor"):
         verdict(record)
+
+
+@pytest.mark.parametrize(("samples", "judged"), [(200, True), (199, False), (None, True)])
+def test_variants_of_few_samples_tell_nothing_of_new_ones(samples, judged):
+    """Augmented, they lie close to one another: 200 of them are held."""
+    made = record_of(run={"finished": True, "train_samples": samples})
+    if judged:
+        assert len(verdict(made)) == 1
+        return
+    with pytest.raises(NotChecked, match="the 200 training samples that are held are variants of 199"):
+        verdict(made)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_real_random_split_of_few_samples_under_noise(seed):
+    """From a loader, which tells how many there are: 60, drawn with noise over and over."""
+    x, xv, y, yv = split("digits", seed)
+    torch.manual_seed(seed)
+    model, loader = torch.nn.Linear(64, 10), DataLoader(TensorDataset(x[:60], y[:60]), 10, shuffle=True)
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-2), torch.nn.CrossEntropyLoss()
+    watch = trainwatch.watch(model, optimizer, settings=Settings(quiet=True, strict=True))
+    for _ in range(30):
+        model.train()
+        for a, b in loader:
+            optimizer.zero_grad()
+            criterion(model(a + 0.1 * torch.randn_like(a)), b).backward()
+            optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            criterion(model(xv), yv)
+    with mock.patch("trainwatch.monitor.LAST_ROUND", math.inf):
+        report = watch.finish()
+    assert "are variants of 60" in report.not_checked["TW109"]
 
 
 def test_classes_alone_are_judged_where_inputs_were_not_compared():

@@ -80,6 +80,15 @@ def test_stays_silent(loss):
     assert verdict(record_of(loss)) == []
 
 
+def test_no_more_is_gained_than_is_left():
+    """A loss that leapt to nothing at the end does not go on below that."""
+    leapt = np.r_[np.full(14, 2.0), 1.9, 1.6, 1.0, 0.4, 0.05, 0.01]
+    known = {"function": "cross_entropy", "reduction": "mean", "arguments": {"reduction": "mean"}, "classes": 10}
+    assert verdict(record_of(leapt, loss={"cross_entropy": known})) == []
+    assert len(verdict(record_of(leapt + 1.0, loss={"cross_entropy": known}))) == 1
+    assert len(verdict(record_of(leapt))) == 1, "of another loss it is not known how low it may be"
+
+
 def test_a_fall_within_its_noise_does_not_count():
     loss = LOSSES["as-a-logarithm"]
     assert verdict(record_of(loss))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainwatch.probes.isolation import CannotIsolate, twin, twin_with_optimizer, untouched
+from trainwatch.probes.penalised import Penalised, coefficients
 from trainwatch.probes.proximal import proximal_step
 from trainwatch.probes.trainer_proxy import detach_trainer
 from trainwatch.record import RunRecord
@@ -130,8 +131,11 @@ class Bench:
     def train_step(self, batch: Batch, model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         """Let a copy take a step from one batch as the run would take it: its factor on the loss, its clipping.
 
+        What the run adds to its criterion is added here as well, as far as it is known, but of a `Penalised` batch,
+        which says by itself whether it has that.
+
         Returns:
-            The loss before the step.
+            The loss of the batch before the step.
 
         Raises:
             CannotIsolate: What the run backpropagates, or how its optimiser steps, cannot be done again.
@@ -140,7 +144,8 @@ class Bench:
         for parameter in parameters:
             parameter.grad = None
         loss = batch.loss(model).mean()
-        (loss * self.step_factor(batch)).backward()
+        added = 0.0 if isinstance(batch, Penalised) else self._penalised(batch).missing(model)
+        ((loss + added) * self.step_factor(batch)).backward()
         clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
         if clip.get("max_norm"):
             nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
@@ -148,6 +153,9 @@ class Bench:
             nn.utils.clip_grad_value_(parameters, clip["max_value"])
         step_of_copy(optimizer)
         return loss.detach()
+
+    def _penalised(self, batch: Batch) -> Penalised:
+        return Penalised(batch, coefficients(self.record), self.loss_factor(batch))
 
     def step_factor(self, batch: Batch) -> float:
         """As `loss_factor`, but 1 of a trainer's own step: it returns all that is backpropagated, multiplied or not."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainwatch.probes.bench import Batch
 from trainwatch.record import RunRecord
+
+if TYPE_CHECKING:
+    from trainwatch.probes.bench import Batch
 
 POWERS = {"l1": 1, "l2": 2}
 
@@ -52,13 +55,14 @@ class Penalised:
         return self.batch.predict(model)
 
     def loss(self, model: nn.Module) -> torch.Tensor:
-        return self.batch.loss(model).mean() + self._missing(model)
+        return self.batch.loss(model).mean() + self.missing(model)
 
     def losses(self, model: nn.Module) -> torch.Tensor:
         """In the unit of the criterion: a trainer's own step may return a multiple of it."""
-        return (self.batch.losses(model) + self._missing(model)) / (self.factor if self.complete else 1.0)
+        return (self.batch.losses(model) + self.missing(model)) / (self.factor if self.complete else 1.0)
 
-    def _missing(self, model: nn.Module) -> torch.Tensor | float:
+    def missing(self, model: nn.Module) -> torch.Tensor | float:
+        """What the loss that the batch computes lacks, or has too much, in the unit of that loss."""
         if self.complete == self.present:
             return 0.0
         parameters = dict(model.named_parameters())

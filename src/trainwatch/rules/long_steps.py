@@ -12,7 +12,7 @@ from trainwatch.rules.step_remedies import lower_rate, shorter_is_better, tried_
 from trainwatch.symptoms.begun_again import Calmer
 from trainwatch.symptoms.losses import LossCourse
 from trainwatch.symptoms.motion import Reach
-from trainwatch.symptoms.plateau import SURE
+from trainwatch.symptoms.plateau import STARTED, SURE
 
 LOWER = 0.2  # times the rate: what is tried and proposed
 MOST = 0.75  # of the way that the run came: a copy that comes as far has learned what there is to learn
@@ -33,7 +33,7 @@ def all_along(record: RunRecord, reach: Reach, limit: float, told: str, shown: E
     }
 
 
-def harmless(course: LossCourse, copy: Calmer | None, least: float) -> bool:
+def harmless(course: LossCourse, copy: Calmer | None, least: float, shorter: bool) -> bool:
     """Whether a copy with shorter steps came as far as the run and no further.
 
     Further is lower by `least` on other samples and no worse in training, or lower by `least` in training and no worse
@@ -43,13 +43,15 @@ def harmless(course: LossCourse, copy: Calmer | None, least: float) -> bool:
         course: Of the training loss.
         copy: None where none was tried.
         least: In the unit of the loss.
+        shorter: Its steps were not long: where neither got anywhere, that has another cause.
     """
     if copy is None:
         return False
     run, other = (course.reference - loss for loss in copy.training)
     carries_over = other - run > -least and copy.gain > max(least, SURE * copy.error)
     fits = other - run > (least if copy.gain > 0 else 2 * least)
-    return run > 0 and other >= MOST * run and not (fits or carries_over)
+    as_far = shorter or (course.gained >= STARTED and other >= MOST * run)
+    return as_far and not (fits or carries_over)
 
 
 def ended(record: RunRecord, course: LossCourse, bound: float, onset: int) -> Iterator[Evidence]:

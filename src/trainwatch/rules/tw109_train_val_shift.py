@@ -16,7 +16,7 @@ from trainwatch.rules.shift_evidence import losses_apart, once_aligned, prepared
 from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.experiments import evaluated
 from trainwatch.symptoms.scaled_otherwise import scaled_otherwise
-from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift
+from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift, not_comparable
 from trainwatch.symptoms.subject import before_training, is_of_data
 
 SHOWN = 3
@@ -84,7 +84,8 @@ class TrainValShift(Rule):
             yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.63)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        scaled, inputs = record.memo(scaled_otherwise), record.memo(input_shift)
+        scaled, why = record.memo(scaled_otherwise), not_comparable(record)
+        inputs = None if why else record.memo(input_shift)
         whole = record.facts.get("run", {}).get("finished") and not before_training(record)
         shift = record.memo(class_shift) if whole else None
         if otherwise := scaled is not None and scaled.ratio > self.differs:
@@ -95,7 +96,6 @@ class TrainValShift(Rule):
             shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
         ):
             yield self._classes(record, shift)
-        why = record.facts.get("switched_off", {}).get("held_shift")
         if inputs is None and not otherwise and (why or shift is None or is_of_data(record)):
             raise NotChecked(f"not measured: {why}" if why else "neither inputs nor classes of both training and "
                              "validation are known")  # fmt: skip

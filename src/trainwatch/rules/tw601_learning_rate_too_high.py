@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
 from trainwatch.rules.begun_evidence import BEST
-from trainwatch.rules.long_steps import all_along, calmer_steps, ended, gone, harmless, lead_of, tried
+from trainwatch.rules.long_steps import LOWER, all_along, calmer_steps, ended, gone, harmless, lead_of, tried
 from trainwatch.rules.non_finite_source import grew_from_then
 from trainwatch.rules.step_remedies import shorter_steps
 from trainwatch.symptoms.begun_again import calmer
@@ -135,7 +135,7 @@ class LearningRateTooHigh(Rule):
         mean, copy, least = reach.total / reach.steps, record.memo(calmer), self.led * abs(course.reference)
         fair, gained = (self.good, gained_in_both(record)) if mean >= self.huge else (self.fair, course.gained)
         fair = fair if (course.chance or copy) and weight_layers(record) > 1 else self.learned
-        if mean >= self.sustained and gained < fair and not (gained >= self.learned and harmless(course, copy, least)):
+        if mean >= self.sustained and gained < fair and not harmless(course, copy, least, LOWER * mean < self.long):
             yield self.diagnose(
                 **all_along(record, reach, self.sustained, f"the loss went {course.story}", gone(course, gained, fair)),
                 margin=min((fair - gained) / course.gained_error, 1e3),

@@ -41,6 +41,7 @@ class Trend:
         before: Fall over the stretch before.
         before_error: Its standard error.
         chance: What a constant guess costs; None where that is not known.
+        left: Loss of the last validation pass, where none can be below 0: no more can be gained.
     """
 
     stream: str
@@ -54,6 +55,7 @@ class Trend:
     before: float
     before_error: float
     chance: float | None
+    left: float = math.inf
 
     @property
     def pace(self) -> float:
@@ -63,7 +65,7 @@ class Trend:
     @property
     def gain(self) -> float:
         """What half as many steps again would take off the loss, if it goes on flattening out as it did."""
-        return self.fall * self.pace
+        return min(self.fall * self.pace, self.left)
 
     @property
     def gain_error(self) -> float:
@@ -174,7 +176,8 @@ def _of_validation(
     """The trend of a validation curve, from the level it ended at and both falls with their errors."""
     chance = _constant_guess(record, curve)
     start = _begins(curve.start, chance, end)
-    return Trend(curve.stream, True, int(curve.steps[-1]), end, start - end, start, *fall, *before, chance)
+    left = math.inf if chance is None else max(float(curve.mean[-1]), 0.0)  # losses of known chance are never negative
+    return Trend(curve.stream, True, int(curve.steps[-1]), end, start - end, start, *fall, *before, chance, left)
 
 
 def _paired_error(curve: ValidationCurve, own: Array) -> float:

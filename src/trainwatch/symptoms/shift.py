@@ -72,6 +72,18 @@ class ClassShift:
     val: Array
 
 
+def not_comparable(record: RunRecord) -> str:
+    """Why held samples tell nothing of the inputs of both parts; empty where nothing is known against it.
+
+    Augmented variants of few samples lie close to one another, and new samples further off, whatever the split.
+    """
+    row, samples = record.latest("held_shift", "train"), record.facts.get("run", {}).get("train_samples")
+    held = 0 if row is None else int((~np.isnan(row[1][:, 1])).sum())
+    if samples and held > samples:
+        return f"the {held} training samples that are held are variants of {samples}"
+    return str(record.facts.get("switched_off", {}).get("held_shift") or "")
+
+
 def input_shift(record: RunRecord) -> InputShift | None:
     """What was measured at the end, for `RunRecord.memo`; None where it was not."""
     rows = [record.latest("held_shift", kind) for kind in ("train", "val")]
