@@ -65,7 +65,7 @@ class Ranges:
             return
         self._done[quantity, key] = step
         with torch.no_grad():
-            self._rows.append(((quantity, key, step), _row(tensor.detach(), features)))
+            self._rows.append(((quantity, key, step), _row(tensor.detach(), features, quantity == TARGETS)))
 
     def flush(self) -> None:
         """Send the rows on their way: one read for all that lie on one device."""
@@ -81,11 +81,12 @@ class Ranges:
             self._reads.read([torch.cat(here)], arrived)
 
 
-def _row(tensor: torch.Tensor, features: bool) -> torch.Tensor:
-    """(min, max, mean, sd, 5 % and 95 % quantile, share of whole numbers), and with `features` two more.
+def _row(tensor: torch.Tensor, features: bool, guessed: bool) -> torch.Tensor:
+    """(min, max, mean, sd, 5 % and 95 % quantile, share of whole numbers), and two more.
 
-    These are the largest and the median root mean square over the features: the columns of a table, the channels of
-    images, the last axis of sequences.
+    With `features` these are the largest and the median root mean square over the features: the columns of a table, the
+    channels of images, the last axis of sequences. With `guessed` they are what the median costs as a constant guess,
+    by absolute errors and by Huber's loss of width 1.
     """
     tensor = tensor[: max(1, MOST * len(tensor) // tensor.numel())]
     flat = tensor.reshape(-1)
@@ -107,4 +108,7 @@ def _row(tensor: torch.Tensor, features: bool) -> torch.Tensor:
         rows = rows[:ENTRIES, :: max(1, rows.shape[1] // FEATURES)][:, :FEATURES]
         scale = rows.square().mean(0).sqrt()
         parts += [scale.max(), scale.median()]
+    if guessed:
+        errors = (some - ordered[last // 2]).abs()
+        parts += [errors.mean(), torch.where(errors < 1, errors.square() / 2, errors - 0.5).mean()]
     return torch.stack(parts)

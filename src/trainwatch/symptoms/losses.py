@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,11 +10,17 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array, Series
-from trainwatch.symptoms.ranges import range_of
+from trainwatch.symptoms.ranges import Range, range_of
 
 BLOCKS = 20  # medians of this many equal parts of the run
 POINTS = 512  # rows looked at in a run whose past is folded
 TAIL = 0.2  # share of the run that counts as its end
+GUESSED: dict[str, Callable[[Range], float]] = {
+    "mse_loss": lambda targets: targets.sd**2,
+    "l1_loss": lambda targets: targets.absolute,
+    "smooth_l1_loss": lambda targets: targets.huber,
+    "huber_loss": lambda targets: targets.huber,
+}  # what a constant guess costs
 MAD_TO_SD = 1.4826  # of a normal distribution
 MEDIAN_ERROR = 1.2533  # standard error of a median against that of a mean
 
@@ -240,12 +247,15 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
     """Loss of the best constant guess; None where the criterion does not tell.
 
     Of classes the entropy of the training targets in nats, as far as they were counted, else the logarithm of the
-    number of classes. Of a squared error the variance of the targets.
+    number of classes. Of a squared error the variance of the targets, of absolute ones and Huber's loss (of width 1)
+    what their median costs.
     """
     facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
-    if facts.get("function") == "mse_loss" and facts.get("reduction") == "mean":
-        targets = range_of(record, "target_stats", stream)
-        return targets.sd**2 if targets is not None and targets.sd > 0 else None
+    targets = range_of(record, "target_stats", stream)
+    if facts.get("function") in GUESSED and facts.get("reduction") == "mean":
+        wide = any(facts.get("arguments", {}).get(name, 1.0) != 1.0 for name in ("beta", "delta"))
+        cost = float("nan") if targets is None or wide else GUESSED[facts["function"]](targets)
+        return cost if cost > 0 else None
     if "cross_entropy" not in str(facts.get("function")) or facts.get("reduction") != "mean":
         return None
     width = facts.get("classes") or 0

@@ -18,7 +18,9 @@ class Range:
         mean, sd: Mean and standard deviation.
         low, high: 5 % and 95 % quantile.
         whole: Smallest share of whole numbers in any look.
-        largest, median: Root mean square of the largest and of the median feature; NaN where not measured.
+        largest, median: Of inputs the root mean square of the largest and of the median feature; else NaN.
+        absolute, huber: Of targets what their median costs as a guess, by absolute errors and by Huber's loss of
+            width 1; else NaN.
         step: Optimiser step of the last look.
     """
 
@@ -31,6 +33,8 @@ class Range:
     whole: float
     largest: float
     median: float
+    absolute: float
+    huber: float
     step: int
 
     @property
@@ -52,7 +56,8 @@ def range_of(record: RunRecord, quantity: str, key: str) -> Range | None:
         return None
     steps, rows = series.history()
     middle = np.median(rows.astype(float), axis=0)
-    features = middle[7:9] if rows.shape[1] > 8 else (np.nan, np.nan)
+    further = middle[7:9] if rows.shape[1] > 8 else np.full(2, np.nan)
+    features, guesses = (further if quantity.startswith(kind) else np.full(2, np.nan) for kind in ("input", "target"))
     if not np.isfinite(middle[:7]).all():
         return None
     return Range(
@@ -65,6 +70,8 @@ def range_of(record: RunRecord, quantity: str, key: str) -> Range | None:
         whole=float(rows[:, 6].min()),
         largest=float(features[0]),
         median=float(features[1]),
+        absolute=float(guesses[0]),
+        huber=float(guesses[1]),
         step=int(steps[-1]),
     )
 
