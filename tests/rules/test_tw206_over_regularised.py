@@ -488,3 +488,13 @@ def test_lightning_by_the_training_batches_alone(p, validate, severity, tmp_path
     trainer.fit(Module(), loaders[0], loaders[1] if validate else None)
     found = verdict(callback._monitor.record)
     assert [d.severity.name for d in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(("key", "nested"), [("weight_decay", True), ("dropout", False)])
+def test_decay_that_pulls_weights_to_nothing_takes_their_gradients_along(key, nested):
+    (found,) = verdict(record_of(key=key))
+    effect = Diagnosis(
+        "TW301", "vanishing-gradients", Severity.ERROR, "effect", onset_step=0, margin=5.0, confidence=0.9
+    )
+    tops = [d.code for d in nest([effect, found])]
+    assert tops == (["TW206"] if nested else ["TW301", "TW206"])

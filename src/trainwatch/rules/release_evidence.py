@@ -48,6 +48,14 @@ def by_a_term(cause: Diagnosis, effect: Diagnosis) -> bool:
     return no_remark(cause, effect) and "penalty" in cause.where and cause.margin > MODEST
 
 
+def by_a_pull(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: copies learn without what pulls weights to nothing, which takes gradients along."""
+    return no_remark(cause, effect) and bool({"weight_decay", "penalty", "proximal"} & {*cause.where})
+
+
+BY_KIND = {"TW301": by_a_pull, "TW501": by_a_term}  # what only some of the regularisers account for
+
+
 def beyond(change: Change, guess: float, least: float, errors: float) -> float:
     """Standard errors by which a gain is beyond the least that counts, itself no less than so many of them."""
     if not np.isfinite(change.error):

@@ -14,7 +14,7 @@ from trainwatch.rules.dropout_remedies import VOTES, dropout_evidence
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
-from trainwatch.rules.release_evidence import MODEST, beyond, by_a_term, compared, in_use, memorised, standing, without
+from trainwatch.rules.release_evidence import BY_KIND, MODEST, beyond, compared, in_use, memorised, standing, without
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share
@@ -62,7 +62,7 @@ class OverRegularised(Rule):
     name: ClassVar[str] = "over-regularised"
     section: ClassVar[str] = "§3"
     needs: ClassVar[tuple[str, ...]] = ("train_loss",)
-    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, no_remark), "TW501": by_a_term}
+    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, no_remark), **BY_KIND}
 
     learned: float = 0.9
     gain: float = 0.05

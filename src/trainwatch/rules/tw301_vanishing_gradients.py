@@ -20,7 +20,7 @@ from trainwatch.symptoms.losses import LossCourse, loss_course
 
 WISH = "a gradient that fades on its way back: would rectified units or usual weights learn more?"
 FADED = 2.0  # decades that a profile which was severe at first must still fall by, in the middle of the run
-EFFECTS = ("TW203", "TW204", "TW205", "TW206", "TW208", "TW307", "TW401", "TW402", "TW602")
+EFFECTS = ("TW203", "TW204", "TW205", "TW208", "TW307", "TW401", "TW402", "TW602")
 
 
 @dataclass(frozen=True)
