@@ -8,7 +8,8 @@ from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import nest
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw101_class_imbalance import ClassImbalance
-from trainwatch.symptoms.balance import adjustment_in_use
+from trainwatch.rules.tw102_majority_collapse import MajorityCollapse
+from trainwatch.symptoms.balance import DEFERS, adjustment_in_use
 
 BAD = confusion([200, 200, 60], [0.95, 0.95, 0.4])
 GOOD = confusion([200, 200, 60], [0.95, 0.95, 0.93])
@@ -341,3 +342,17 @@ def test_a_run_that_adjusts_its_logits_is_known_to(pasted):
     watch.finish()
     assert [loss["shifted"] for loss in watch.record.facts["loss"].values()] == [pasted]
     assert adjustment_in_use(watch.record) is pasted
+
+
+@pytest.mark.parametrize(("end", "deferred"), [(0.73, True), (0.60, False)])
+@pytest.mark.parametrize("rule", [ClassImbalance, MajorityCollapse])
+def test_it_defers_to_what_kept_the_net_from_learning_anything(rule, end, deferred):
+    """A constant guess costs 0.76, the entropy of these classes; a tenth of that is gone below 0.68."""
+    collapsed = np.array([[200, 0, 0], [200, 0, 0], [200, 0, 0]])
+    made = class_record([1000, 300, 100], [collapsed] * 3)
+    made.append("train_loss", "cross_entropy", np.arange(100), np.full(100, end))
+    facts = {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 3}
+    made.set_fact("loss", {"cross_entropy": facts})
+    (found,) = rule().check(made)
+    assert (found.margin == DEFERS) is deferred
+    assert deferred or found.margin > 2 * DEFERS

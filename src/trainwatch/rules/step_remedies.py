@@ -11,6 +11,7 @@ from trainwatch.symptoms.gradients import gradients_of, largest_update, learning
 from trainwatch.symptoms.step_line import StepLine, step_line
 
 UPDATE, LONG = 0.01, 0.1  # of the weights' length: a sane step, and one that is too long
+WAY, MOST = 4.0, 0.03  # lengths that all steps of a short run together should come to, by steps no longer than that
 SURE = 2.0  # standard errors
 
 
@@ -21,8 +22,9 @@ def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> It
     first = largest_update(record, 0, 0)
     if first is not None:  # later ones grow with the gradients of a net that is thrown off already
         ratio = min(ratio, max(first[1], LONG))
-    proposed, line = rate * UPDATE / ratio, shorter_is_better(record)
-    reason = f"So an update would be about {UPDATE:.0%} of the weights' length, not {ratio:.0%}."
+    sane, line = sane_update(record), shorter_is_better(record)
+    proposed = rate * sane / ratio
+    reason = f"So an update would be about {sane:.0%} of the weights' length, not {ratio:.0%}."
     if line is not None and line.rate * line.best < proposed:
         proposed = line.rate * line.best
         reason = f"Tried on other batches, the step after {line.step} did best at {line.best:g} times its length."
@@ -31,6 +33,12 @@ def shorter_steps(record: RunRecord, rate: float, ratio: float, step: int) -> It
     if (typical := gradients.typical_before(step + 1)) is not None:
         reason = f"It caps the steps of rare large gradients; up to step {step} nine in ten norms were below it."
         yield clipping(record, typical, reason)
+
+
+def sane_update(record: RunRecord) -> float:
+    """What part of the weights' length a step should be: more where a run ended after a few steps."""
+    ended = record.facts.get("run", {}).get("finished") and record.steps
+    return float(min(MOST, max(UPDATE, WAY / record.steps))) if ended else UPDATE
 
 
 def shorter_is_better(record: RunRecord) -> StepLine | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always, no_surer
+from trainwatch.symptoms.balance import once_learned
 from trainwatch.symptoms.classes import (
     Confusion,
     TrainClasses,
@@ -39,11 +41,11 @@ class ClassImbalance(Rule):
     The loss is a mean over samples: a class that hardly occurs hardly counts. Accuracy hides it.
 
     ## How it is measured
-    Classes are counted in the training batches, and are more uneven than as many samples drawn evenly by `chance`
-    standard deviations. Recalls are means of the last `min_passes` validation passes, each of which shows the gap; rare
-    classes are compared with frequent ones as a whole and one by one, the latter with errors widened for their number.
-    Where recall holds up it is no fault, however uneven the classes: info from `strong_ratio` on (largest class over
-    smallest). Without predictions in validation the harm is not measured: info.
+    Classes are counted in training batches, and are more uneven than as many samples drawn evenly by `chance` standard
+    deviations. Recalls are means of the last `min_passes` validation passes, each of which shows the gap; rare classes
+    are compared as a whole and one by one, the latter with errors widened for their number. Where recall holds up it is
+    no fault: info from `strong_ratio` on (largest class over smallest), as where validation has no predictions. Where
+    next to nothing was learned, what kept the net from learning is put first.
 
     ## Remedies
     Adjusted logits or class weights, resampling, augmenting or collecting the rare classes, a fair metric, for two
@@ -95,7 +97,7 @@ class ClassImbalance(Rule):
             told = "no lower recall of theirs is seen beyond sampling error"
         yield self.diagnose(
             f"the largest class has {classes.ratio:.3g} times the samples of the smallest; rare: {listed}; {told}",
-            margin=self._beyond(gap, error) / error if harmed else 0.0,
+            margin=once_learned(record, self._beyond(gap, error) / error) if harmed else 0.0,
             severity=Severity.WARNING if harmed else Severity.INFO,
             where=tuple(names),
             onset_step=self._onset(tables, rare) if harmed else 0,
@@ -119,12 +121,8 @@ class ClassImbalance(Rule):
 
     def _onset(self, tables: list[Confusion], rare: Array) -> int:
         """First pass from which on the rare classes are behind in every pass."""
-        onset = tables[-1].step
-        for table in reversed(tables):
-            if self._worst(table, rare)[0] <= self.recall_gap:
-                break
-            onset = table.step
-        return onset
+        behind = takewhile(lambda table: self._worst(table, rare)[0] > self.recall_gap, reversed(tables))
+        return min((table.step for table in behind), default=tables[-1].step)
 
     def _counted(self, classes: TrainClasses) -> tuple[Evidence, ...]:
         listed = {classes.names[i]: round(float(classes.counts[i])) for i in classes.present}

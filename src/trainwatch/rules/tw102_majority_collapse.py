@@ -12,6 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.symptoms.balance import once_learned
 from trainwatch.symptoms.classes import Confusion, confusions, share_bounds, train_classes
 
 
@@ -79,7 +80,7 @@ class MajorityCollapse(Rule):
         yield self.diagnose(
             f"{named:.1%} of the validation predictions are class {classes.names[major]}; of all other classes "
             f"{hits:.0f} of {total:.0f} samples are recognised",
-            margin=(chance - hits / total) / error,
+            margin=once_learned(record, (chance - hits / total) / error),
             where=(classes.names[major],),
             onset_step=tables[first].step,
             evidence=(
