@@ -12,10 +12,10 @@ from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
-from trainwatch.rules.short_steps import LONG, RISEN
+from trainwatch.rules.short_steps import LONG, RISEN, further
 from trainwatch.rules.tw602_learning_rate_too_low import LearningRateTooLow
 from trainwatch.symptoms.losses import loss_course
-from trainwatch.symptoms.motion import reach_of
+from trainwatch.symptoms.motion import Reach, reach_of
 from trainwatch.symptoms.plateau import RESTS, STARTED
 
 RULE = LearningRateTooLow()
@@ -641,3 +641,19 @@ def test_fires_under_a_watch():
     rate = float(found.remedies[0].title.split()[-1])
     cured, _ = train_on_table(table("wine", 0), nn.CrossEntropyLoss(), lr=rate)
     assert "TW602" not in {d.code for root in cured.diagnoses for d in root.walk()}
+
+
+@pytest.mark.parametrize(
+    ("total", "optimizer", "rate", "proposed"),
+    [
+        (1.0, "SGD", 0.001, 0.005),  # five times the rate was tried, and makes a path of 5 lengths
+        (0.2, "SGD", 0.001, 0.01),  # of 1 length: twice that
+        (0.01, "SGD", 0.001, 0.025),  # as many times again, and no more
+        (0.0, "SGD", 0.001, 0.005),
+        (0.01, "SGD", 0.02, 0.3),  # the highest of plain steps
+        (0.01, "Adam", 0.001, 0.01),  # and of adaptive ones
+        (0.01, "SGD", 0.1, 0.5),  # never below what was tried
+    ],
+)
+def test_a_path_that_would_still_be_short_takes_more_than_was_tried(total, optimizer, rate, proposed):
+    assert further(Reach(total, STEPS, rate, optimizer), 5.0) == pytest.approx(proposed)

@@ -12,6 +12,7 @@ from trainwatch.symptoms.motion import Reach
 from trainwatch.symptoms.step_line import StepLine, step_line
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
+LEAST = 2.0  # the least of them
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
 LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
@@ -24,9 +25,21 @@ def higher(reach: Reach, rate: float) -> Remedy:
                   path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip
 
 
+def further(reach: Reach, factor: float) -> float:
+    """The rate that was tried; up to as many times that, where its path would be shorter than the least usual one."""
+    tried = factor * reach.rate
+    times = min(max(1.0, LEAST / (factor * reach.total)), factor) if reach.total else 1.0
+    return min(times * tried, max(highest(reach), tried))
+
+
+def highest(reach: Reach) -> float:
+    """The highest rate that is proposed, for plain steps or adaptive ones."""
+    return HIGHEST["plain" if reach.optimizer in PLAIN else "adaptive"]
+
+
 def proposed(reach: Reach, line: StepLine | None) -> float:
     """The rate that brings the path to its usual length, at most what is safe and what was tried along a step."""
-    most = max(HIGHEST["plain" if reach.optimizer in PLAIN else "adaptive"], 3 * reach.rate)
+    most = max(highest(reach), 3 * reach.rate)
     rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
     return min(rate, line.rate * line.best) if line is not None else rate
 

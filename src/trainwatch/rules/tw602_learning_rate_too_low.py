@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.begun_evidence import Ahead, faster_better
-from trainwatch.rules.short_steps import USUAL, higher, late_line, proposed, still_rising
+from trainwatch.rules.short_steps import USUAL, further, higher, late_line, proposed, still_rising
 from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import Reach, reach_of
@@ -124,7 +124,7 @@ class LearningRateTooLow(Rule):
                 Evidence("sum of all updates over the weights", reach.total, USUAL, step=int(course.steps[-1]),
                          note=f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"),
             ),
-            remedies=(higher(reach, ahead.factor * reach.rate),),
+            remedies=(higher(reach, further(reach, ahead.factor)),),
         )  # fmt: skip
 
     def _found(
