@@ -297,6 +297,19 @@ def test_a_shorter_step_that_did_better_is_told_and_bounds_the_proposed_rate():
     assert (found.evidence[-1].value, found.evidence[-1].threshold) == (1 / 64, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("steps", "finished", "proposed"), [(200, False, 0.01), (800, True, 0.01), (200, True, 0.02), (40, True, 0.03)]
+)
+def test_a_run_that_ended_after_few_steps_is_given_longer_ones(steps, finished, proposed):
+    """All of them together are to come to four lengths of the weights, by no more than 3 % at a time."""
+    made = record(2.3 + NOISE[:1].repeat(steps), lr=4.0)
+    made.set_fact("run", {"finished": finished, "steps": steps})
+    (found,) = verdict(made)
+    rate = float(found.remedies[0].title.split()[-1])
+    assert rate == pytest.approx(4.0 * proposed / (4.0 * RMS / WEIGHT), rel=0.1)
+    assert f"about {proposed:.0%} of the weights' length" in found.remedies[0].why
+
+
 def test_a_shorter_step_that_is_longer_than_what_is_proposed_is_only_told():
     (found,) = verdict(tried(record(), 0.25))
     assert found.remedies[0].title == "Lower the learning rate from 100 to about 0.1"
