@@ -120,7 +120,7 @@ class Cure:
         if self.remedy in AFTERWARDS:
             return self.after > self.before
         if self.gone:
-            return not self.after < self.before - WORSE
+            return self.after >= self.before - WORSE
         return self.better and self.after - self.before >= (self.sound - self.before) / 2
 
 

@@ -88,7 +88,13 @@ def test_a_sound_run_needs_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("gone", "before", "after", "cured"),
-    [(True, 0.5, 0.9, True), (True, 0.5, 0.49, True), (True, 0.5, 0.4, False), (False, 0.5, 0.9, False)],
+    [
+        (True, 0.5, 0.9, True),
+        (True, 0.5, 0.49, True),
+        (True, 0.5, 0.4, False),
+        (False, 0.5, 0.9, False),
+        (True, 0.5, float("nan"), False),
+    ],
 )
 def test_cured_is_without_the_fault_and_no_worse(gone, before, after, cured):
     assert Cure(FAULTY, 0, "TW704", "zero-gradients", True, gone, before, after).cured is cured
@@ -119,3 +125,14 @@ def test_the_table_has_a_row_for_each_remedy_and_one_for_all():
     assert list(table.columns[0].cells) == ["zero-gradients", "all"]
     assert list(table.columns[4].cells) == ["1 (100%)", "1 (100%)"]
     assert "2 runs; of 0 nothing is diagnosed, 1 need" in str(table.caption)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_the_temperature_is_found_however_small_or_large_logits_are(scale):
+    torch.manual_seed(0)
+    targets, logits = torch.randint(10, (200,)), torch.randn(200, 10)
+    logits[torch.arange(200), targets] += 1.5
+    how = CATALOGUE["temperature"].how
+    made = paste(how, criterion=nn.CrossEntropyLoss(), val_logits=scale * logits, val_targets=targets)
+    usual = paste(how, criterion=nn.CrossEntropyLoss(), val_logits=logits, val_targets=targets)
+    assert made["log_t"].exp().item() == pytest.approx(scale * usual["log_t"].exp().item(), rel=1e-2)

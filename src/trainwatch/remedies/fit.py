@@ -131,7 +131,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "Best value on this run: {measured}.",
         how="# fit it on validation logits, with the trained network left alone\n"
         "log_t = torch.zeros(1, requires_grad=True)\n"
-        "fit = torch.optim.LBFGS([log_t], max_iter=50)\n"
+        'fit = torch.optim.LBFGS([log_t], max_iter=50, line_search_fn="strong_wolfe")\n'
         "def closure():\n"
         "    fit.zero_grad()\n"
         "    loss = criterion(val_logits / log_t.exp(), val_targets)\n"
