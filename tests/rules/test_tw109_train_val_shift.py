@@ -421,3 +421,9 @@ def test_unseen_classes_are_as_sure_as_they_are_many():
 def test_shares_must_differ_by_a_tenth(first, found):
     """Of 1,000 samples each: 0.08 and 0.12 between the shares."""
     assert len(verdict(record_of(votes=0, counts=([500, 500], [first, 1000 - first])))) == found
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_which_classes_are_trained_on_is_known_at_the_end(finished):
+    made = record_of(votes=0.0, far=0.0, counts=([500, 500, 0], [50, 50, 50]), run={"finished": finished})
+    assert len(verdict(made)) == finished

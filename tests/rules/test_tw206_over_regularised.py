@@ -498,3 +498,24 @@ def test_decay_that_pulls_weights_to_nothing_takes_their_gradients_along(key, ne
     )
     tops = [d.code for d in nest([effect, found])]
     assert tops == (["TW206"] if nested else ["TW301", "TW206"])
+
+
+PROXIMAL = {"default": {"type": "SGD", "parameters": [0], "groups": [{"lr": 0.1, "l1": 0.2}]}}
+
+
+def test_proximal_steps_alone_are_something_that_regularises():
+    nothing = {"dropout": [], "weight_decay": 0.0}
+    assert asked(record_of(False, regularisation=nothing, optimizers=PROXIMAL)) == ["without_regulariser"]
+    (found,) = verdict(record_of(key="proximal", regularisation=nothing, optimizers=PROXIMAL))
+    assert [r.id for r in found.remedies] == ["weaker-proximal-step"]
+    assert "l1=0.02)" in found.remedies[0].how
+
+
+@pytest.mark.parametrize("code", ["TW301", "TW501"])
+def test_a_remark_accounts_for_nothing_that_only_some_regularisers_do(code):
+    slight = part(1.6, 1.6, 1.53, 0.001, 0.001)
+    (found,) = verdict(record_of(slight, slight, key="penalty"))
+    assert found.severity == Severity.INFO
+    sure = found.with_(margin=9.0)
+    effect = Diagnosis(code, "another", Severity.WARNING, "effect", onset_step=0, margin=5.0, confidence=0.9)
+    assert {d.code for d in nest([effect, sure])} == {"TW206", code}

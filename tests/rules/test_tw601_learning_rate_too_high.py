@@ -418,6 +418,9 @@ def test_how_low_an_unknown_loss_could_get_nobody_knows():
         made = record(losses, 4.0)
         made.set_fact("loss", loss)
         assert len(verdict(made)) == said
+    made = with_calmer_copies(4.0)
+    made.set_fact("loss", loss)
+    assert len(verdict(made)) == 1, "a copy that comes further tells"
 
 
 def test_the_growth_and_the_overflow_that_follow_are_its_consequences():
