@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benches import bench, blobs, in_batches, net
+from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.penalised import Penalised, coefficients
 from trainwatch.record import RunRecord
 
@@ -94,3 +95,16 @@ def test_a_copy_learns_by_what_the_run_adds_to_its_criterion(how, factor):
         )
     if how == "as it is":
         assert said.item() == pytest.approx(batch.loss(model).mean().item())
+
+
+def test_what_a_trainers_own_step_multiplies_its_losses_by_need_not_be_known():
+    """It returns all that is backpropagated, of however many criteria."""
+    model, batch = net(6, 3), in_batches(X, Y)[0]
+    given = bench(model, [batch], (), torch.optim.SGD(model.parameters(), lr=0.1), regularisation={"penalties": ADDED})
+    for stream in ("cross_entropy", "kl_div"):
+        given.record.append("loss_factor", stream, 0, 1.0)
+    with given.learner(training=False) as (copied, steps):
+        given.train_step(Whole(batch, 1.0), copied, steps)
+        assert not torch.equal(copied[0].weight, model[0].weight)
+        with pytest.raises(CannotIsolate):
+            given.train_step(batch, copied, steps)

@@ -144,8 +144,7 @@ class Bench:
         for parameter in parameters:
             parameter.grad = None
         loss = batch.loss(model).mean()
-        added = 0.0 if isinstance(batch, Penalised) else self._penalised(batch).missing(model)
-        ((loss + added) * self.step_factor(batch)).backward()
+        ((loss + self._added(batch, model)) * self.step_factor(batch)).backward()
         clip = (self.record.facts.get("regularisation") or {}).get("clipping") or {}
         if clip.get("max_norm"):
             nn.utils.clip_grad_norm_(parameters, clip["max_norm"])
@@ -154,8 +153,11 @@ class Bench:
         step_of_copy(optimizer)
         return loss.detach()
 
-    def _penalised(self, batch: Batch) -> Penalised:
-        return Penalised(batch, coefficients(self.record), self.loss_factor(batch))
+    def _added(self, batch: Batch, model: nn.Module) -> torch.Tensor | float:
+        added = coefficients(self.record)
+        if not added or isinstance(batch, Penalised) or getattr(batch, "complete", False):
+            return 0.0
+        return Penalised(batch, added, self.loss_factor(batch)).missing(model)
 
     def step_factor(self, batch: Batch) -> float:
         """As `loss_factor`, but 1 of a trainer's own step: it returns all that is backpropagated, multiplied or not."""

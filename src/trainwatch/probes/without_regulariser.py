@@ -13,6 +13,7 @@ from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.evaluated import MANY, compared, evaluating, level, losses_of
 from trainwatch.probes.penalised import Penalised, coefficients
+from trainwatch.symptoms.inventory import proximal_steps
 
 KIND = "without_regulariser"
 QUANTITIES = ("without_regulariser", "further_steps")
@@ -64,7 +65,7 @@ def measure(bench: Bench) -> None:
 def _present(bench: Bench, added: bool) -> tuple[str, ...]:
     """What regularises the run and can be left out of a copy."""
     facts = bench.record.facts.get("regularisation") or {}
-    proximal = any(group.get("l1") for o in bench.record.facts["optimizers"].values() for group in o["groups"])
+    proximal = proximal_steps(bench.record)
     used = {DROPOUT: facts.get(DROPOUT), DECAY: facts.get(DECAY), PENALTY: added, PROXIMAL: proximal}
     return tuple(name for name, of_run in used.items() if of_run)
 
