@@ -7,9 +7,10 @@ import trainwatch
 from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import nest
 from trainwatch.rules import NotChecked
+from trainwatch.rules.base import MODEST
 from trainwatch.rules.tw101_class_imbalance import ClassImbalance
 from trainwatch.rules.tw102_majority_collapse import MajorityCollapse
-from trainwatch.symptoms.balance import DEFERS, adjustment_in_use
+from trainwatch.symptoms.balance import adjustment_in_use
 
 BAD = confusion([200, 200, 60], [0.95, 0.95, 0.4])
 GOOD = confusion([200, 200, 60], [0.95, 0.95, 0.93])
@@ -354,5 +355,5 @@ def test_it_defers_to_what_kept_the_net_from_learning_anything(rule, end, deferr
     facts = {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 3}
     made.set_fact("loss", {"cross_entropy": facts})
     (found,) = rule().check(made)
-    assert (found.margin == DEFERS) is deferred
-    assert deferred or found.margin > 2 * DEFERS
+    assert (found.margin == MODEST) is deferred
+    assert deferred or found.margin > 2 * MODEST

@@ -155,9 +155,9 @@ class Bench:
 
     def _added(self, batch: Batch, model: nn.Module) -> torch.Tensor | float:
         added = coefficients(self.record)
-        if not added or isinstance(batch, Penalised) or getattr(batch, "complete", False):
+        if not added or isinstance(batch, Penalised):
             return 0.0
-        return Penalised(batch, added, self.loss_factor(batch)).missing(model)
+        return Penalised(batch, added, self.step_factor(batch)).missing(model)
 
     def step_factor(self, batch: Batch) -> float:
         """As `loss_factor`, but 1 of a trainer's own step: it returns all that is backpropagated, multiplied or not."""

@@ -23,6 +23,7 @@ LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
 MARKS = 4  # times that a copy is looked at: on a few batches the best may be long before the end
 DROPOUT, DECAY, PENALTY, PROXIMAL = "dropout", "weight_decay", "penalty", "proximal"
+OPTIONS = {DECAY: "weight_decay", PROXIMAL: "l1"}  # of the optimiser
 
 Losses = NDArray[np.float64]
 Pair = tuple[Losses, Losses]  # of training batches, and of validation batches
@@ -84,9 +85,8 @@ def _after(
         begin_again(bench, model, optimizer)
         if DROPOUT in left_out:
             _undropped(model)
-        for name, option in ((DECAY, "weight_decay"), (PROXIMAL, "l1")):
-            for group in optimizer.param_groups if name in left_out else ():
-                group[option] = 0.0
+        for group in optimizer.param_groups:
+            group.update({OPTIONS[name]: 0.0 for name in left_out if name in OPTIONS})
         looked_at = marks(steps, MARKS if val else 1)
         for step in cycle(bench, model, optimizer, learned, steps):
             if step in looked_at:

@@ -13,6 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.confidence import confidence_of
 
 SURE = 5.75  # standard errors; beyond, one diagnosis is as sure as another
+MODEST = 1.0  # margin of a diagnosis that whatever else is wrong comes before
 Predicate = Callable[[Diagnosis, Diagnosis], bool]  # (cause, effect) -> does the cause account for the effect?
 
 

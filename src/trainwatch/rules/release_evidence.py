@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
-from trainwatch.rules.base import no_remark
+from trainwatch.rules.base import MODEST, no_remark
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Change, Release, releases
 from trainwatch.symptoms.inventory import proximal_steps
@@ -22,7 +22,6 @@ NAMES = {
     "penalty": "the term that is added to the loss",
     "proximal": "proximal steps",
 }
-MODEST = 1.0  # margin of a cost that a term may be worth: what else is wrong with it comes first
 LOOSENED = {"less-dropout": "dropout", "weaker-regularisation": "weight_decay"}  # by a remedy
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always, no_surer
-from trainwatch.symptoms.balance import once_learned
+from trainwatch.rules.base import MODEST, NotChecked, Predicate, Rule, always, no_surer
 from trainwatch.symptoms.classes import (
     Confusion,
     TrainClasses,
@@ -24,6 +23,7 @@ from trainwatch.symptoms.classes import (
     train_classes,
 )
 from trainwatch.symptoms.curves import Array
+from trainwatch.symptoms.plateau import nothing_learned
 
 SHOWN = 5
 EFFECTS = dict.fromkeys(("TW102", "TW205", "TW208"), always) | dict.fromkeys(("TW201", "TW202"), no_surer)
@@ -95,9 +95,10 @@ class ClassImbalance(Rule):
         told = "harm not measured" if table is None else f"their recall is {gap:.3f} below that of the others"
         if table is not None and not harmed:
             told = "no lower recall of theirs is seen beyond sampling error"
+        sure = self._beyond(gap, error) / error if harmed else 0.0
         yield self.diagnose(
             f"the largest class has {classes.ratio:.3g} times the samples of the smallest; rare: {listed}; {told}",
-            margin=once_learned(record, self._beyond(gap, error) / error) if harmed else 0.0,
+            margin=min(sure, MODEST) if record.memo(nothing_learned) else sure,
             severity=Severity.WARNING if harmed else Severity.INFO,
             where=tuple(names),
             onset_step=self._onset(tables, rare) if harmed else 0,

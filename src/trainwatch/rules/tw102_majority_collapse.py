@@ -11,9 +11,9 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.symptoms.balance import once_learned
+from trainwatch.rules.base import MODEST, NotChecked, Predicate, Rule, always
 from trainwatch.symptoms.classes import Confusion, confusions, share_bounds, train_classes
+from trainwatch.symptoms.plateau import nothing_learned
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,11 @@ class MajorityCollapse(Rule):
         named = float(table.table[:, major].sum() / table.table.sum())
         error = max((bound - hits / total) / 1.96, 1e-9)
         first = len(stuck) - (stuck[::-1].index(False) if False in stuck else len(stuck))
+        sure = (chance - hits / total) / error
         yield self.diagnose(
             f"{named:.1%} of the validation predictions are class {classes.names[major]}; of all other classes "
             f"{hits:.0f} of {total:.0f} samples are recognised",
-            margin=once_learned(record, (chance - hits / total) / error),
+            margin=min(sure, MODEST) if record.memo(nothing_learned) else sure,
             where=(classes.names[major],),
             onset_step=tables[first].step,
             evidence=(

@@ -9,12 +9,12 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
+from trainwatch.rules.base import MODEST, NotChecked, Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.rules.dropout_remedies import VOTES, dropout_evidence
 from trainwatch.rules.fit_evidence import held_back, reason
 from trainwatch.rules.fit_remedies import loosened
 from trainwatch.rules.poor_fit import rest
-from trainwatch.rules.release_evidence import BY_KIND, MODEST, beyond, compared, in_use, memorised, standing, without
+from trainwatch.rules.release_evidence import BY_KIND, beyond, compared, in_use, memorised, standing, without
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import loss_course, penalty_share

@@ -9,21 +9,8 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array
-from trainwatch.symptoms.losses import loss_course
 
-LEARNED = 0.1  # share of a constant guess's loss that is gone
-DEFERS = 1.0  # margin of a verdict that any other comes before
 LOGITS = ("cross_entropy", "nll_loss")  # criteria that take a logit, or its logarithm of a probability, for each class
-
-
-def once_learned(record: RunRecord, margin: float) -> float:
-    """The margin of a verdict on classes, at most `DEFERS` where hardly anything was learned.
-
-    A net that has learned next to nothing names the largest class, whatever kept it from learning: that comes first.
-    """
-    course = record.memo(loss_course)
-    unlearned = course is not None and course.chance is not None and course.gained < LEARNED
-    return min(margin, DEFERS) if unlearned else margin
 
 
 def weights_in_use(record: RunRecord) -> bool:

@@ -20,11 +20,8 @@ def inventory(record: RunRecord) -> dict[str, str]:
         ``label smoothing`` those that were seen.
     """
     facts: dict[str, Any] = record.facts.get("regularisation") or {}
-    optimizers = record.facts.get("optimizers") or {}
-    groups = [(f"{key}/{i}", g) for key, o in optimizers.items() for i, g in enumerate(o["groups"])]
     penalties = facts.get("penalties") or {}
-    proximal = proximal_steps(record)
-    decays = {name: float(g["weight_decay"]) for name, g in groups if g.get("weight_decay")}
+    proximal, decays = proximal_steps(record), _of_groups(record, "weight_decay")
     if not decays and facts.get("weight_decay"):
         decays = {"all": float(facts["weight_decay"])}
     dropped = {str(d["name"]): float(d["p"]) for d in facts.get("dropout") or ()}
@@ -44,9 +41,14 @@ def inventory(record: RunRecord) -> dict[str, str]:
 
 def proximal_steps(record: RunRecord) -> dict[str, float]:
     """Group of an optimiser -> L1 coefficient of the proximal steps that follow it; of those that have one."""
+    return _of_groups(record, "l1")
+
+
+def _of_groups(record: RunRecord, option: str) -> dict[str, float]:
+    """Group of an optimiser -> an option of it, of those where that is not 0."""
     optimizers = record.facts.get("optimizers") or {}
     groups = ((f"{key}/{i}", g) for key, o in optimizers.items() for i, g in enumerate(o["groups"]))
-    return {name: float(g["l1"]) for name, g in groups if g.get("l1")}
+    return {name: float(g[option]) for name, g in groups if g.get(option)}
 
 
 def _numbers(values: dict[str, float]) -> str:

@@ -251,8 +251,8 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
     what their median costs.
     """
     facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
-    targets = range_of(record, "target_stats", stream)
     if facts.get("function") in GUESSED and facts.get("reduction") == "mean":
+        targets = range_of(record, "target_stats", stream)
         wide = any(facts.get("arguments", {}).get(name, 1.0) != 1.0 for name in ("beta", "delta"))
         cost = float("nan") if targets is None or wide else GUESSED[facts["function"]](targets)
         return cost if cost > 0 else None

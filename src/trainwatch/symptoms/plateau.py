@@ -223,6 +223,12 @@ def rate_is_steady(record: RunRecord) -> bool:
     return True
 
 
+def nothing_learned(record: RunRecord) -> bool:
+    """Hardly any of the loss of a constant guess is gone, as far as that is known, for `RunRecord.memo`."""
+    course = record.memo(loss_course)
+    return course is not None and course.chance is not None and course.gained < STARTED
+
+
 def has_settled(record: RunRecord) -> bool:
     """The training loss fell and came to rest under a steady rate: steps are long enough for what there is to learn."""
     course, trend = record.memo(loss_course), record.memo(training_trend)

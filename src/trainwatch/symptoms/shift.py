@@ -77,10 +77,9 @@ def not_comparable(record: RunRecord) -> str:
 
     Augmented variants of few samples lie close to one another, and new samples further off, whatever the split.
     """
-    row, samples = record.latest("held_shift", "train"), record.facts.get("run", {}).get("train_samples")
-    held = 0 if row is None else int((~np.isnan(row[1][:, 1])).sum())
-    if samples and held > samples:
-        return f"the {held} training samples that are held are variants of {samples}"
+    inputs, samples = record.memo(input_shift), record.facts.get("run", {}).get("train_samples")
+    if inputs is not None and samples and inputs.train > samples:
+        return f"the {inputs.train} training samples that are held are variants of {samples}"
     return str(record.facts.get("switched_off", {}).get("held_shift") or "")
 
 
