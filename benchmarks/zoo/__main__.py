@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.zoo import tables
 from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError, scenarios
-from benchmarks.zoo.store import RECORDS, is_stored, path_of, thorough
+from benchmarks.zoo.store import RECORDS, beside, is_stored, path_of
 from trainwatch.rules import all_rules
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -23,6 +23,7 @@ Families = Annotated[list[str] | None, typer.Argument(help="Families; all by def
 Half = Annotated[str | None, typer.Option(help="tuning or held_out; both by default.")]
 Workers = Annotated[int, typer.Option(help="Processes.")]
 Folder = Annotated[Path, typer.Option(help="Where records are stored.")]
+DRAWN = beside(RECORDS, "drawn")
 CORES = os.cpu_count() or 1
 FIXTURES = Path(__file__).parents[2] / "tests" / "zoo" / "fixtures"
 
@@ -52,7 +53,7 @@ def train(
 
     if probes not in ("auto", "all"):
         raise typer.BadParameter(f"--probes is auto or all, got {probes!r}")
-    folder = thorough(folder) if probes == "all" else folder
+    folder = beside(folder, "all") if probes == "all" else folder
     wanted = [(s, seed) for seed in SEEDS[:seeds] for s in scenarios(half, *(families or ()))]
     wanted = [(s, seed) for s, seed in wanted if again or not is_stored(folder, s, seed)]
     began, failed = time.perf_counter(), 0
@@ -101,6 +102,24 @@ def judge(
 
 
 @app.command()
+def measure(
+    half: Half = None,
+    workers: Workers = CORES,
+    folder: Folder = RECORDS,
+) -> None:
+    """Measure by plain trainings what is true of each stored run: what was planted, and what is said of it."""
+    from benchmarks.zoo.judges import counted, judge_all
+    from benchmarks.zoo.measured import labels
+
+    jobs = labels.to_measure(folder, judge_all(folder, counted(half), workers, rivals=False)["trainwatch"])
+    began = time.perf_counter()
+    with get_context("spawn").Pool(workers, maxtasksperchild=20) as pool:
+        for done, (scenario, seed, error) in enumerate(pool.imap_unordered(labels.measure, jobs), 1):
+            console.print(f"{done:4}/{len(jobs)} {scenario.shown(seed)} {error}", highlight=False)
+    console.print(f"{len(jobs)} runs measured in {time.perf_counter() - began:.0f} s")
+
+
+@app.command()
 def calibrate(
     workers: Workers = CORES,
     folder: Folder = RECORDS,
@@ -129,14 +148,18 @@ def accuracy(
     """Judge all stored records anew and write the document on how often trainwatch is right."""
     from benchmarks.zoo import accuracy as how
     from benchmarks.zoo.judges import counted, judge_all
+    from benchmarks.zoo.measured import labels
     from benchmarks.zoo.reasons import mistakes, outdated, reasons
 
     known = reasons()
     outcomes = judge_all(folder, counted(), workers, rivals=False)["trainwatch"]
-    others = judge_all(thorough(folder), counted("tuning"), workers, rivals=False)["trainwatch"]
+    others = judge_all(beside(folder, "all"), counted("tuning"), workers, rivals=False)["trainwatch"]
     wrong = mistakes([o for o in outcomes if o.scenario.half == "tuning"], known)
     path = output or how.DOCUMENT
-    path.write_text(how.document(outcomes, others, wrong), encoding="utf-8")
+    by_run = [labels.of_run(o, labels.degrees(folder, o.scenario, o.seed)) for o in outcomes]
+    path.write_text(how.document(outcomes, by_run, others, wrong), encoding="utf-8")
+    if awaited := labels.to_measure(folder, outcomes):
+        console.print(f"{len(awaited)} runs are not measured yet: python -m benchmarks.zoo measure")
     for m in wrong:
         if not m.why:
             console.print(f"no reason yet: {m.form} {', '.join(map(str, m.seeds))} {m.wrong}", highlight=False)
@@ -179,6 +202,34 @@ def cure(
         if some := [c for c in found if c.scenario.half == part]:
             title = f"first remedies at work, {part.replace('_', '-')} half"
             console.print(tables.cure_table(some, title, each=part == "tuning"))
+
+
+@app.command("draw")
+def draw_runs(
+    count: Annotated[int, typer.Option(help="Recipes.", min=1)] = 40,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.", min=0)] = 0,
+    workers: Workers = CORES,
+    folder: Folder = DRAWN,
+) -> None:
+    """Train recipes drawn at random and faults planted into them, measure each plainly, and say what was found."""
+    from benchmarks.zoo.drawn import runs as drawn
+    from benchmarks.zoo.judges import judge_runs
+    from benchmarks.zoo.measured import labels
+    from benchmarks.zoo.measured.definitions import DEFINITIONS
+
+    with get_context("spawn").Pool(workers, maxtasksperchild=5) as pool:
+        for name, error in pool.imap_unordered(drawn.train, [(folder, seed, i) for i in range(count)]):
+            console.print(f"{name} {error or 'trained'}", highlight=False)
+        chosen = [(s, drawn.SEED) for s in drawn.stored(folder, seed)]
+        outcomes = judge_runs(folder, chosen, workers, rivals=False)["trainwatch"]
+        for scenario, _, error in pool.imap_unordered(labels.measure, labels.to_measure(folder, outcomes, DEFINITIONS)):
+            console.print(f"{scenario.family}/{scenario.form} {error or 'measured'}", highlight=False)
+    outcomes = drawn.measured(folder, outcomes)
+    for o in outcomes:
+        if o.wrong:
+            told = " > ".join(next(iter(sorted(c)), "") for c in o.said.causes)
+            console.print(f"{o.scenario.family}/{o.scenario.form}: {'; '.join(o.wrong)}; said {told}", highlight=False)
+    console.print(drawn.table(drawn.rows(folder, outcomes), [o for o in outcomes if o.scenario.form == "base"]))
 
 
 @app.command()

@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.stats import beta
 
 from benchmarks.zoo.calibration import KINDS, SOUND, Case, Fitted, cases, fitted
+from benchmarks.zoo.measured.definitions import DEFINITIONS
+from benchmarks.zoo.measured.labels import BY_DRAW
 from benchmarks.zoo.reasons import Mistake
 from benchmarks.zoo.reliability import Reliability, reliability
 from benchmarks.zoo.scenario import HALVES
@@ -73,11 +75,17 @@ class RuleRow:
     held_out: str
 
 
-def document(outcomes: Sequence[Outcome], thorough: Sequence[Outcome], mistakes: Sequence[Mistake]) -> str:
+def document(
+    outcomes: Sequence[Outcome],
+    by_run: Sequence[Outcome],
+    thorough: Sequence[Outcome],
+    mistakes: Sequence[Mistake],
+) -> str:
     """The text of the document.
 
     Args:
         outcomes: Of trainwatch on both halves, as users get it.
+        by_run: The same, each by what was measured of that very run.
         thorough: On those runs of the tuning half that were trained with all probes too.
         mistakes: Of the tuning half.
     """
@@ -97,6 +105,9 @@ def document(outcomes: Sequence[Outcome], thorough: Sequence[Outcome], mistakes:
     environment.globals["zip"] = zip
     return environment.get_template(TEMPLATE).render(
         halves={half: _half(some) for half, some in of.items()},
+        by_run={half: _half([o for o in by_run if o.scenario.half == half]) for half in HALVES},
+        absent={half: _absent(outcomes, by_run, half) for half in HALVES},
+        definitions={code: " ".join(str(DEFINITIONS[code].__doc__).split()) for code in BY_DRAW},
         rules=_rules(of["tuning"], of["held_out"]),
         counts={half: by_count(some) for half, some in of.items()},
         confusion=[_first(truth, row) for truth, row in confusion(of["tuning"]).items()],
@@ -159,6 +170,12 @@ def _half(outcomes: Sequence[Outcome]) -> Half:
         macro(outcomes, lambda o, code: o.found),
         macro(outcomes, lambda o, code: code in o.said.codes),
     )
+
+
+def _absent(outcomes: Sequence[Outcome], by_run: Sequence[Outcome], half: str) -> int:
+    """Runs of a half in which nothing is there of what was planted."""
+    pairs = zip(outcomes, by_run, strict=True)
+    return sum(a.scenario.planted and not b.scenario.planted for a, b in pairs if a.scenario.half == half)
 
 
 def _rules(tuning: Sequence[Outcome], held_out: Sequence[Outcome]) -> list[RuleRow]:

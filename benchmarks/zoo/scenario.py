@@ -285,7 +285,7 @@ class Scenario:
     @property
     def fingerprint(self) -> str:
         """Changes with anything that changes the training."""
-        text = json.dumps({part: told(getattr(self, part)) for part in PARTS}, sort_keys=True)
+        text = json.dumps(words(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -293,6 +293,21 @@ def told(part: Any) -> dict[str, Any]:
     """The words of a part that make up its fingerprint."""
     unsaid = {f.name for f in fields(part) if f.metadata.get("later") and getattr(part, f.name) == f.default_factory()}
     return {name: value for name, value in asdict(part).items() if name not in unsaid}
+
+
+def words(scenario: Scenario) -> dict[str, dict[str, Any]]:
+    """Part -> its words, of what is trained."""
+    return {part: told(getattr(scenario, part)) for part in PARTS}
+
+
+def of_words(half: str, family: str, form: str, truth: tuple[str, ...], told: Mapping[str, Any]) -> Scenario:
+    """A scenario from what `words` gave.
+
+    Raises:
+        ScenarioError: A word is unknown, or a value has the wrong type.
+    """
+    parts = {part: _overlaid(cls(), told.get(part, {}), part) for part, cls in PARTS.items()}
+    return Scenario(half, family, form, bool(truth), False, truth, (), False, **parts)
 
 
 def scenarios(half: str | None = None, *families: str) -> list[Scenario]:

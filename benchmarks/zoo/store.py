@@ -62,9 +62,9 @@ def path_of(folder: Path, scenario: Scenario, seed: int) -> Path:
     return folder / scenario.half / scenario.family / f"{scenario.form}-{seed}.npz"
 
 
-def thorough(folder: Path) -> Path:
-    """Where the records of runs with ``probes="all"`` are stored: beside those of the others."""
-    return folder.with_name(f"{folder.name}-all")
+def beside(folder: Path, what: str) -> Path:
+    """Where other records are stored: ``all`` of runs with ``probes="all"``, ``drawn`` of runs drawn at random."""
+    return folder.with_name(f"{folder.name}-{what}")
 
 
 def is_stored(folder: Path, scenario: Scenario, seed: int) -> bool:

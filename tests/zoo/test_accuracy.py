@@ -11,9 +11,10 @@ from benchmarks.zoo.__main__ import app
 from benchmarks.zoo.accuracy import by_count, document, macro, upper_bound
 from benchmarks.zoo.calibration import cases, fitted, write
 from benchmarks.zoo.judges import judge_all
+from benchmarks.zoo.measured.labels import of_run
 from benchmarks.zoo.reasons import mistakes, outdated, reasons
 from benchmarks.zoo.scenario import SEEDS, scenarios
-from benchmarks.zoo.store import path_of, save, thorough
+from benchmarks.zoo.store import beside, path_of, save
 from trainwatch.record import RunRecord
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -34,7 +35,7 @@ def some_of(records):
 
 def test_the_document_is_written_by_one_command_and_names_no_held_out_case(tmp_path):
     records = some_of(tmp_path / "records")
-    some_of(thorough(records))
+    some_of(beside(records, "all"))
     held_out = scenarios("held_out")
     for s in held_out[:8]:
         save(path_of(records, s, 0), RunRecord(), {})
@@ -44,18 +45,30 @@ def test_the_document_is_written_by_one_command_and_names_no_held_out_case(tmp_p
     text = (tmp_path / "accuracy.md").read_text()
     assert "14 runs, and 6 with all probes" in " ".join(result.output.split())
     assert "no reason yet" not in result.output
+    assert "are not measured yet" in result.output
     assert "Not measured yet" not in text
     assert not any(s.family in text + result.output for s in held_out)
 
 
 def test_the_document_says_what_was_measured(judged):
-    text = document(judged, [], mistakes(judged, {}))
+    text = document(judged, judged, [], mistakes(judged, {}))
     faulty = [o for o in judged if o.scenario.planted]
     assert f"| faulty runs, families | {len(faulty)}, {len({o.scenario.family for o in faulty})} | 0, 0 |" in text
     assert "| cause found | 1.000 [" in text
     assert "| TW703 loss-output-mismatch | 1, 1 | 1.000 [0.05, 1.00] | 1 | 1 | 1 | 50, " in text
     assert "Not measured yet" in text
     assert "nan | " not in text.split("## By rule")[1]
+
+
+def test_what_was_measured_of_single_runs_has_totals_of_its_own(judged):
+    planted = next(o for o in judged if "TW201" in o.scenario.truth and o.found)
+    absent = [of_run(o, {"TW201": 0.0, "TW202": 0.0, "TW203": 0.0}) if o is planted else o for o in judged]
+    text = document(judged, absent, [], []).split("## Labels of single runs")[1].split("## By number of causes")[0]
+    faulty = [o for o in judged if o.scenario.planted]
+    assert f"| faulty runs, families | {len(faulty) - 1}, " in text
+    assert "| planted, but not there | 1 | 0 |" in text
+    assert "| sound runs alarmed | 0.0" in text
+    assert "| TW201 | Validation ends" in text
 
 
 def test_the_table_of_confidence_is_what_the_fit_makes_of_the_records(judged, tmp_path):

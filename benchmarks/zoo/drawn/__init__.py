@@ -1,0 +1,1 @@
+"""Runs that nobody wrote: recipes drawn at random and settled by search, and faults planted into them."""
