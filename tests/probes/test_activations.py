@@ -125,3 +125,13 @@ def test_it_is_measured_in_evaluation_mode_on_a_copy():
 def test_without_a_held_batch_it_says_why():
     with pytest.raises(CannotIsolate, match="none was held"):
         measure(bench(nn.Linear(2, 2), []))
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "entries"), [(8, 20, 64), (10, 20, 70), (32, 20, 128), (2, 16, 32), (100, 3, 300)]
+)
+def test_small_batches_are_looked_at_until_there_are_enough_samples(size, count, entries):
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    given = bench(model, [Given(torch.randn(size, 2), samples=size) for _ in range(count)])
+    measure(given)
+    assert given.record.series("activity", "1:relu").values[0][4] == entries

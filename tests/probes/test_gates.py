@@ -22,6 +22,7 @@ class Given:
     """A held batch made by hand."""
 
     args: tuple
+    samples: int = 0
 
     def predict(self, model):
         return model(*self.args)

@@ -88,7 +88,7 @@ class Site:
 
 def measure(bench: Bench) -> None:
     """Run the held training batches through a copy in evaluation mode and record each activation's health."""
-    batches = bench.batches("train")
+    batches = bench.enough("train")
     with bench.model(finite=False) as model, torch.no_grad():
         sites = activations(model, batches)
     if not sites:

@@ -20,6 +20,7 @@ from trainwatch.record import RunRecord
 COMPUTED_WITH = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 UNIT = 0.05  # a factor on the loss that is nearer to 1 is none
 FEW = 4  # batches that a probe is given unless it asks for more
+ENOUGH = 64  # samples to look at, where batches are small
 
 
 class Batch(Protocol):
@@ -91,6 +92,16 @@ class Bench:
         if not found:
             raise CannotIsolate(self._reason)
         return found
+
+    def enough(self, kind: str) -> Sequence[Batch]:
+        """As `batches`, and more of small ones until they come to `ENOUGH` samples.
+
+        Raises:
+            CannotIsolate: There is none.
+        """
+        found = self.batches(kind, max(FEW, ENOUGH))
+        wanted = 1 + int(np.searchsorted(np.cumsum([batch.samples for batch in found]), ENOUGH))
+        return found[: max(FEW, wanted)]
 
     def held(self, kind: str, most: int) -> Sequence[Batch]:
         """As `batches`, but none is no obstacle."""

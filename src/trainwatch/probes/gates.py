@@ -93,7 +93,7 @@ class Gate:
 
 def measure(bench: Bench) -> None:
     """Run the held training batches through a copy in evaluation mode and record each gate and each attention."""
-    batches = bench.batches("train")
+    batches = bench.enough("train")
     with bench.model(finite=False) as model, torch.no_grad():
         found = gates(model, batches)
     facts: dict[str, dict[str, Any]] = {}
