@@ -375,7 +375,7 @@ def steps_beyond_stability(run: Plain) -> float:
     """The rate times the largest curvature is at what plain steps can be stable with (2 and twice the momentum)."""
     spec = run.scenario.optimizer
     if spec.name != "SGD" or run.scenario.loop.clip or not run.course.finite:
-        return 0.0
+        return math.nan  # the steps of others are not along the gradient
     return _curvature(run) * spec.lr / (2 * (1 + spec.momentum))
 
 

@@ -32,6 +32,7 @@ class Course:
         model: As training left it.
         sets: The data.
         loss_fn: The criterion, averaged over samples.
+        cut: Of two classes, or of a label: the output above which it is told.
         train, val: Losses in evaluation mode, without penalties and what no net gets below: before training, then at
             every look.
         score: Accuracy, or R2 of regression, of validation at the same times; NaN where there is no such thing.
@@ -46,6 +47,7 @@ class Course:
     model: nn.Module
     sets: Sets
     loss_fn: nn.Module
+    cut: float
     train: list[float] = field(default_factory=list)
     val: list[float] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
@@ -129,7 +131,7 @@ def outputs(model: nn.Module, x: Tensor) -> Any:
     )
 
 
-def score(output: Tensor, wanted: Tensor, task: str) -> float:
+def score(output: Tensor, wanted: Tensor, task: str, cut: float) -> float:
     """Accuracy where classes are told, R2 where values are, NaN where it is neither."""
     if wanted.dtype == torch.int64:
         return float((output.argmax(1) == wanted).float().mean()) if task != "tags" else math.nan
@@ -140,7 +142,7 @@ def score(output: Tensor, wanted: Tensor, task: str) -> float:
         if one_hot:
             return float((output.argmax(1) == wanted.argmax(1)).float().mean())
         if set(wanted.unique().tolist()) <= {0.0, 1.0}:
-            return float(((output > 0) == (wanted > 0.5)).float().mean())
+            return float(((output > cut) == (wanted > 0.5)).float().mean())
     return float(1 - ((output - wanted) ** 2).mean() / ((wanted - wanted.mean(0)) ** 2).mean())
 
 
@@ -222,7 +224,8 @@ class _Watch:
         if scenario.loop.steps:
             self.every = max(1, min(self.every, scenario.loop.steps // LOOKS))
         weights = tuple(n for n, p in model.named_parameters() if p.ndim > 1 and p.requires_grad)
-        self.course = Course(copy.deepcopy(model), model, sets, _averaged(scenario, sets), weights=weights)
+        cut = 0.0 if scenario.loss.name == "bce_logits" else 0.5
+        self.course = Course(copy.deepcopy(model), model, sets, _averaged(scenario, sets), cut, weights=weights)
         self.spec, self.step, self.looked = scenario.loss, 0, -1
         self._hooks = [
             optimizer.register_step_post_hook(self._after_step),
@@ -265,10 +268,10 @@ class _Watch:
             for losses, output, y in ((course.train, told, sets.y_train[:MOST]), (course.val, held, wanted)):
                 losses.append(float(course.loss_fn(output, y)) - floor(self.spec, y, sets.outputs))
         output = _first(held)
-        course.score.append(score(output, wanted, sets.task))
-        course.score_halves.append(
-            (score(output[:half], wanted[:half], sets.task), score(output[half:], wanted[half:], sets.task))
-        )
+        parts = ((output, wanted), (output[:half], wanted[:half]), (output[half:], wanted[half:]))
+        whole, one, other = (score(out, y, sets.task, course.cut) for out, y in parts)
+        course.score.append(whole)
+        course.score_halves.append((one, other))
 
 
 def _callback(watch: Callable[..., _Watch]) -> Any:

@@ -52,7 +52,7 @@ def classes(course: Course) -> Classes | None:
     elif course.sets.task != "classes" or wanted.shape != output.shape:
         return None
     elif wanted.shape[1:] in ((), (1,)):
-        told, wanted, known = (output > 0).long().flatten(), wanted.long().flatten(), known.long().flatten()
+        told, wanted, known = (output > course.cut).long().flatten(), wanted.long().flatten(), known.long().flatten()
     elif bool((wanted.sum(1) == 1).all()):
         told, wanted, known = output.argmax(1), wanted.argmax(1), known.argmax(1)
     else:
@@ -76,15 +76,15 @@ def thresholds(course: Course) -> float:
     """What F1 or balanced accuracy gains by the best threshold, the most of any output; NaN where there is none."""
     output, wanted = course.outputs, course.wanted
     if wanted.dtype == torch.int64 and output.ndim == 2 and output.shape[1] == 2:
-        return _gain(output[:, 1] - output[:, 0], wanted == 1)
+        return _gain(output[:, 1] - output[:, 0], wanted == 1, 0.0)
     if wanted.dtype == torch.int64 or output.shape != wanted.shape or set(wanted.unique().tolist()) != {0.0, 1.0}:
         return float("nan")
     scores, truths = output.reshape(len(output), -1), wanted.reshape(len(wanted), -1) == 1
-    return max(_gain(scores[:, i], truths[:, i]) for i in range(scores.shape[1]))
+    return max(_gain(scores[:, i], truths[:, i], course.cut) for i in range(scores.shape[1]))
 
 
-def _gain(scores: Tensor, positive: Tensor) -> float:
-    cuts = torch.cat([torch.zeros(1), scores.quantile(torch.linspace(0, 1, 60))])
+def _gain(scores: Tensor, positive: Tensor, cut: float) -> float:
+    cuts = torch.cat([torch.tensor([cut]), scores.quantile(torch.linspace(0, 1, 60))])
     over = scores > cuts[:, None]
     hits, wrong = (over & positive).sum(1), (over & ~positive).sum(1)
     f1 = 2 * hits / (hits + wrong + positive.sum()).clamp(min=1)
