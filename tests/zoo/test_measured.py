@@ -158,6 +158,16 @@ def test_what_is_measured_of_a_run_goes_before_what_is_declared():
     assert (both.scenario.truth, both.first) == (("B",), True)
 
 
+def test_overfitting_is_one_fault_whatever_the_score_does_meanwhile(tmp_path):
+    sure = {"TW201": 5.0, "TW202": BORDER, "TW203": 0.1}
+    run = judged("TW201", truth=("TW202",), found=sure)
+    assert (run.scenario.truth, run.first) == (("TW201", "TW202"), True)
+    assert not judged("TW203", truth=("TW202",), found=sure).found
+    assert judged("TW202", truth=("TW202",), found=None).first
+    (job,) = labels.to_measure(tmp_path, [outcome(truth=("TW203",))])
+    assert job[3] == ("TW201", "TW202", "TW203")
+
+
 def test_what_is_measured_is_stored_and_measured_once(tmp_path):
     s = replace(QUICK, planted=True, truth=("TW102", "TW703"))
     heard = replace(outcome("TW208"), scenario=s)

@@ -17,6 +17,7 @@ from benchmarks.zoo.store import path_of
 
 BY_DRAW = ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW207", "TW208",
            "TW403", "TW601", "TW602", "TW603")  # fmt: skip
+KIN = {"TW201", "TW202", "TW203"}  # one fault, by what the score does meanwhile
 Degrees = Mapping[str, float | None]
 Job = tuple[Path, Scenario, int, tuple[str, ...]]
 
@@ -25,7 +26,7 @@ def to_measure(folder: Path, outcomes: Iterable[Outcome], codes: Collection[str]
     """What is not measured yet of some runs: of `codes`, those of their truth and those that were said of them."""
     jobs = []
     for o in outcomes:
-        asked = {*o.scenario.truth, *(code for cause in o.said.causes for code in cause)} & set(codes)
+        asked = {*_planted(o.scenario), *(code for cause in o.said.causes for code in cause)} & set(codes)
         if missing := asked - set(degrees(folder, o.scenario, o.seed)):
             jobs.append((folder, o.scenario, o.seed, tuple(sorted(missing))))
     return jobs
@@ -66,11 +67,18 @@ def of_run(outcome: Outcome, found: Degrees) -> Outcome:
     known = {code: value for code, value in found.items() if value is not None}
     s = outcome.scenario
     least = 1.0 if s.every else BORDER
-    planted = any(known.get(code, 1.0) >= 1 for code in s.truth)
-    truth = tuple(code for code in s.truth if known.get(code, 1.0) >= least) if planted else ()
+    there = {code: known.get(code, float(code in s.truth)) for code in _planted(s)}
+    planted = any(value >= 1 for value in there.values())
+    truth = tuple(code for code, value in there.items() if value >= least) if planted else ()
     also = {*s.truth, *s.also, *known} - set(truth)
     also = {code for code in also if known.get(code, 1.0) >= BORDER}
     return replace(outcome, scenario=replace(s, planted=planted, truth=truth, also=tuple(sorted(also))))
+
+
+def _planted(scenario: Scenario) -> list[str]:
+    """Codes of the truth, and those of the same fault."""
+    truth = set(scenario.truth)
+    return sorted(truth | KIN if truth & KIN else truth)
 
 
 def _path(folder: Path, scenario: Scenario, seed: int) -> Path:
