@@ -7,7 +7,7 @@ from trainwatch.probes.isolation import CannotIsolate
 
 X, Y, XV, YV = blobs()
 NAMES = ("factor", "before", "usual", "higher", "error", "before_error",
-         "val_before", "val_usual", "val_higher", "val_error", "val_before_error")  # fmt: skip
+         "val_before", "val_usual", "val_higher", "val_error", "val_before_error", "steps")  # fmt: skip
 
 
 def tried(lr, step=100, model=None):
@@ -35,6 +35,7 @@ def test_copies_take_as_many_steps_as_the_run_within_bounds():
     short, long = tried(1e-2, step=10), tried(1e-2, step=250)
     assert long["usual"] < short["usual"] == tried(1e-2, step=60)["usual"]
     assert tried(1e-2, step=600)["usual"] == tried(1e-2, step=9000)["usual"]
+    assert (short["steps"], long["steps"]) == (60, 250)
 
 
 def test_without_validation_it_is_refused():

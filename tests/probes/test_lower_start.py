@@ -12,7 +12,7 @@ def tried(lr):
     model = net(6, 32, 3)
     given = bench(model, in_batches(X, Y), in_batches(XV, YV), torch.optim.Adam(model.parameters(), lr), step=150)
     lower_start.measure(given)
-    factor, *rest = row(given, "lower_start", "held")
+    factor, *rest, _ = row(given, "lower_start", "held")
     return factor, rest
 
 

@@ -389,15 +389,70 @@ def test_where_all_but_a_fiftieth_is_gone_it_asks_for_no_copies(gained, asks):
     assert [request.kind for request in LearningRateTooLow().asks(made)] == ["higher_rate"] * asks
 
 
-def with_copies(path=1.5, *, before=1.1, usual=1.3, higher=0.5, error=0.02, training=0.4, losses=None):
+def with_copies(path=1.5, *, before=1.1, usual=1.3, higher=0.5, error=0.02, training=0.4, losses=None, steps=STEPS):
     """A run that fell to half and two copies that began anew."""
     losses = CHANCE * (1 - 0.5 * np.arange(STEPS) / STEPS) if losses is None else losses
     made = record(path, losses)
     made.append("val_loss", "val", STEPS, before)
     made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "cross_entropy"}})
     row = [before, usual, training, 0.01, 0.01, before, usual, higher, error, error]
-    made.append("higher_rate", "held", STEPS - 1, [5.0, *row])
+    made.append("higher_rate", "held", STEPS - 1, [5.0, *row, steps])
     return made
+
+
+WEAK = {"losses": 0.98 * STUCK, "before": 2.25, "usual": 2.25, "training": 2.24}
+
+
+@pytest.mark.parametrize(
+    ("path", "steps", "lead", "error", "fires"),
+    [
+        (0.6, STEPS, 0.0, 0.01, False),  # three times the weights, as in sound runs, and no better for it
+        (0.6, STEPS, 0.015, 0.01, False),
+        (0.6, STEPS, 0.025, 0.01, True),
+        (0.6, STEPS, 0.025, 0.05, False),
+        (0.6, STEPS / 2, 0.0, 0.01, True),
+        (0.3, STEPS, 0.0, 0.01, True),
+        (0.6, np.nan, 0.0, 0.01, True),
+    ],
+)
+def test_where_a_copy_went_as_far_as_sound_runs_and_gained_nothing_there_is_nothing_to_gain(
+    path, steps, lead, error, fires
+):
+    made = with_copies(path, higher=2.25 - lead * CHANCE, error=error, steps=steps, **WEAK)
+    assert bool(verdict(made)) is fires
+
+
+def scheduled(kept=100, low=0.001, **how):
+    """A run whose rate falls to next to nothing after some steps, and two copies whose rate lasts."""
+    made = with_copies(1.5, **{"losses": 0.98 * STUCK, "before": 2.2, "usual": 0.6, "higher": 0.5, **how})
+    key = next(iter(made.keys("grad_norm")))
+    rate = made.facts["optimizers"]["default"]["groups"][0]["lr"]
+    made.append("lr", f"{key}/0", 0, rate)
+    made.append("lr", f"{key}/0", kept, low * rate)
+    return made
+
+
+def test_a_rate_that_a_schedule_took_away_is_told_as_that():
+    (found,) = verdict(scheduled())
+    assert "from step 100 of 400 on; a copy whose rate lasted came to a validation loss of 0.6" in found.summary
+    assert found.evidence[0].value == pytest.approx(1.6)
+    assert [r.id for r in found.remedies] == ["slower-schedule", "higher-learning-rate"]
+    assert "CosineAnnealingLR(optimizer, 400)" in found.remedies[0].how
+    assert "below a hundredth of that from step 100 on" in found.remedies[0].why
+
+
+LASTING = {
+    "a rate that falls in the second half": {"kept": 250},
+    "a tenth is left of the rate": {"low": 0.02},
+    "a copy that is no better in validation": {"usual": 2.15},
+    "a copy that is better within noise": {"error": 1.0},
+    "a copy that is no better in training": {"before": 0.6},
+}
+
+
+@pytest.mark.parametrize("how", LASTING.values(), ids=LASTING)
+def test_a_schedule_is_not_blamed(how):
+    assert not any("whose rate lasted" in d.summary for d in verdict(scheduled(**how)))
 
 
 def test_a_copy_at_five_times_the_rate_decides_alone():

@@ -263,3 +263,12 @@ def test_gradient_flow_takes_that_of_the_fastest_group():
 def test_gradient_flow_is_none_of_adam():
     assert flow_time(record(optimizer="Adam")) is None
     assert flow_time(RunRecord()) is None
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_steps_before_a_rate_falls_to_nothing_count_in_full(optimizer):
+    rates = np.r_[np.full(3, 0.5), np.full(7, 1e-9)]
+    made = record(optimizer=optimizer)
+    made.append("lr", "default/0", np.arange(STEPS), rates)
+    whole = reach_of(record(optimizer=optimizer)).total
+    assert reach_of(made).total == pytest.approx(0.3 * whole, rel=1e-6)

@@ -24,7 +24,7 @@ def compare(bench: Bench, quantity: str, factor: float) -> None:
     Rates rise to their highest and fall to nothing; both copies begin alike. A row of the quantity is the factor on
     the rate, and of training and then of validation batches, in evaluation mode: loss at the end of the run, of the
     copy at the run's rate, of the other, standard error of the difference of the latter two, and of the first and the
-    last.
+    last; then the steps that each copy took.
 
     Raises:
         CannotIsolate: There is no validation batch: few samples that are learned by heart would tell nothing.
@@ -34,7 +34,7 @@ def compare(bench: Bench, quantity: str, factor: float) -> None:
         before = losses_of(model, train), losses_of(model, val)
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / 2)))
     usual, other = (_learned(bench, train, val, times, steps) for times in (1.0, factor))
-    bench.record.append(quantity, "held", bench.step, [factor, *compared(before, usual, other)])
+    bench.record.append(quantity, "held", bench.step, [factor, *compared(before, usual, other), steps])
 
 
 def _learned(

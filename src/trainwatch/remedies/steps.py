@@ -7,6 +7,7 @@ _STEPPED = _WARM_UP + "# after each optimizer.step():\nwarm_up.step()"
 _CONFIGURED = _WARM_UP + (
     'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": warm_up, "interval": "step"}}}}'
 )
+_FALLING = "schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, {steps})\n"
 
 ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
@@ -43,6 +44,20 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         lightning="# in configure_optimizers, in place of the schedule that there is\n" + _CONFIGURED,
         when="A schedule was made for more steps than the run takes, or for epochs and is stepped by them.",
         not_when="The run was cut short and is to go on.",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
+        id="slower-schedule",
+        title="Let the learning rate last for all {steps} steps",
+        why="It began at {present} and was below a hundredth of that from step {until} on: the rest of the run hardly "
+        "moved a weight. A schedule for epochs that is stepped after each batch ends as early.",
+        how="# in place of the schedule that there is\n" + _FALLING + "# after each optimizer.step():\nschedule.step()",
+        lightning="# in configure_optimizers, in place of the schedule that there is\n"
+        + _FALLING
+        + 'return {{"optimizer": optimizer, "lr_scheduler": {{"scheduler": schedule, "interval": "step"}}}}',
+        when="A schedule was made for epochs and is stepped by batches, or for a shorter run.",
+        not_when="The loss had come to rest before the rate fell.",
         strength="strong",
         section="§9",
     ),

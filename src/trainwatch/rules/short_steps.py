@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from trainwatch.diagnosis import Remedy
+from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.symptoms.begun_again import OtherRate
 from trainwatch.symptoms.gradients import learning_rates
+from trainwatch.symptoms.losses import LossCourse
 from trainwatch.symptoms.motion import Reach
+from trainwatch.symptoms.plateau import SURE
 from trainwatch.symptoms.step_line import StepLine, step_line
 
 USUAL = 10.0  # weights' lengths that the updates of a sound run sum up to: 2 to 60 in those it was measured on
@@ -16,13 +21,27 @@ LEAST = 2.0  # the least of them
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
 LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
+EARLY, NOTHING = 0.5, 0.01  # of the steps, and of the highest rate: a schedule that ends as soon and as low
+LOOKS = 1024  # at the rate, over a run
 LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
+
+
+def way_of(reach: Reach, course: LossCourse, least: float) -> Evidence:
+    """How far all updates together went."""
+    note = f"{reach.optimizer}, lr {reach.rate:.3g}; usual are 2 to 60"
+    return Evidence("sum of all updates over the weights", reach.total, least, step=int(course.steps[-1]), note=note)
 
 
 def higher(reach: Reach, rate: float) -> Remedy:
     """A rate that is as many times as high as the run lacks."""
     return remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{rate:.1g}",
                   path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip
+
+
+def shorter_warm_up(record: RunRecord, reach: Reach) -> Remedy:
+    """A warm-up of a tenth of the run."""
+    rate = f"{reach.rate:.3g}"
+    return remedy("shorter-warm-up", steps=max(10, record.steps // 10), taken=record.steps, present=rate)
 
 
 def further(reach: Reach, factor: float) -> float:
@@ -42,6 +61,70 @@ def proposed(reach: Reach, line: StepLine | None) -> float:
     most = max(highest(reach), 3 * reach.rate)
     rate = min(reach.rate * USUAL / reach.total, most) if reach.total else most
     return min(rate, line.rate * line.best) if line is not None else rate
+
+
+def is_long_enough(reach: Reach, copy: OtherRate | None, least: float) -> bool:
+    """A copy at a higher rate took a path of usual length, and is no better for it by so much."""
+    if copy is None or not copy.factor * reach.total * copy.steps / reach.steps >= LEAST:
+        return False
+    return copy.gain <= max(least, SURE * copy.error)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A schedule that took the rate away, and a copy that learned at the rate of the run all along.
+
+    Attributes:
+        until: Step from which on the rate is next to nothing.
+        steps: Of the run.
+        reach: How far it went.
+        copy: Its losses beside those of the run.
+        least: What counts.
+    """
+
+    until: int
+    steps: int
+    reach: Reach
+    copy: OtherRate
+    least: float
+
+    @property
+    def margin(self) -> float:
+        """Standard errors by which the copy leads by more than counts."""
+        return min((self.copy.rested - self.least) / max(self.copy.error, 1e-12) + SURE, 1e3)
+
+    @property
+    def told(self) -> str:
+        """The schedule and the lead in words."""
+        before, usual, _ = self.copy.validation
+        return (
+            f"the learning rate was below a hundredth of {self.reach.rate:.3g} from step {self.until} of {self.steps} "
+            f"on; a copy whose rate lasted came to a validation loss of {usual:.3g}, and the run ended at {before:.3g}"
+        )
+
+    @property
+    def shown(self) -> Evidence:
+        """The lead as evidence."""
+        note = f"in validation, over the run at its best; standard error {self.copy.error:.2g}"
+        return Evidence(
+            "lead of a copy whose rate lasted", self.copy.rested, self.least, step=self.copy.step, note=note
+        )
+
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """A schedule for as long as the run, then a higher rate."""
+        schedule = remedy("slower-schedule", present=f"{self.reach.rate:.3g}", until=self.until, steps=self.steps)
+        return schedule, higher(self.reach, further(self.reach, self.copy.factor))
+
+
+def spent(record: RunRecord, reach: Reach, copy: OtherRate | None, least: float) -> Spent | None:
+    """A rate below `NOTHING` of its highest from the first half of the run on, where a copy shows what that costs."""
+    if record.steps < LONG or copy is None or not copy.outlasts(least):
+        return None
+    at = np.linspace(0, record.steps - 1, min(record.steps, LOOKS)).astype(int)
+    rates = learning_rates(record, at)
+    last = int(at[np.flatnonzero(rates >= NOTHING * rates.max())[-1]])
+    return Spent(last + 1, record.steps, reach, copy, least) if last < EARLY * record.steps else None
 
 
 def late_line(record: RunRecord, reach: Reach) -> StepLine | None:

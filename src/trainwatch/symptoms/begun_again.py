@@ -38,9 +38,21 @@ class BegunAgain:
 
 @dataclass(frozen=True)
 class OtherRate(BegunAgain):
-    """Two copies, one of them at `factor` times the rate of the run."""
+    """Two copies, one of them at `factor` times the rate of the run, the other at its highest one; both rates fall.
+
+    Attributes:
+        factor: See there.
+        rested: By how much the other is better in validation than the run at its best.
+        steps: That each copy took; NaN where that is not known.
+    """
 
     factor: float
+    rested: float
+    steps: float
+
+    def outlasts(self, least: float) -> bool:
+        """The copy at the run's highest rate is better than the run by so much, in both, and in one beyond noise."""
+        return self.training[0] - self.training[1] > least and self.rested > max(least, SURE * self.error)
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,12 @@ class Calmer:
 def higher_rate(record: RunRecord) -> OtherRate | None:
     """What a higher rate would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
     row = record.latest("higher_rate", "held")
-    found = None if row is None else _begun_again(record, row[0], row[1][1:].tolist())
-    return None if row is None or found is None else OtherRate(**vars(found), factor=float(row[1][0]))
+    found = None if row is None else _begun_again(record, row[0], row[1][1:11].tolist())
+    if row is None or found is None:
+        return None
+    before, usual, _ = found.validation
+    steps = float(row[1][11]) if len(row[1]) > 11 else np.nan
+    return OtherRate(**vars(found), factor=float(row[1][0]), rested=before - worsened(record) - usual, steps=steps)
 
 
 def calmer(record: RunRecord) -> Calmer | None:
@@ -83,7 +99,7 @@ def calmer(record: RunRecord) -> Calmer | None:
     row = record.latest("lower_start", "held")
     if row is None or record.memo(validation_curve) is None or not np.isfinite(row[1]).all():
         return None
-    factor, before, usual, lower, _, _, val_before, val_usual, val_lower, error, before_error = row[1].tolist()
+    factor, before, usual, lower, _, _, val_before, val_usual, val_lower, error, before_error = row[1][:11].tolist()
     best = val_before - worsened(record)
     copies = (
         Calmer(1.0, (before, usual), (best, val_usual), float(np.hypot(error, before_error)), row[0]),

@@ -10,7 +10,7 @@ from trainwatch.record import RunRecord
 from trainwatch.symptoms.curvature import curvature
 from trainwatch.symptoms.gradients import ADAPTIVE, SGD, damping, gradients_of, learning_rates, step_sizes
 
-WILD = 10.0  # times the median update: single longer ones are cut
+WILD = 10.0  # times the median update at one and the same rate: single longer ones are cut
 LEAST_GAIN = 0.3  # deviation times the root of the fan-in: weights that begin near zero soon have such a length
 
 
@@ -44,14 +44,15 @@ def reach_of(record: RunRecord) -> Reach | None:
     alive = np.asarray((gradients.norms > 0).any(0))  # the rest never moves
     column = {p: i for i, p in enumerate(gradients.optimizer["parameters"])}
     weight = np.diff(gradients.steps, append=gradients.steps[-1] + 1).astype(float)  # steps that a row stands for
-    moved, length, highest = np.zeros(len(gradients.steps)), 0.0, 0.0
+    moved, highest = np.zeros((2, len(gradients.steps)))
+    length = 0.0
     for g, group in enumerate(gradients.optimizer["groups"]):
         facts = {p: record.facts["parameters"][p] for p in group["parameters"] if p in column}
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and len(f["shape"]) > 1}
         facts = {p: f for p, f in facts.items() if f["trainable"] and alive[column[p]]}
         rates = learning_rates(record, gradients.steps, g)
         length += sum(max(f["norm"] ** 2, LEAST_GAIN**2 * f["shape"][0]) for f in facts.values())
-        highest = max(highest, float(rates.max()))
+        highest = np.maximum(highest, rates)
         rates = step_sizes(gradients.optimizer["type"], rates, gradients.steps)
         if gradients.optimizer["type"] in ADAPTIVE:
             moved += (rates / damping(group)) ** 2 * sum(f["numel"] for f in facts.values())
@@ -60,10 +61,11 @@ def reach_of(record: RunRecord) -> Reach | None:
             moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
     if not length:
         return None
-    updates = np.sqrt(moved)
-    updates = np.minimum(updates, WILD * np.median(updates))  # one row may stand for many steps
-    total = float((updates * weight).sum() / np.sqrt(length))
-    return Reach(total, int(weight.sum()), highest, gradients.optimizer["type"])
+    taken = highest > 0
+    each = np.sqrt(moved[taken]) / highest[taken]  # a schedule may bring the rate to nothing
+    each = np.minimum(each, WILD * np.median(each)) if taken.any() else each  # one row may stand for many steps
+    total = float((each * highest[taken] * weight[taken]).sum() / np.sqrt(length))
+    return Reach(total, int(weight.sum()), float(highest.max()), gradients.optimizer["type"])
 
 
 def flow_time(record: RunRecord) -> float | None:
