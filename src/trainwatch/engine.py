@@ -26,7 +26,7 @@ T = TypeVar("T")
 MISSING = {
     "train_loss": "no training loss was seen",
     "grad_norm": "no gradient was measured",
-    "val_loss": "no validation data was seen",
+    "val_loss": "no validation loss was seen",
     "val_sample_loss": "no validation loss per sample was seen",
     "val_sample_correct": "no validation predictions were seen",
     "val_confusion": "no validation predictions were seen",

@@ -73,7 +73,9 @@ class Outlets:
                     points[f"trainwatch/{quantity}/{key}"] = float(np.mean(values))
         for key in record.keys("grad_norm"):
             if (norms := self._new(record, "grad_norm", key)) is not None:
-                points[f"trainwatch/grad_norm/{key}"] = float(np.mean(np.sqrt(np.nansum(np.square(norms), axis=1))))
+                with np.errstate(over="ignore"):  # of a run that was thrown off
+                    total = np.sqrt(np.nansum(np.square(norms), axis=1))
+                points[f"trainwatch/grad_norm/{key}"] = float(np.mean(total))
         if points:
             sink.scalars(step, points)
             tags = {q: [f"trainwatch/{q}/{k}" for k in record.keys(q)] for q in ("train_loss", "val_loss", "grad_norm")}

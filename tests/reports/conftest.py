@@ -61,9 +61,9 @@ def small() -> Report:
         verdict="findings",
         diagnoses=(cause,),
         not_checked={
-            "TW202": "no validation data was seen",
+            "TW202": "no validation loss was seen",
             "TW104": "no class labels",
-            "TW201": "no validation data was seen",
+            "TW201": "no validation loss was seen",
         },
         facts={"run": {"steps": 1200, "epochs": 12, "finished": True}, "parameters": 61706},
         overhead=OVERHEAD,
@@ -147,5 +147,5 @@ def others() -> dict[str, Report]:
         "healthy": Report(
             "healthy", facts={"run": {"steps": 40, "epochs": 0}}, not_checked={"TW201": "no validation data"}
         ),
-        "not-judged": Report("not-judged", not_checked={"TW201": "no validation data was seen"}),
+        "not-judged": Report("not-judged", not_checked={"TW201": "no validation loss was seen"}),
     }

@@ -46,7 +46,7 @@ def test_all_is_said_in_the_same_order(small, format):
         "The loss is not finite from step 520 on.",
         "Not checked",
         "no class labels: TW104",
-        "no validation data was seen: TW201, TW202",
+        "no validation loss was seen: TW201, TW202",
         "Cost of watching",
         "1.1 % of 148 s of training, 1,350 us a step: capture 1.2 s, engine 412 ms, writing under 1 ms.",
         "Skipped: curvature at step 800.",

@@ -213,7 +213,7 @@ def test_exactly_one_of_overfitting_and_overconfidence_speaks(loss):
 def test_message_and_evidence():
     (found,) = verdict(fit_record(curve(), spread=0.0))
     assert found.summary == (
-        "validation loss rose from 0.5306 at step 80 to 1.05 while training loss went from 0.3388 to 0.02747"
+        "validation loss rose from 0.5306 about step 80 to 1.05 while training loss went from 0.3388 to 0.02747"
     )
     shown = {e.name: e for e in found.evidence}
     rise = shown["rise of the validation loss above its minimum"]

@@ -56,7 +56,7 @@ def test_waits_for_enough_passes():
 def test_message():
     (found,) = verdict(fit_record(curve(), accuracy=HOLDS, spread=0.0))
     assert found.summary == (
-        "validation loss rose from 0.5306 at step 80 to 1.05 while accuracy went from 86.7% to 90.0%"
+        "validation loss rose from 0.5306 about step 80 to 1.05 while accuracy went from 86.7% to 90.0%"
     )
     assert found.evidence[-1].name == "validation accuracy now"
 

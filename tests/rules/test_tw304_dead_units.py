@@ -257,9 +257,11 @@ def test_without_a_probe_it_says_that_nothing_was_measured():
     assert report.not_checked["TW304"] == "no probe saw activation functions"
 
 
-def test_batches_of_few_samples_are_not_judged():
-    report, _ = fit(seeded(lambda: with_biases(relu(), -10.0)), adam(3e-3), steps=60, batch=4)
-    assert "samples were held" in report.not_checked["TW304"]
+@pytest.mark.parametrize(("steps", "judged"), [(8, False), (60, True)])
+def test_small_batches_are_judged_together_where_there_are_enough(steps, judged):
+    report, _ = fit(seeded(lambda: with_biases(relu(), -10.0)), adam(3e-3), steps=steps, batch=4)
+    assert ("samples were held" not in report.not_checked.get("TW304", "")) is judged
+    assert ("TW304" in {x.code for d in report.diagnoses for x in d.walk()}) is judged
 
 
 CHAINS = {

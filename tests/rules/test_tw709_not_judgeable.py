@@ -20,7 +20,7 @@ def test_an_empty_run_lacks_everything():
     (found,) = verdict(RunRecord())
     assert found.severity == Severity.INFO
     assert found.summary == (
-        "too little to judge: no training loss was seen; only 0 of 20 optimiser steps; no validation data was seen"
+        "too little to judge: no training loss was seen; only 0 of 20 optimiser steps; no validation loss was seen"
     )
     assert [r.id for r in found.remedies] == ["show-loss", "run-longer", "add-validation"]
 
@@ -32,7 +32,7 @@ def test_stays_silent_where_there_is_enough(passes):
 
 def test_no_validation():
     (found,) = verdict(trained(100))
-    assert found.summary == "too little to judge: no validation data was seen"
+    assert found.summary == "too little to judge: no validation loss was seen"
     assert [r.id for r in found.remedies] == ["add-validation"]
 
 
@@ -40,7 +40,7 @@ def test_passes_over_training_data_are_no_validation():
     record = mode_record(kind="train-eval")
     record.append("train_loss", "root", range(100), [1.0] * 100)
     (found,) = verdict(record)
-    assert "no validation data" in found.summary
+    assert "no validation loss" in found.summary
 
 
 def test_a_pass_before_the_first_step_does_not_count():

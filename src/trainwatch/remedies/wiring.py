@@ -2,6 +2,12 @@
 
 from trainwatch.remedies.entry import RemedyEntry
 
+_WITHOUT = (
+    'name = [n for n, m in model.named_modules() if type(m).__name__.lower() == "{activation}"][-1]\n'
+    'owner, _, last = name.rpartition(".")\n'
+    "setattr(model.get_submodule(owner), last, torch.nn.Identity())"
+)
+
 ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="eval-mode",
@@ -167,8 +173,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="drop-last-activation",
         title="Give {loss} the raw outputs of the last layer, without the {activation}",
         why="The loss turns logits into probabilities itself; behind a {activation} they cannot get large.",
-        how="# remove the {activation} at the end of forward(), or of the Sequential:\n"
-        "model = torch.nn.Sequential(*list(model.children())[:-1])\n"
+        how="# remove the {activation} at the end of forward(); where it is a module:\n" + _WITHOUT + "\n"
         "criterion = torch.nn.{loss}()\n"
         "probabilities = {probabilities}  # where they are wanted, outside the loss",
         when="The loss takes logits, and the net ends in a softmax or sigmoid.",
@@ -216,7 +221,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         id="unbounded-output",
         title="Drop the {activation} at the end of the net",
         why="Its outputs cannot reach all the targets of this run.",
-        how="model = torch.nn.Sequential(*list(model.children())[:-1])  # or remove it from forward()",
+        how="# remove the {activation} at the end of forward(); where it is a module:\n" + _WITHOUT,
         when="Targets lie beyond what the last activation can put out.",
         not_when="They can be scaled into its range, and its bounds mean something.",
         strength="strong",

@@ -78,7 +78,7 @@ class Overfitting(RisingValidation):
         if samples and parameters:
             counted = Evidence(counted.name, parameters / samples, note=f"{parameters} for {samples} samples")
         yield self.diagnose(
-            f"validation loss rose from {rise.minimum:.4g} at step {rise.best_step} to {rise.end:.4g} "
+            f"validation loss rose from {rise.minimum:.4g} about step {rise.best_step} to {rise.end:.4g} "
             f"while training loss went from {then:.4g} to {now:.4g}",
             severity=Severity.INFO if best_weights_are_back(record) else self.severity,
             margin=found.margin,

@@ -57,7 +57,7 @@ class Overconfidence(RisingValidation):
         scores = record.memo(binary_scores)
         fitted = f"{temperature(*scores):.2f}, on {len(scores[0])} validation samples" if scores else "not measured"
         yield self.diagnose(
-            f"validation loss rose from {rise.minimum:.4g} at step {rise.best_step} to {rise.end:.4g} "
+            f"validation loss rose from {rise.minimum:.4g} about step {rise.best_step} to {rise.end:.4g} "
             f"while accuracy went from {then:.1%} to {now:.1%}",
             severity=Severity.INFO if best_weights_are_back(record) else self.severity,
             margin=found.margin,

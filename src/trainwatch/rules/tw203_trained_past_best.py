@@ -63,8 +63,8 @@ class TrainedPastBest(RisingValidation):
         last = int(curve.steps[-1])
         spent = 1 - rise.best_step / max(last, 1)
         yield self.diagnose(
-            f"validation loss was best at step {rise.best_step}, {rise.minimum:.4g}; {spent:.0%} of the steps came "
-            f"after it, and it ended at {rise.end:.4g}",
+            f"validation loss was best about step {rise.best_step}, at {rise.minimum:.4g}; {spent:.0%} of the steps "
+            f"came after it, and it ended at {rise.end:.4g}",
             severity=Severity.INFO if fits else Severity.WARNING,
             margin=margin,
             where=(curve.stream,),

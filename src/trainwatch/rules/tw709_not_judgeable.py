@@ -61,7 +61,7 @@ class NotJudgeable(Rule):
             advice = remedy("run-longer", steps=self.min_steps, seen=steps)
             lacking.append((f"only {steps} of {self.min_steps} optimiser steps", evidence, advice))
         if seen < self.min_passes:
-            text = f"only {seen} of {self.min_passes} validation passes" if seen else "no validation data was seen"
+            text = f"only {seen} of {self.min_passes} validation passes" if seen else "no validation loss was seen"
             evidence = Evidence("validation passes", seen, threshold=self.min_passes)
             lacking.append((text, evidence, remedy("add-validation", seen=text, passes=self.min_passes)))
         if lacking:

@@ -72,7 +72,7 @@ def recognitions(record: RunRecord) -> list[Recognition]:
             for t in tables
         ]  # fmt: skip
     found = record.memo(label_scores)
-    return [] if found is None else [_of_labels(record, *found)]
+    return [] if found is None else _of_labels(record, *found)
 
 
 def reported(record: RunRecord) -> Reported:
@@ -84,7 +84,8 @@ def reported(record: RunRecord) -> Reported:
     return Reported({name: v / 100 if v > 1 else v for name, v in values.items()}, fair)
 
 
-def _of_labels(record: RunRecord, step: int, pairs: Array) -> Recognition:
+def _of_labels(record: RunRecord, step: int, pairs: Array) -> list[Recognition]:
+    """One pass, or none where no label is said yes or no to, as of pixels between 0 and 1."""
     labels = pairs.shape[1]
     tables, areas = np.full((labels, 2, 2), np.nan), np.full(labels, np.nan)
     for i in range(labels):
@@ -94,6 +95,8 @@ def _of_labels(record: RunRecord, step: int, pairs: Array) -> Recognition:
             areas[i] = average_precision(scores, targets)
     (tn, fp), (fn, tp) = np.moveaxis(tables, 0, -1)
     samples = tn + fp + fn + tp
+    if not (samples > 0).any():
+        return []
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
         mcc = np.where(scale > 0, (tp * tn - fp * fn) / scale, 0.0)
@@ -106,4 +109,4 @@ def _of_labels(record: RunRecord, step: int, pairs: Array) -> Recognition:
             np.nanmean(areas),
         )
     names = class_names(record, labels)
-    return Recognition(step, names, *(np.nan_to_num(v) for v in (tp, tp + fn, tn + fp)), *map(float, measures))
+    return [Recognition(step, names, *(np.nan_to_num(v) for v in (tp, tp + fn, tn + fp)), *map(float, measures))]
