@@ -29,6 +29,7 @@ PROBE_KINDS = (
     "lower_rate",
     "reference",
     "labels",
+    "cut_off",
     "row_sizes",
     "learning_curve",
     "own_curve",

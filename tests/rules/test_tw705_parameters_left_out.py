@@ -248,3 +248,43 @@ def test_abstains_where_parameters_are_unknown():
     record.set_fact("parameters", [])
     record.append("train_loss", "root", range(20), [1.0] * 20)
     assert list(ParametersLeftOut().check(record)) == []
+
+
+class CutNet(nn.Module):
+    """A net whose body is cut off from the loss, in one of the ways that it happens."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.body, self.spare, self.head, self.how = nn.Linear(20, 32), nn.Linear(32, 32), nn.Linear(32, 2), how
+
+    def forward(self, x):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.how != "no_grad"):
+            h = self.body(x).relu()
+        self.spare(h)
+        return self.head(h.detach() if self.how == "detach" else h)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("how", ["detach", "no_grad"])
+def test_fires_on_a_body_that_no_gradient_reaches(how, seed):
+    torch.manual_seed(seed)
+    model = CutNet(how)
+    found = only(train(model, adam(model.parameters()), seed=seed)[0])
+    assert (found.severity, found.where) == (Severity.ERROR, ("body",))
+    assert "no gradient ever reached it" in found.summary
+    assert found.remedies[0].id == "let-gradients-through"
+
+
+def test_a_layer_whose_output_is_not_used_is_no_fault():
+    torch.manual_seed(0)
+    model = CutNet("not at all")
+    report, _ = train(model, adam(model.parameters()))
+    assert "TW705" not in {d.code for d in report.diagnoses}
+
+
+def test_where_the_net_was_trained_before_it_is_a_remark():
+    torch.manual_seed(0)
+    model = CutNet("detach")
+    _, made = train(model, adam(model.parameters()))
+    made.set_fact("start_weights", {**made.facts["start_weights"], "trained": 1})
+    assert [d.severity for d in ParametersLeftOut().check(made)] == [Severity.INFO]

@@ -15,6 +15,7 @@ from trainwatch.containment import Containment
 from trainwatch.probes import (
     activations,
     backward_gain,
+    cut_off,
     evaluated,
     frozen_part,
     gates,
@@ -57,6 +58,7 @@ KINDS = (
     lower_rate,
     reference,
     labels,
+    cut_off,
     row_sizes,
     learning_curve,
     own_curve,

@@ -159,6 +159,19 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§11",
     ),
     RemedyEntry(
+        id="let-gradients-through",
+        title="Let gradients through to {layers}",
+        why="{count} parameters take part in the loss and stay as they are: something between them and the loss ends "
+        "the graph, such as detach(), .data, torch.no_grad(), item(), numpy() or argmax.",
+        how="# take it out of forward(); then, after loss.backward():\n"
+        "without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]\n"
+        "assert not without, without",
+        when="Layers are to be trained, and their outputs are cut from the graph.",
+        not_when="They are trained already and serve as they are: freeze them and leave them out of the optimiser.",
+        strength="strong",
+        section="§11",
+    ),
+    RemedyEntry(
         id="register-layers",
         title="Hold layers in a ModuleList or ModuleDict",
         why="{count} parameters of {layers} are not found by parameters(), to() and state_dict().",

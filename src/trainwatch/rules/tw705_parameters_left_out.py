@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.symptoms.cut_off import cut_off, without_gradient
 
 SHOWN = 5
 EFFECTS = ("TW204", "TW205", "TW208", "TW301", "TW401", "TW402", "TW602", "TW102", "TW101")
@@ -21,8 +22,9 @@ class ParametersLeftOut(Rule):
 
     ## Symptom
     After at least `steps` steps: weights that receive gradients are in no optimiser; weights are frozen and look
-    untrained; layers are held in a plain list, where `model.parameters()` does not find them; or the optimiser holds
-    parameters that are not the model's and get no gradient, as when layers were replaced after it was built.
+    untrained; layers are held in a plain list, where `model.parameters()` does not find them; the optimiser holds
+    parameters that are not the model's and get no gradient, as when layers were replaced after it was built; or layers
+    in an optimiser never get a gradient, though the loss changes by more than `change` where their weights are changed.
 
     ## Why it hurts
     A random layer passes on some of what it is given, so the loss does fall, to a level that only this layer explains.
@@ -33,9 +35,10 @@ class ParametersLeftOut(Rule):
     entries are still noise: they have the hard edges of a uniform distribution, or the largest singular value of a
     random matrix beside an untouched bias. Its first entries are compared again as the run goes on. Where a
     normalisation layer of the model has gains that differ, or statistics of some batches, the model was trained before.
+    Layers of an optimiser that never had a gradient are changed in a copy, by a probe (`cut_off`).
 
     ## Remedies
-    `optimise-all-parameters`, `register-layers` or `unfreeze-layers`.
+    `optimise-all-parameters`, `register-layers`, `unfreeze-layers` or `let-gradients-through`.
 
     ## Not a fault when
     The weights carry training: a pretrained body that is frozen, or not given to the optimiser, on purpose (info, where
@@ -52,12 +55,21 @@ class ParametersLeftOut(Rule):
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     steps: int = 8
+    change: float = 1e-3
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Change layers of the optimiser that no gradient reaches, and see whether the loss minds."""
+        if record.steps >= self.steps and record.memo(without_gradient):
+            yield ProbeRequest("cut_off", (), "does the loss depend on layers without a gradient?", 0.9)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         if "parameters" not in record.facts:
             raise NotChecked("the parameters could not be read (see TW000)")
         known = record.facts.get("left_out")
-        if known is None or record.steps < self.steps:
+        if record.steps < self.steps:
+            return
+        yield from self._cut_off(record)
+        if known is None:
             return
         outside = [p for p in known["parameters"] if not p["moved"]]
         owners = {_module(p) for p in outside if p["fresh"]}
@@ -80,6 +92,16 @@ class ParametersLeftOut(Rule):
         if hidden := [p for p in known["unregistered"] if p["used"]]:
             yield self._found(record, hidden, "unknown to model.parameters(), so in no optimiser", "register-layers",
                               Severity.ERROR)  # fmt: skip
+
+    def _cut_off(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """Layers that the loss depends on and no gradient reaches; in a net that was trained before it may be meant."""
+        cut = [one for one in record.memo(cut_off) if one.change > self.change]
+        if cut:
+            trained = record.facts.get("start_weights", {}).get("trained")
+            some = [{"name": f"{one.module}.weight", "numel": one.numel} for one in cut]
+            how = "in the optimiser, and the loss depends on it, but no gradient ever reached it"
+            severity = Severity.INFO if trained else Severity.ERROR
+            yield self._found(record, some, how, "let-gradients-through", severity)
 
     def _found(
         self, record: RunRecord, found: list[dict[str, Any]], how: str, advice: str, severity: Severity
