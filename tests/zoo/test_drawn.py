@@ -102,7 +102,7 @@ def test_faults_are_counted_by_what_is_there(tmp_path):
         measured("a", ["TW206"], TW206=3.0),
         measured("b", ["TW204", "TW206"], TW206=1.5, TW204=2.0),
         measured("c", ["TW204"], TW206=4.0, TW204=0.1),
-        measured("d", [], TW206=0.2),
+        measured("d", ["TW207"], TW206=0.2, TW207=None),
     ]
     row, everything = runs.rows(tmp_path, runs.measured(tmp_path, heard))
     assert (row.planted, row.there, row.found, row.first) == (4, 3, 2, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.zoo.drawn.faults import FAULTS
 from benchmarks.zoo.drawn.recipes import HALF, draw, settled
-from benchmarks.zoo.measured.labels import degrees, of_run
+from benchmarks.zoo.measured.labels import Degrees, degrees, of_run
 from benchmarks.zoo.scenario import Scenario, of_words, words
 from benchmarks.zoo.score import Outcome
 from benchmarks.zoo.store import about, path_of, save
@@ -48,8 +48,8 @@ def stored(folder: Path, seed: int) -> list[Scenario]:
 
 
 def measured(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Outcomes by what was measured of each run."""
-    return [of_run(o, degrees(folder, o.scenario, o.seed)) for o in outcomes]
+    """Outcomes by what was measured of each run; what could not be measured counts neither way."""
+    return [_measured(o, degrees(folder, o.scenario, o.seed)) for o in outcomes]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ def table(rows: Sequence[Row], sound: Sequence[Outcome]) -> Table:
         cells = (r.planted, r.there, r.found, r.first, r.clear, r.clearly_found, r.untrue)
         told.add_row(r.name.replace("_", " "), *map(str, cells))
     return told
+
+
+def _measured(outcome: Outcome, found: Degrees) -> Outcome:
+    unknown = tuple(code for code, value in found.items() if value is None and code not in outcome.scenario.truth)
+    return of_run(replace(outcome, scenario=replace(outcome.scenario, also=unknown)), found)
 
 
 def _row(folder: Path, name: str, some: Sequence[Outcome]) -> Row:
