@@ -75,6 +75,7 @@ PASTED = {
     "relu-family": "model",
     "retune-weights": "criterion",
     "shorter-warm-up": "schedule",
+    "slower-schedule": "schedule",
     "weaker-regularisation": "optimizer",
 }
 AFTERWARDS = ("move-threshold", "temperature")  # of the trained net, without another training

@@ -9,6 +9,7 @@ from wired import SETTINGS
 import trainwatch
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw703_loss_output_mismatch import LossOutputMismatch
 
@@ -230,3 +231,21 @@ def test_abstains_where_no_loss_was_seen():
     assert verdict(unseen) == []
     with pytest.raises(NotChecked):
         verdict(RunRecord())
+
+
+class Wrapped(nn.Module):
+    def __init__(self, last):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(last))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(-1), nn.Sigmoid(), nn.LogSoftmax(-1)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("advice", ["drop-last-activation", "unbounded-output"])
+def test_its_code_takes_the_activation_out_wherever_it_is(advice, last):
+    model, x = Wrapped(last), torch.randn(5, 3)
+    told = remedy(advice, activation=type(last).__name__.lower(), loss="CrossEntropyLoss", probabilities="outputs")
+    exec(told.how, {"torch": torch, "model": model, "outputs": None})
+    assert torch.equal(model(x), model.net[0](x))

@@ -88,3 +88,9 @@ def test_percentages_and_values_that_are_not_finite():
     record.append("metric", "acc", 1, 97.5)
     record.append("metric", "val_acc", 1, np.inf)
     assert reported(record).accuracies == {"acc": 0.975}
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0, np.nan])
+def test_numbers_that_are_no_labels_are_not_recognised(value):
+    """Pixels between 0 and 1 under a loss of labels; numpy is not to warn of empty slices either."""
+    assert recognitions(labelled(np.zeros((20, 3)), np.full((20, 3), value))) == []

@@ -1,8 +1,10 @@
 """What a running watch hands to TensorBoard: confirmed or not, resolved or back."""
 
+import numpy as np
 from tabs import diagnosis
 
 from trainwatch.outlets import Outlets
+from trainwatch.record import RunRecord
 from trainwatch.report import Report
 
 FOUND = diagnosis()
@@ -64,3 +66,13 @@ def test_the_end_confirms_what_it_holds():
     made.finish(20, Report("findings", (FOUND,)))
     assert given[-2:] == [(20, "findings", [], []), "closed"]
     assert made._sink.pictures == 1
+
+
+def test_gradients_too_large_to_be_squared_are_handed_on_without_a_warning():
+    record, points = RunRecord(), {}
+    record.append("grad_norm", "default", 0, np.full(3, 1e30, np.float32))
+    made, _ = outlets()
+    made._sink.scalars = lambda step, some: points.update(some)
+    made._sink.layout = lambda *tags: None
+    made.curves(record, 0)
+    assert points["trainwatch/grad_norm/default"] == np.inf
