@@ -10,6 +10,7 @@ from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw705_parameters_left_out import ParametersLeftOut
+from trainwatch.symptoms.cut_off import without_gradient
 
 
 def adam(parameters):
@@ -280,6 +281,20 @@ def test_a_layer_whose_output_is_not_used_is_no_fault():
     model = CutNet("not at all")
     report, _ = train(model, adam(model.parameters()))
     assert "TW705" not in {d.code for d in report.diagnoses}
+
+
+def test_gradients_that_are_sparse_are_no_absent_ones():
+    torch.manual_seed(0)
+    x, y = torch.randint(0, 30, (300, 6)), torch.randint(0, 3, (300,))
+    model = nn.Sequential(nn.EmbeddingBag(30, 8, sparse=True), nn.Linear(8, 3))
+    optimizer, loss_fn = torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss()
+    with trainwatch.watch(model, optimizer, loss_fn=loss_fn, settings=trainwatch.Settings(quiet=True)) as watch:
+        for rows in torch.randperm(300).split(10):
+            optimizer.zero_grad()
+            loss_fn(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+    assert without_gradient(watch.record) == ("0.weight",), "the probe has to tell"
+    assert "TW705" not in {d.code for d in watch.report.diagnoses}
 
 
 def test_where_the_net_was_trained_before_it_is_a_remark():
