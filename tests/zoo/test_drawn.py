@@ -20,6 +20,7 @@ from benchmarks.zoo.training import LOSSES
 from trainwatch.rules import all_rules
 
 DRAWN = [draw(0, i) for i in range(150)]
+OF_OTHER_PACKAGES = ("mnist", "cars", "shuttle", "phishing", "segments")  # which tests do not ask for
 SMALL = replace(
     DRAWN[0],
     data=Data("blobs", 60, val=60),
@@ -42,7 +43,8 @@ def test_recipes_are_of_known_words_and_sound_as_they_are_drawn():
         assert hasattr(torch.optim, s.optimizer.name)
         assert (s.half, s.planted, s.truth) == (HALF, False, ())
     assert {s.data.name for s in DRAWN} > {"text", "digits", "diabetes"}
-    assert load(DRAWN[0].data, 0).outputs > 0
+    names = dict.fromkeys(s.data.name for s in DRAWN)
+    assert all(load(Data(name), 0).outputs > 0 for name in names if name not in OF_OTHER_PACKAGES)
 
 
 def test_every_fault_fits_some_recipe_and_changes_it():

@@ -50,17 +50,14 @@ PAIRS = [
     ("TW103", "praised_for_the_healthy/a_twentieth_of_the_ill_collected"),
     ("TW205", "stopped_while_learning/two_passes"),
     ("TW204", "too_small_or_held_back/two_units"),
-    ("TW602", "rate_far_too_low/sgd_thousandth"),
     ("TW601", "rate_too_high_for_plain_steps/hundredfold"),
     ("TW301", "twenty_thin_layers/eight_sigmoids"),
     ("TW304", "one_step_kills_all_units/adam"),
     ("TW305", "hidden_tanh_on_its_flat_ends/inputs_of_hundreds"),
-    ("TW309", "begun_in_the_wrong_place/zero"),
     ("TW107", "inputs_left_as_measured/relu"),
     ("TW108", "targets_left_as_measured/sgd"),
     ("TW208", "one_step_kills_all_units/adam"),
     ("TW603", "a_wave_that_is_overshot/constant"),
-    ("TW603", "all_cars_at_once_to_and_fro/three"),
     ("TW604", "loss_spikes_from_broken_samples/one_in_a_hundred"),
     ("TW303", "values_missing/one_in_fifty"),
 ]
@@ -75,6 +72,8 @@ def test_a_fault_is_there_in_the_faulty_form_and_not_in_the_repaired_one(code, f
 
 
 CHANGES = [
+    ("TW309", {"model": Model(init="zero"), "optimizer": Optimizer("SGD", 0.1)}),
+    ("TW309", {"model": Model(init="normal", gain=1.0)}),
     ("TW206", {"optimizer": Optimizer("AdamW", 3e-3, weight_decay=100.0)}),
     ("TW308", {"optimizer": Optimizer("SGD", 0.1), "loop": Loop(epochs=4, clip=1e-3)}),
     ("TW307", {"optimizer": Optimizer(rates={"0": 1e-4, "1": 1e-4}), "loop": Loop(epochs=20)}),
@@ -93,6 +92,14 @@ def test_a_change_makes_the_fault(code, changes):
     assert degree(Plain(replace(QUICK, **changes), 0), code) >= 1
     without = degree(Plain(replace(QUICK, loop=Loop(epochs=20)), 0), code)
     assert without is None or without < 1
+
+
+def test_a_rate_is_slow_where_a_higher_one_ends_lower():
+    slow, quick = (
+        Plain(replace(QUICK, optimizer=Optimizer("Adam", lr), loop=Loop(epochs=20)), 0) for lr in (2e-5, 5e-3)
+    )
+    assert degree(slow, "TW602") > 5
+    assert degree(quick, "TW602") < BORDER
 
 
 def test_every_definition_is_of_a_rule_and_says_what_it_means():
