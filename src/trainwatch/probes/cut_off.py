@@ -29,7 +29,7 @@ def measure(bench: Bench) -> None:
     absent = bench.record.memo(without_gradient)
     batch = bench.batches("train", 1)[0]
     with bench.model() as model, torch.backends.cudnn.flags(enabled=False):  # its loops have no gradient in this mode
-        named = [(name, p) for name, p in model.named_parameters() if name in absent]
+        named = [(name, p) for name, p in model.named_parameters() if name in absent and p.requires_grad]
         loss = batch.loss(model)
         if not loss.requires_grad:
             raise CannotIsolate("in evaluation mode no gradient reaches any weight")
