@@ -1,8 +1,10 @@
+import pytest
 import torch
 from torch import nn
 
 from benches import bench, in_batches
 from trainwatch.probes import cut_off
+from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.symptoms.cut_off import cut_off as found_in
 from trainwatch.symptoms.cut_off import without_gradient
 
@@ -43,6 +45,20 @@ def test_a_layer_that_the_loss_depends_on_is_told_from_one_that_is_not_used():
     assert unused.change == 0
     assert (body.numel, body.step) == (32, 100)
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+
+
+def test_a_layer_that_is_frozen_by_now_is_frozen_and_not_cut_off():
+    model, given = looked_at()
+    model.body.requires_grad_(False)
+    cut_off.measure(given)
+    assert [one.module for one in found_in(given.record)] == ["unused"]
+
+
+def test_a_model_without_gradients_in_evaluation_mode_is_refused():
+    model, given = looked_at()
+    model.head.requires_grad_(False)
+    with pytest.raises(CannotIsolate, match="no gradient"):
+        cut_off.measure(given)
 
 
 def test_a_layer_that_got_a_gradient_once_is_not_cut_off():
