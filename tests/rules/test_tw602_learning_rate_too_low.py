@@ -441,6 +441,18 @@ def test_a_rate_that_a_schedule_took_away_is_told_as_that():
     assert "below a hundredth of that from step 100 on" in found.remedies[0].why
 
 
+@pytest.mark.parametrize(("error", "margin"), [(0.02, 2 + (1.6 - 0.05 * 2.254) / 0.02), (1e-9, 1e3)])
+def test_its_margin_is_how_surely_the_copy_leads(error, margin):
+    (found,) = verdict(scheduled(error=error))
+    assert found.margin == pytest.approx(margin, rel=1e-2)
+
+
+@pytest.mark.parametrize(("steps", "told"), [(LONG - 1, False), (LONG, True)])
+def test_a_schedule_of_few_steps_is_not_judged(steps, told):
+    made = scheduled(losses=0.98 * STUCK[:steps], kept=10)
+    assert any("whose rate lasted" in d.summary for d in verdict(made)) is told
+
+
 LASTING = {
     "a rate that falls in the second half": {"kept": 250},
     "a tenth is left of the rate": {"low": 0.02},

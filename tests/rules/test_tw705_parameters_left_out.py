@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -303,3 +304,41 @@ def test_where_the_net_was_trained_before_it_is_a_remark():
     _, made = train(model, adam(model.parameters()))
     made.set_fact("start_weights", {**made.facts["start_weights"], "trained": 1})
     assert [d.severity for d in ParametersLeftOut().check(made)] == [Severity.INFO]
+
+
+def cut(*, steps=20, gradient=np.nan, change=0.01, trained=None):
+    """A run of two layers, of which the first has no gradient; a probe changed it."""
+    record = RunRecord()
+    layers = [{"name": f"{name}.weight", "numel": 9, "trainable": True, "shape": [3, 3]} for name in ("body", "head")]
+    record.set_fact("parameters", layers)
+    record.set_fact("optimizers", {"default": {"type": "Adam", "parameters": [0, 1], "groups": [{"lr": 1e-3}]}})
+    record.append("train_loss", "root", range(steps), [1.0] * steps)
+    record.append("grad_norm", "default", range(steps), [[gradient, 1.0]] * steps)
+    if change is not None:
+        record.append("cut_off", "body", steps, [change, 9.0])
+    if trained is not None:
+        record.set_fact("start_weights", {"judged": 2, "trained": trained})
+    return record
+
+
+@pytest.mark.parametrize(("how", "asks"), [({}, True), ({"steps": 7}, False), ({"gradient": 0.0}, False)])
+def test_it_asks_where_a_layer_has_no_gradient(how, asks):
+    assert [request.kind for request in ParametersLeftOut().asks(cut(change=None, **how))] == ["cut_off"] * asks
+
+
+@pytest.mark.parametrize(
+    ("how", "severities"),
+    [
+        ({"change": 1.05e-3}, [Severity.ERROR]),
+        ({"change": 0.95e-3}, []),
+        ({"change": None}, []),
+        ({"gradient": 0.0}, []),
+        ({"steps": 7}, []),
+        ({"trained": 0}, [Severity.ERROR]),
+        ({"trained": 1}, [Severity.INFO]),
+    ],
+)
+def test_a_layer_is_cut_off_where_the_loss_depends_on_it(how, severities):
+    found = list(ParametersLeftOut().check(cut(**how)))
+    assert [d.severity for d in found] == severities
+    assert all((d.where, d.evidence[0].value) == (("body",), 50.0) for d in found)

@@ -109,8 +109,8 @@ class ParametersLeftOut(Rule):
         modules = list(dict.fromkeys(_module(p) or p["name"] for p in found))
         named = ", ".join(modules[:SHOWN]) + (f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else "")
         count = sum(p["numel"] for p in found)
-        everything = sum(p["numel"] for p in record.facts["parameters"])
-        everything += sum(p["numel"] for p in found if p not in record.facts.get("left_out", {}).get("parameters", ()))
+        registered = {p["name"]: p["numel"] for p in record.facts["parameters"]}
+        everything = sum(({p["name"]: p["numel"] for p in found} | registered).values())
         optimizers = record.facts.get("optimizers", {})
         kind, rate = next(
             ((o["type"], o["groups"][0].get("lr")) for o in optimizers.values() if o["groups"]), ("", None)
