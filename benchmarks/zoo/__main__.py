@@ -227,8 +227,8 @@ def draw_runs(
     outcomes = drawn.measured(folder, outcomes)
     for o in outcomes:
         if o.wrong:
-            told = " > ".join(next(iter(sorted(c)), "") for c in o.said.causes)
-            console.print(f"{o.scenario.family}/{o.scenario.form}: {'; '.join(o.wrong)}; said {told}", highlight=False)
+            named = f"{o.scenario.family}/{o.scenario.form}"
+            console.print(f"{named}: {'; '.join(o.wrong)}; said {o.said.ranking}", highlight=False)
     console.print(drawn.table(drawn.rows(folder, outcomes), [o for o in outcomes if o.scenario.form == "base"]))
 
 

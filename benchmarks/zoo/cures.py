@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 import trainwatch
 from benchmarks.zoo.data import Sets
 from benchmarks.zoo.judges import said
-from benchmarks.zoo.scenario import Scenario
+from benchmarks.zoo.scenario import Scenario, changed
 from benchmarks.zoo.store import path_of, restore
 from benchmarks.zoo.training import Edits, Schedule, run
 from trainwatch import Settings
@@ -243,7 +243,7 @@ def _changed(scenario: Scenario, remedy: Remedy) -> Scenario:
             changes = {"loop": {"epochs": loop.epochs + int(more), "steps": 0}}
         else:
             changes = {"loop": {"epochs": 10 * loop.epochs, "steps": loop.steps + int(more)}}
-    return replace(scenario, **{part: replace(getattr(scenario, part), **new) for part, new in changes.items()})
+    return changed(scenario, **changes)
 
 
 def _number(before: str, text: str) -> float:

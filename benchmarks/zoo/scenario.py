@@ -295,6 +295,11 @@ def told(part: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(part).items() if name not in unsaid}
 
 
+def changed(scenario: Scenario, **parts: Mapping[str, Any]) -> Scenario:
+    """The scenario with some words changed: part -> word -> value."""
+    return replace(scenario, **{part: replace(getattr(scenario, part), **words) for part, words in parts.items()})
+
+
 def words(scenario: Scenario) -> dict[str, dict[str, Any]]:
     """Part -> its words, of what is trained."""
     return {part: told(getattr(scenario, part)) for part in PARTS}

@@ -52,6 +52,11 @@ class Said:
     told: tuple[Told, ...] = ()
 
     @property
+    def ranking(self) -> str:
+        """One code of each cause, the first-ranked first."""
+        return " > ".join(min(cause, default="") for cause in self.causes)
+
+    @property
     def codes(self) -> frozenset[str]:
         return frozenset().union(*self.causes, self.nested)
 

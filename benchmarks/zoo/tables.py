@@ -92,9 +92,8 @@ def mistakes(outcomes: Sequence[Outcome]) -> Table:
         if o.scenario.half != "tuning":
             raise ValueError("cases of the held-out half are not to be looked at")
         if o.wrong:
-            causes = " > ".join(next(iter(sorted(c)), "") for c in o.said.causes)
             table.add_row(o.scenario.family, o.scenario.form, str(o.seed), "/".join(o.scenario.truth),
-                          causes, ", ".join(sorted(o.said.nested)), "; ".join(o.wrong))  # fmt: skip
+                          o.said.ranking, ", ".join(sorted(o.said.nested)), "; ".join(o.wrong))  # fmt: skip
     return table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.zoo.scenario import Scenario
+from benchmarks.zoo.scenario import Scenario, changed
 
 MEASURED = ("breast_cancer", "wine", "diabetes", "segments", "cars", "shuttle")  # features in units of their own
 
@@ -31,7 +31,7 @@ class Fault:
 
 
 def _with(**parts: dict[str, Any]) -> Callable[[Scenario], Scenario]:
-    return lambda s: replace(s, **{part: replace(getattr(s, part), **words) for part, words in parts.items()})
+    return lambda s: changed(s, **parts)
 
 
 def _rate(factor: float) -> Callable[[Scenario], Scenario]:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from benchmarks.zoo import training
 from benchmarks.zoo.data import Sets
-from benchmarks.zoo.scenario import Loss, Scenario
+from benchmarks.zoo.scenario import Loss, Scenario, changed
 
 LOOKS = 25  # at the losses of both parts, over a training
 MOST = 1500  # training samples that a loss is taken over
@@ -113,8 +113,7 @@ class Plain:
         """The same with some words changed: part of the scenario -> word -> value."""
         key = repr(sorted((part, sorted(words.items(), key=str)) for part, words in parts.items()))
         if key not in self._others:
-            changed = {part: replace(getattr(self.scenario, part), **words) for part, words in parts.items()}
-            self._others[key] = Plain(replace(self.scenario, **changed), self.seed)
+            self._others[key] = Plain(changed(self.scenario, **parts), self.seed)
         return self._others[key]
 
 

@@ -99,7 +99,7 @@ class Bench:
         Raises:
             CannotIsolate: There is none.
         """
-        found = self.batches(kind, max(FEW, ENOUGH))
+        found = self.batches(kind, ENOUGH)
         wanted = 1 + int(np.searchsorted(np.cumsum([batch.samples for batch in found]), ENOUGH))
         return found[: max(FEW, wanted)]
 

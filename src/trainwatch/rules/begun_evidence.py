@@ -35,7 +35,7 @@ class Ahead:
     @property
     def margin(self) -> float:
         """Standard errors by which it leads by more than that; it leads surely."""
-        return min((self.copy.gain - self.least) / max(self.copy.error, 1e-12) + SURE, MOST)
+        return lead(self.copy.gain, self.least, self.copy.error)
 
     @property
     def told(self) -> str:
@@ -55,6 +55,11 @@ class Ahead:
             f"{other:.3g} against {usual:.3g} and {before:.3g}"
         )
         return Evidence(f"lead of the copy with {self.changed}", copy.gain, self.least, step=copy.step, note=note)
+
+
+def lead(gain: float, least: float, error: float) -> float:
+    """Standard errors by which a copy that leads surely does so by more than counts."""
+    return min((gain - least) / max(error, 1e-12) + SURE, MOST)
 
 
 def faster_better(record: RunRecord, share: float) -> Ahead | None:

@@ -9,6 +9,7 @@ import numpy as np
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.rules.begun_evidence import lead
 from trainwatch.symptoms.begun_again import OtherRate
 from trainwatch.symptoms.gradients import learning_rates
 from trainwatch.symptoms.losses import LossCourse
@@ -91,7 +92,7 @@ class Spent:
     @property
     def margin(self) -> float:
         """Standard errors by which the copy leads by more than counts."""
-        return min((self.copy.rested - self.least) / max(self.copy.error, 1e-12) + SURE, 1e3)
+        return lead(self.copy.rested, self.least, self.copy.error)
 
     @property
     def told(self) -> str:
