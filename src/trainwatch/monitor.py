@@ -49,9 +49,10 @@ VALIDATION = (
     "val_scores",
     "val_spread",
     "val_error",
+    "val_target_moments",
     "val_churn",
 )
-RANGES = ("input_stats", "output_stats", "target_stats")
+RANGES = ("input_stats", "output_stats", "target_stats", "target_moments")
 STEPS = ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights")
 # Part -> the quantities that are missing where it had to be switched off.
 MEASURES = {

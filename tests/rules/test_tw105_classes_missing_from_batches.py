@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from batched import recorded
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from watched import drawn, watched
 
 import trainwatch
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import nest
+from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked, all_rules
 from trainwatch.rules.tw105_classes_missing_from_batches import ClassesMissingFromBatches
 
@@ -185,3 +187,68 @@ def test_classes_that_come_one_by_one_within_a_step_are_a_batch(apart):
     watch.finish()
     assert bool(verdict(watch.record)) == apart
     assert watch.record.keys("batches_without_class")[0] == ("64" if apart else "128")
+
+
+def of_numbers(y, size=16, epochs=3, shuffle=None, loader=None):
+    record = RunRecord()
+    step = 0
+    for _ in range(epochs):
+        for batch in np.split(y if shuffle is None else shuffle.permutation(y), np.arange(size, len(y), size)):
+            row = [batch.mean(), batch.var(), 0.0, batch.var(), len(batch)]
+            record.append("target_moments", "mse_loss", step, row)
+            record.append("train_loss", "mse_loss", step, 1.0)
+            step += 1
+    record.set_fact("run", {"train_samples": len(y)})
+    record.set_fact("loaders", {"train": loader or {"batch_size": size, "shuffled": False}})
+    return record
+
+
+NUMBERS = np.sort(np.random.default_rng(0).gamma(2.0, size=640))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_sorted_numbers(scale):
+    (found,) = verdict(of_numbers(scale * NUMBERS))
+    assert found.severity == Severity.WARNING
+    assert "variance of the targets lies between training batches of 16" in found.summary
+    assert found.evidence[0].value > 0.9
+    assert found.evidence[0].threshold == 0.25
+    assert found.onset_step == 0
+    (shuffle,) = found.remedies
+    assert "batch_size=16, shuffle=True" in shuffle.how
+    assert not shuffle.already_in_use
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_numbers(seed):
+    assert verdict(of_numbers(NUMBERS, shuffle=np.random.default_rng(seed))) == []
+
+
+@pytest.mark.parametrize(("threshold", "value"), [("shortfall", 1.1), ("min_errors", 1e4)])
+def test_each_threshold_can_silence_it_of_numbers(threshold, value):
+    assert not verdict(of_numbers(NUMBERS), **{threshold: value})
+
+
+def test_numbers_in_few_batches_or_of_batches_composed_on_purpose():
+    with pytest.raises(NotChecked, match="18 training batches"):
+        verdict(of_numbers(NUMBERS, 35, epochs=1))
+    (found,) = verdict(of_numbers(NUMBERS, loader={"batch_size": None}))
+    assert found.severity == Severity.INFO
+    with pytest.raises(NotChecked, match="nor numbers in whole passes"):
+        verdict(RunRecord())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("by", ["loader", "slices"])
+def test_real_trainings_on_numbers(seed, by):
+    x, y = (torch.as_tensor(part, dtype=torch.float32) for part in load_diabetes(return_X_y=True))
+    y = ((y - y.mean()) / y.std())[:, None]
+    order = y[:, 0].argsort()
+    for rows, count in ((torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)), 0), (order, 1)):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 1))
+        loader = DataLoader(TensorDataset(x[rows], y[rows]), 32)
+        slices = list(zip(x[rows].split(32), y[rows].split(32), strict=True))
+        batches = (pair for _ in range(4) for pair in (loader if by == "loader" else slices))
+        record = watched(model, torch.optim.Adam(model.parameters(), 1e-3), batches, nn.MSELoss())
+        assert len(verdict(record)) == count

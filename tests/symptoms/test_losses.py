@@ -9,7 +9,7 @@ import trainwatch
 from trainwatch.config import Settings
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Series
-from trainwatch.symptoms.losses import chance_of, loss_course, not_finite, penalty_share
+from trainwatch.symptoms.losses import loss_course, not_finite, penalty_share
 
 RNG = np.random.default_rng(0)
 
@@ -97,34 +97,6 @@ def test_harm(end, harmed, relapse):
     assert (margin > 0) is harmed
     if relapse is not None:
         assert lost is relapse or end < 2
-
-
-def test_chance_is_the_logarithm_of_the_classes_or_the_entropy_of_the_targets():
-    made = record([1.0], "cross_entropy", {"classes": 10})
-    assert chance_of(made, "cross_entropy") == pytest.approx(math.log(10))
-    made.append("train_classes", "targets", 0, [75, 25, *[0] * 8, 900])
-    assert chance_of(made, "cross_entropy") == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
-
-
-@pytest.mark.parametrize(
-    ("stream", "facts"),
-    [
-        ("mse_loss", {"classes": 10}),
-        ("cross_entropy", {"classes": None}),
-        ("cross_entropy", {"classes": 1}),
-        ("cross_entropy", {"classes": 10, "reduction": "sum"}),
-        ("binary_cross_entropy_with_logits", {"classes": 10}),
-    ],
-)
-def test_chance_is_not_guessed(stream, facts):
-    assert chance_of(record([1.0], stream, facts), stream) is None
-
-
-@pytest.mark.parametrize("arguments", [{"label_smoothing": 0.1}, {"weight": [1.0, 2.0]}])
-def test_weighted_criteria_do_not_cost_the_entropy(arguments):
-    made = record([1.0], "cross_entropy", {"classes": 2, "arguments": arguments})
-    made.append("train_classes", "targets", 0, [90, 10, 0])
-    assert chance_of(made, "cross_entropy") == pytest.approx(math.log(2))
 
 
 def test_not_finite_finds_the_first_row_its_columns_and_how_it_goes_on():

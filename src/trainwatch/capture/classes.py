@@ -79,7 +79,7 @@ class ClassCounter:
             return
         self._bytes += size
         alone = target.ndim > 0 and len(target) == samples and target.numel() == samples
-        self._held.append((sort, classes, labels, target, _version(target), step if alone else None))
+        self._held.append((sort, classes, labels, target, version_of(target), step if alone else None))
 
     def flush(
         self,
@@ -100,7 +100,7 @@ class ClassCounter:
         single: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
         steps: dict[tuple[Any, ...], list[torch.Tensor]] = defaultdict(list)
         for sort, classes, labels, target, version, step in held:
-            if _version(target) != version:
+            if version_of(target) != version:
                 self.uncounted += 1
                 continue
             batches[sort, classes, labels, target.dtype, target.device, target.shape[1:]].append(target)
@@ -154,5 +154,6 @@ def _count(sort: str, classes: int, labels: int, target: torch.Tensor) -> tuple[
     return "targets", count_classes(indices, classes)
 
 
-def _version(tensor: torch.Tensor) -> int | None:
+def version_of(tensor: torch.Tensor) -> int | None:
+    """Counts the changes in place of a tensor; None where nothing counts them."""
     return None if tensor.is_inference() else tensor._version

@@ -29,6 +29,7 @@ from trainwatch.capture.run_facts import RunFacts
 from trainwatch.capture.scaling import Scaling
 from trainwatch.capture.shards import flattened, is_shard
 from trainwatch.capture.starts import StartWeights
+from trainwatch.capture.target_moments import TargetMoments
 from trainwatch.capture.validation import ValidationWatch
 from trainwatch.capture.wiring_watch import WiringWatch
 from trainwatch.containment import Containment, contained
@@ -68,6 +69,7 @@ class Measuring:
         self.reads = DeferredReads()
         self.losses = StepLosses()
         self.classes = ClassCounter()
+        self.targets = TargetMoments()
         self.book = PassBook(record, self.reads, primary_validation)
         self.validation = ValidationWatch(self.models, self.book)
         self.facts = RunFacts(record, self.models)
@@ -128,6 +130,7 @@ class Measuring:
         self._flush_gradients()
         self._flush_losses()
         self._flush_classes()
+        self._flush_targets()
         self._flush_rates()
         self._flush_ranges()
         self._flush_penalties()
@@ -187,6 +190,12 @@ class Measuring:
                 "train_classes", key, step, counts.astype(np.float32), {"uncounted_batches": self.classes.uncounted}
             ),
             lambda size, absent: self.record.append("batches_without_class", size, step, absent.astype(np.float32)),
+        )
+
+    @contained("ranges")
+    def _flush_targets(self) -> None:
+        self.targets.flush(
+            self.reads, lambda stream, steps, rows: self.record.append("target_moments", stream, steps, rows)
         )
 
     @contained("rates")

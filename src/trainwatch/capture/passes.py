@@ -14,7 +14,7 @@ from trainwatch.capture.deferred import DeferredReads
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.samples import SampleView, alike, fingerprints, held_bytes, samples_in, view_samples
 from trainwatch.capture.scores import EvenSubset
-from trainwatch.record import RunRecord
+from trainwatch.record import RunRecord, joining
 
 HELD_BYTES = 32 << 20  # of predictions and targets, until they are evaluated together
 COLUMNS = 256  # columns of the per-sample matrices
@@ -181,6 +181,8 @@ class PassBook:
             parts["variances"] = torch.stack([v.variances for v in views if v.variances is not None])
         if views and all(v.errors is not None for v in views):
             parts["errors"] = torch.stack([v.errors for v in views if v.errors is not None])
+        if views and all(v.moments is not None for v in views):
+            parts["moments"] = torch.stack([v.moments for v in views if v.moments is not None])
         if views and all(v.hashes is not None for v in views):
             parts["hashes"] = torch.stack([v.hashes for v in views if v.hashes is not None]).sum(0)
         if done.prints:
@@ -197,6 +199,8 @@ class PassBook:
                 values["spread"] = np.sqrt(np.average(values["variances"], axis=0, weights=seen))
             if "errors" in values:
                 values["error"] = _error(values["errors"], seen)
+            if "moments" in values:
+                values["moments"] = joining.moments(list(values["moments"]), np.asarray(seen))
             self._arrived(done, counts, values)
 
         self.reads.read(list(parts.values()), arrived)
@@ -227,6 +231,7 @@ class PassBook:
         self._put_alike("val_confusion", key, step, parts.get("confusion"))
         self._put_alike("val_spread", key, step, parts.get("spread"))
         self._put_alike("val_error", key, step, parts.get("error"))
+        self._put_alike("val_target_moments", key, step, parts.get("moments"))
         if churn is not None:
             put("val_churn", key, step, churn)
         stream.scores = (step, parts["scores"]) if "scores" in parts else None

@@ -24,7 +24,7 @@ from trainwatch.capture.nonfinite import Suspect, finite
 from trainwatch.capture.passes import TRAIN_EVAL
 from trainwatch.capture.samples import bare, samples_in
 from trainwatch.capture.shards import is_shard
-from trainwatch.capture.tasks import LABELS, read_by_shape
+from trainwatch.capture.tasks import DISTANCES, LABELS, read_by_shape
 from trainwatch.capture.trained_again import TrainedAgain
 from trainwatch.containment import Containment, contained
 from trainwatch.record import RunRecord
@@ -648,6 +648,7 @@ class RunCapture(Measuring):
         self._batch_samples += samples
         self.samples += samples
         self._count_classes(mine, step)
+        self._keep_targets(mine, prefix, step)
         if stale:
             self._take_late(stale)
 
@@ -671,6 +672,12 @@ class RunCapture(Measuring):
         for entry in entries:
             if entry.classes is not None and entry.call.target is not None:
                 self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target, step, samples)
+
+    @contained("ranges")
+    def _keep_targets(self, entries: Sequence[Entry], prefix: str, step: int) -> None:
+        for entry in entries:
+            if entry.call.sort in DISTANCES and entry.call.target is not None:
+                self.targets.hold(prefix + entry.call.name, entry.call.target, step)
 
     @contained("validation")
     def _fingerprint(self) -> None:

@@ -12,11 +12,13 @@ import torch
 from trainwatch.capture.classes import OVER_CLASSES, PER_LABEL, class_indices, labels_of
 from trainwatch.capture.interception import ORIGINAL, LossCall
 from trainwatch.capture.scores import scored
+from trainwatch.capture.target_moments import moments
 
 MULTIPLIER = 6364136223846793005  # odd, and its powers look random: Knuth, "Seminumerical Algorithms", 3.3.4
 MOST_ERRORS = 4096  # entries that the median is taken of
 MOST_CONFUSED = 64  # classes in a confusion matrix
 REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+LIKELIHOODS = ("gaussian_nll_loss", "poisson_nll_loss")
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class SampleView:
         variances: Regression: variance over the samples of outputs and of targets, shape (2,).
         errors: Regression: of output minus target the mean absolute value, the mean square, the largest and the median
             absolute value (of entries at even distances), shape (4,).
+        moments: Likelihoods of numbers: the targets' `target_moments.moments`, shape (5,).
         hashes: Order-dependent and order-free hash of the targets, shape (2,), int64.
     """
 
@@ -45,6 +48,7 @@ class SampleView:
     scores: torch.Tensor | None = None
     variances: torch.Tensor | None = None
     errors: torch.Tensor | None = None
+    moments: torch.Tensor | None = None
     hashes: torch.Tensor | None = None
 
 
@@ -83,6 +87,8 @@ def view_samples(calls: Sequence[LossCall], counts: Sequence[int], offset: int) 
             rows = [t.reshape(len(t), -1).float() for t in (predictions, target)]
             view.variances = torch.stack([r.var(0, unbiased=False).mean() for r in rows])
             view.errors = _errors(*rows)
+        if first.sort in LIKELIHOODS:
+            view.moments = moments(target.reshape(1, len(target), -1))[0]
         return view
 
 

@@ -62,6 +62,13 @@ def error(rows: Sequence[Array], samples: Array) -> Array:
     return np.array([absolute, square, max(float(r[2]) for r in rows), median])
 
 
+def moments(rows: Sequence[Array], samples: Array) -> Array:
+    """Those of the targets of all processes."""
+    joined = by_samples(rows, samples)
+    between = by_samples([np.full(4, (float(r[0]) - float(joined[0])) ** 2) for r in rows], samples)
+    return np.array([joined[0], joined[1] + between[1], joined[2], joined[3] + between[3], float(np.sum(samples))])
+
+
 def scores(rows: Sequence[Array], samples: Array) -> Array:
     """Scores of all samples, or of so many at even distances."""
     whole = np.concatenate(rows)
@@ -99,6 +106,7 @@ PASS: dict[str, Join] = {
     "val_spread": spread,
     "val_error": error,
     "val_churn": by_samples,
+    "val_target_moments": moments,
     "val_train_mode": by_samples,
     "val_with_grad": by_samples,
 }

@@ -126,7 +126,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="shuffle",
         title="Shuffle the training samples anew in each epoch",
-        why="Batches of {size} then hold {chance:.1f} classes on average, in place of {classes:.1f}.",
+        why="{gain}",
         how="loader = torch.utils.data.DataLoader(train_set, batch_size={size}, shuffle=True)\n"
         "# Data that come as a stream: mix the classes in the files, or shuffle within a buffer of many batches.",
         lightning="def train_dataloader(self):\n"

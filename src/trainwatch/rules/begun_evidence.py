@@ -65,7 +65,7 @@ def lead(gain: float, least: float, error: float) -> float:
 def faster_better(record: RunRecord, share: float) -> Ahead | None:
     """The copy at a higher rate, where it leads by at least a share of the loss of a constant guess."""
     course, copy = record.memo(loss_course), record.memo(higher_rate)
-    if course is None or copy is None or not copy.leads(least := share * abs(course.reference)):
+    if course is None or copy is None or not copy.leads(least := share * course.span):
         return None
     return Ahead(f"{copy.factor:.3g} times the learning rate", copy, least, copy.factor)
 
@@ -83,6 +83,6 @@ def begun_better(record: RunRecord, share: float, *names: str) -> Ahead | None:
     course, copies = record.memo(loss_course), record.memo(usual_start)
     if course is None:
         return None
-    least = share * abs(course.reference)
+    least = share * course.span
     leading = [Ahead(CHANGED[name], copies[name], least, factor=1.0) for name in names if name in copies]
     return max((one for one in leading if one.copy.leads(least)), key=lambda one: one.copy.gain, default=None)

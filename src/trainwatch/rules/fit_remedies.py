@@ -55,7 +55,9 @@ def sizes(record: RunRecord) -> tuple[int, int]:
 
 
 def per_sample(parameters: int, samples: int) -> str:
-    """How many parameters there are for each training sample, in words."""
+    """How many parameters there are for each training sample, in words; the samples where none is known."""
+    if not parameters:
+        return f"{samples} samples"
     ratio = parameters / samples
     return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} parameters per training sample"
 

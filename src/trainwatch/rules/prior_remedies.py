@@ -74,7 +74,7 @@ def _features(record: RunRecord, curve: LearningCurve) -> Remedy:
         return remedy("prior-features", measured="What each feature is worth to the network: not measured.")
     first = np.argsort(-rises)[:SHOWN]
     listed = ", ".join(f"{i} (loss + {rises[i]:.3g})" for i in first)
-    idle = int((rises < LITTLE * curve.guess).sum())
+    idle = int((rises < LITTLE * curve.span).sum())
     return remedy(
         "prior-features",
         measured=f"This network needs features {listed} most; {idle} of {len(rises)} could be shuffled for next to "

@@ -90,8 +90,10 @@ class RisingValidation(Rule):
         if len(curve.steps) - 1 - rise.best < self.min_after:
             return None
         course = record.memo(loss_course)
-        chance = course.chance if course is not None and course.chance and curve.same_criterion else curve.start
-        reference = max(min(curve.start, chance) - rise.minimum, abs(rise.minimum))
+        chance = (
+            course.chance if course is not None and course.chance is not None and curve.same_criterion else curve.start
+        )
+        reference = max(min(curve.start, chance) - rise.minimum, abs(rise.minimum - curve.floor))
         if rise.rise <= self.least(curve, rise, reference):
             return None
         beyond = max(rise.rise - max(self.min_rise * reference, self.min_errors * rise.error), 0.0)
@@ -101,7 +103,7 @@ class RisingValidation(Rule):
         """What a rise must exceed: fewer errors do for a clear one where training went on alone."""
         late = curve.training[-rise.last :]
         late = late[np.isfinite(late)]
-        alone = curve.same_criterion and len(late) and late.mean() < self.apart * rise.end
+        alone = curve.same_criterion and len(late) and late.mean() - curve.floor < self.apart * (rise.end - curve.floor)
         errors = self.min_errors
         if alone and rise.probability >= SURE:  # the clearer the rise, the fewer
             rises = self.min_rise * reference, self.clear_rise * reference

@@ -1,4 +1,4 @@
-"""TW105: training batches hold fewer classes than a shuffled draw would give."""
+"""TW105: training batches hold fewer classes, or targets closer together, than a shuffled draw would give."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
+from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.batch_order import of_processes, shuffling, unless_on_purpose
 from trainwatch.symptoms.batches import BatchClasses, batch_classes
 from trainwatch.symptoms.classes import TrainClasses, train_classes
-from trainwatch.symptoms.processes import class_skew
+from trainwatch.symptoms.losses import loss_course
+from trainwatch.symptoms.target_order import target_order
 
 SHOWN = 5
 ONE = 1.5  # classes in a batch up to which data are sorted, or come class by class
@@ -28,7 +30,8 @@ class ClassesMissingFromBatches(Rule):
 
     ## Symptom
     On the way from one class in a batch to as many as a shuffled draw gives, batches fall short by `shortfall` or more,
-    by `min_errors` standard errors. Down to about one class a batch the data are sorted by class.
+    by `min_errors` standard errors. Down to about one class a batch the data are sorted by class. Where numbers are
+    predicted, `shortfall` or more of their variance lies between the batches of a pass, in place of within them.
 
     ## Why it hurts
     A batch stands for the whole: its gradient should point where that of all samples does. One of few classes points to
@@ -39,6 +42,8 @@ class ClassesMissingFromBatches(Rule):
     Of `min_batches` training batches or more, those without each class are counted (`batches_without_class`) and set
     beside the hypergeometric chance, which knows the size of the batches and how rare a class is: a class that small
     batches must lack is no fault. Where chance gives fewer than `least_classes` classes a batch, nothing can be told.
+    Of numbers `target_moments` has mean and variance of each batch; a pass over a loader must have ended, or the
+    same batches have come again in the same order.
 
     ## Remedies
     `shuffle`, and `stratified-batches` where a rare class should be in every batch.
@@ -54,7 +59,7 @@ class ClassesMissingFromBatches(Rule):
     code = "TW105"
     name = "classes-missing-from-batches"
     section = "§1"
-    needs = ("train_classes", "batches_without_class")
+    needs = ()
     explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, always)
 
     shortfall: float = 0.25
@@ -67,7 +72,8 @@ class ClassesMissingFromBatches(Rule):
             raise NotChecked("tokens of a language model are no samples")
         known, seen = record.memo(train_classes), record.memo(batch_classes)
         if known is None or seen is None:
-            raise NotChecked("no training batches with one class a sample were seen")
+            yield from self._of_numbers(record)
+            return
         if len(known.present) < 2:
             return
         if seen.batches < self.min_batches:
@@ -84,12 +90,36 @@ class ClassesMissingFromBatches(Rule):
             f"training batches of {seen.size} hold {seen.classes:.1f} of {len(known.present)} classes on average, a "
             f"shuffled draw gives {seen.by_chance:.1f}{sorted_too}",
             margin=(seen.shortfall - self.shortfall) / max(seen.shortfall_error, 1e-6),
-            severity=Severity.INFO if loader and loader.get("batch_size") is None else self.severity,
+            severity=unless_on_purpose(self.severity, loader),
             where=tuple(known.names[i] for i in worst),
             onset_step=0,
-            evidence=(*self._evidence(known, seen, worst), *_of_processes(record)),
-            remedies=tuple(_remedies(known, seen, loader)),
+            evidence=(*self._evidence(known, seen, worst), *of_processes(record)),
+            remedies=tuple(shuffling(known, seen, loader)),
         )
+
+    def _of_numbers(self, record: RunRecord) -> Iterator[Diagnosis]:
+        course = record.memo(loss_course)
+        order = None if course is None else target_order(record, course.stream)
+        if order is None:
+            raise NotChecked("no training batches with one class a sample were seen, nor numbers in whole passes")
+        if order.batches < self.min_batches:
+            raise NotChecked(f"{order.batches} training batches; judged from {self.min_batches} on")
+        if order.between < max(self.shortfall, self.min_errors * order.error):
+            return
+        loader: Any = record.facts.get("loaders", {}).get("train") or {}
+        told = f"{order.between:.0%} of the variance of the targets lies between training batches of {order.size}"
+        note = f"0 is chance, 1 is one target a batch; standard error {order.error:.2g}; {order.batches} batches"
+        gain = f"Each batch of {order.size} then shows what all targets do, in place of {1 - order.between:.0%} of it."
+        yield self.diagnose(
+            f"{told}, a shuffled draw leaves none beyond chance: samples come in an order",
+            margin=(order.between - self.shortfall) / max(order.error, 1e-6),
+            severity=unless_on_purpose(self.severity, loader),
+            where=("training samples",),
+            onset_step=order.first_step,
+            evidence=(Evidence("share of the variance that lies between batches", order.between, self.shortfall,
+                               note=note),),
+            remedies=(remedy("shuffle", already_in_use=bool(loader.get("shuffled")), size=order.size, gain=gain),),
+        )  # fmt: skip
 
     def _evidence(self, known: TrainClasses, seen: BatchClasses, worst: list[int]) -> Iterator[Evidence]:
         note = f"0 is chance, 1 is one class a batch; standard error {seen.shortfall_error:.2g}; {seen.batches} batches"
@@ -98,31 +128,3 @@ class ClassesMissingFromBatches(Rule):
         for i in worst[:SHOWN]:
             note = f"by chance {seen.expected[i]:.3f}"
             yield Evidence("share of batches without the class", float(seen.absent[i]), where=known.names[i], note=note)
-
-
-def _of_processes(record: RunRecord) -> Iterator[Evidence]:
-    skew = record.memo(class_skew)
-    if skew is not None:
-        note = "distance of its shares of the classes from those of all processes: 0 where equal, 1 where all others"
-        yield Evidence(
-            "classes that one process sees more than its share", skew[1], where=f"process {skew[0]}", note=note
-        )
-
-
-def _remedies(known: TrainClasses, seen: BatchClasses, loader: dict[str, Any]) -> Iterator[Remedy]:
-    yield remedy(
-        "shuffle",
-        already_in_use=bool(loader.get("shuffled")),
-        size=seen.size,
-        classes=seen.classes,
-        chance=seen.by_chance,
-    )
-    rare = int(np.where(known.counts > 0, known.counts, np.inf).argmin())
-    share = float(known.counts[rare] / known.counts.sum())
-    yield remedy(
-        "stratified-batches",
-        size=seen.size,
-        rare=known.names[rare],
-        absent=float(seen.expected[rare]),
-        each=share * seen.size,
-    )

@@ -96,7 +96,7 @@ class Underfitting(Rule):
             if not end.flat and not (causes and end.falls_short_of(poor)):
                 return
             gap = end.trends[0].end - end.training.end if record.memo(validation_trend) is not None else 0.0
-            memorised = gap > GAP * abs(end.training.reference)
+            memorised = gap > GAP * abs(end.training.reference - end.training.floor)
             if not causes and (not STARTED < end.gone < self.remark or memorised):
                 return
         share = Evidence(

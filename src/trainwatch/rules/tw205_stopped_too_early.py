@@ -72,7 +72,7 @@ class StoppedTooEarly(Rule):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """A copy that goes on learning, where something was learned and the loss did not surely come to rest."""
         curve, trend = record.memo(validation_curve), record.memo(trend_of)
-        if curve is None or trend is None or trend.drop < self.learned * abs(trend.reference):
+        if curve is None or trend is None or trend.has_dropped < self.learned:
             return
         if not trend.gains_less_than(RESTED, of=self._least(trend, self.min_gain), steps=0.5):
             yield ProbeRequest("going_on", (), "would further steps still bring much?", PRIORITY)
@@ -89,7 +89,7 @@ class StoppedTooEarly(Rule):
         trend = record.memo(trend_of)
         if trend is None:
             raise NotChecked("too few steps or validation passes for the trend of the loss")
-        if trend.drop >= self.learned * abs(trend.reference):
+        if trend.has_dropped >= self.learned:
             for gain in self._gains(record, trend, steady, tried):
                 if gain.beyond > 0:
                     yield self._found(record, gain)
@@ -120,4 +120,4 @@ class StoppedTooEarly(Rule):
 
     def _least(self, trend: Trend, share: float) -> float:
         """What must be gained."""
-        return max(share * trend.drop, self.min_relative * abs(trend.end))
+        return max(share * trend.drop, self.min_relative * abs(trend.end - trend.floor))

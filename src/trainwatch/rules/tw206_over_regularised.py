@@ -17,7 +17,7 @@ from trainwatch.rules.poor_fit import rest
 from trainwatch.rules.release_evidence import BY_KIND, beyond, compared, in_use, memorised, standing, without
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Release, releases, unpenalised
-from trainwatch.symptoms.losses import loss_course, penalty_share
+from trainwatch.symptoms.losses import LossCourse, loss_course, penalty_share
 from trainwatch.symptoms.restraints import regularisers
 
 EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
@@ -94,21 +94,21 @@ class OverRegularised(Rule):
         tried = record.memo(releases) + ([further] if further is not None and added else [])
         if course is None or not in_use(record, self.added) or course.gained >= self.learned:
             return
-        guess = abs(course.reference)
+        guess = course.span
         if margins := {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}:
             alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one, if it suffices
-            yield self._shown(record, alone, margins[alone], guess)
+            yield self._shown(record, alone, margins[alone], course)
         elif (found := self._by_strength(record)) is not None:
             yield found
         elif not tried:
             off = record.facts.get("switched_off", {})
             raise NotChecked(f"not measured: {off.get('without_regulariser', 'the budget did not allow it')}")
 
-    def _shown(self, record: RunRecord, best: Release, margin: float, guess: float) -> Diagnosis:
+    def _shown(self, record: RunRecord, best: Release, margin: float, course: LossCourse) -> Diagnosis:
         unseen = best.validation is None and record.memo(validation_curve) is None
-        gain = min(change.gain for change in best.changes)
+        gain, guess = min(change.gain for change in best.changes), course.span
         usual = (self.gain if best.controlled else self.large) * guess
-        least = min(usual, *(self.part * abs(c.before) for c in best.changes))
+        least = min(usual, *(self.part * abs(c.before - course.floor) for c in best.changes))
         modest = "penalty" in best.left_out and gain < self.clear * guess
         return self.diagnose(
             without(best),

@@ -78,9 +78,9 @@ class SampleStarved(Rule):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """What samples are worth, where validation is not good."""
         curve, course = record.memo(validation_curve), record.memo(loss_course)
-        if curve is None or course is None or not course.chance:
+        if curve is None or course is None or course.chance is None or curve.kept is None:
             return
-        if curve.mean.min() > self.poor * abs(course.chance) and curve.training[-1] < curve.mean[-1]:
+        if curve.kept.min() > self.poor and curve.training[-1] < curve.mean[-1]:
             for kind, priority in PROBES.items():
                 yield ProbeRequest(kind, (), "validation is worse than training: would more samples help?", priority)
 
@@ -94,16 +94,16 @@ class SampleStarved(Rule):
             if any(True for _ in self.asks(record)):
                 raise NotChecked("validation is not good, and what more samples would bring was not measured")
             return
-        guess, best = curves[0].guess, float(min(passes.mean.min(), curves[0].net))
+        guess, floor = curves[0].span, curves[0].floor
+        best = float(min(passes.mean.min(), curves[0].net)) - floor
         gap, error = look.gap
         if best <= self.poor * guess or not gap >= max(self.gap * guess, self.errors * error):
             return
-        if look.training > self.fitted * best:
+        if look.training - floor > self.fitted * best:
             return  # the samples that there are teach more than has been learned
-        known = int(record.facts.get("run", {}).get("train_samples") or 0)
-        if curves[0].samples < self.held * known:
+        if curves[0].samples < self.held * (known := sizes(record)[0]):
             raise NotChecked(f"{curves[0].samples} of {known} training samples are held: too few for a curve")
-        telling = [curve for curve in curves if curve.losses[2] <= best + self.behind * guess]
+        telling = [curve for curve in curves if curve.left <= best + self.behind * guess]
         if not telling:
             raise NotChecked("what learns from held samples alone does far worse than the network: it tells nothing")
         trend = record.memo(validation_trend)
@@ -111,7 +111,7 @@ class SampleStarved(Rule):
             telling = [curve for curve in telling if curve.by == "copies"]  # which all take as many steps
         if not telling:
             raise NotChecked("validation may still have been falling when the run ended")
-        if passes.training[passes.mean.argmin()] > self.learned * best:
+        if passes.training[passes.mean.argmin()] - floor > self.learned * best:
             telling = [curve for curve in telling if curve.by == "forest"]
         found = max(telling, key=lambda curve: self._beyond(curve, best), default=None)
         if found is not None and self._beyond(found, best) > 0:
@@ -123,18 +123,17 @@ class SampleStarved(Rule):
         return gain - max(self._least(curve, best), self.errors * error)
 
     def _least(self, curve: LearningCurve, best: float) -> float:
-        part = self.part if best > self.fair * curve.guess else self.large
-        return self.gain * curve.guess if curve.by == "forest" else max(self.own_gain * curve.guess, part * best)
+        part = self.part if best > self.fair * curve.span else self.large
+        return self.gain * curve.span if curve.by == "forest" else max(self.own_gain * curve.span, part * best)
 
     def _found(self, record: RunRecord, curve: LearningCurve, look: Evaluated, best: float) -> Diagnosis:
         known, parameters = sizes(record)
-        samples = known or curve.samples
+        samples, kept = known or curve.samples, best / curve.span
         gain, error = (curve.share_left(best) * number for number in (curve.gain, curve.gain_error))
-        ratio = per_sample(parameters, samples) if parameters else f"{samples} samples"
+        fitted = max(look.training - curve.floor, 0) / curve.span
         return self.diagnose(
-            f"validation keeps {best / curve.guess:.0%} of the loss of a constant guess at its best, training "
-            f"{max(look.training, 0) / curve.guess:.0%} at the end; twice the {samples} samples would take about "
-            f"{gain:.2g} off, by what they are worth to {BY[curve.by]}",
+            f"validation keeps {kept:.0%} of the loss of a constant guess at its best, training {fitted:.0%} at the "
+            f"end; twice the {samples} samples would take about {gain:.2g} off, by what {BY[curve.by]} gain",
             margin=(gain - self._least(curve, best)) / max(error, 1e-9),
             where=("training samples",),
             onset_step=0,
@@ -142,9 +141,10 @@ class SampleStarved(Rule):
                 Evidence("gain by twice the samples", gain, max(self._least(curve, best), self.errors * error),
                          step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {curve.told}; "
                          f"standard error {error:.2g}"),
-                Evidence("lowest validation loss", best, self.poor * curve.guess, note=f"chance {curve.guess:.3g}"),
-                Evidence("gap between training and validation", look.gap[0], self.gap * curve.guess, step=look.step,
+                Evidence("lowest validation loss", best + curve.floor, self.poor * curve.span + curve.floor,
+                         note=f"chance {curve.guess:.3g}"),
+                Evidence("gap between training and validation", look.gap[0], self.gap * curve.span, step=look.step,
                          note=f"{look.training:.3g} against {look.validation:.3g}, both in evaluation mode"),
             ),
-            remedies=(remedy("more-data", ratio=ratio), *prior_remedies(record, curve)),
+            remedies=(remedy("more-data", ratio=per_sample(parameters, samples)), *prior_remedies(record, curve)),
         )  # fmt: skip

@@ -132,9 +132,9 @@ class LearningRateTooHigh(Rule):
     def _all_along(self, record: RunRecord, course: LossCourse) -> Iterator[Diagnosis]:
         if (reach := record.memo(reach_of)) is None:
             return
-        mean, copy, least = reach.total / reach.steps, record.memo(calmer), self.led * abs(course.reference)
+        mean, copy, least = reach.total / reach.steps, record.memo(calmer), self.led * course.span
         fair, gained = (self.good, gained_in_both(record)) if mean >= self.huge else (self.fair, course.gained)
-        fair = fair if (course.chance or copy) and weight_layers(record) > 1 else self.learned
+        fair = fair if (course.chance is not None or copy) and weight_layers(record) > 1 else self.learned
         if mean >= self.sustained and gained < fair and not harmless(course, copy, least, LOWER * mean < self.long):
             yield self.diagnose(
                 **all_along(record, reach, self.sustained, f"the loss went {course.story}", gone(course, gained, fair)),

@@ -94,7 +94,7 @@ class LearningRateTooLow(Rule):
             raise NotChecked("the length of a step is not known for these optimisers")
         if reach.steps < self.steps:
             raise NotChecked(f"only {reach.steps} steps were seen; {self.steps} are needed")
-        copy, guess, way = record.memo(higher_rate), abs(course.reference), way_of(reach, course, USUAL)
+        copy, guess, way = record.memo(higher_rate), course.span, way_of(reach, course, USUAL)
         ended = short_steps.spent(record, reach, copy, self.gain * guess)
         if ended is not None:
             yield self._shown(ended, f"{ended.told}; the loss went {course.story}", way, *ended.remedies)

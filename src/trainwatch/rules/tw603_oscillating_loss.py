@@ -69,7 +69,7 @@ class OscillatingLoss(Rule):
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Correlate the loss with itself some steps later."""
         course, reach = record.memo(loss_course), record.memo(reach_of)
-        if course is None or not course.reference:
+        if course is None or not course.span:
             raise NotChecked("no training loss was seen that swings could be compared with")
         if reach is None:
             raise NotChecked("the length of a step is not known for these optimisers")
@@ -84,7 +84,7 @@ class OscillatingLoss(Rule):
         beyond = -swing.correlation / swing.error
         if swing.correlation > -self.opposite or beyond < self.errors or swing.size < swing.fall:
             return
-        wide, mean = swing.size / abs(course.reference), reach.total / reach.steps
+        wide, mean = swing.size / course.span, reach.total / reach.steps
         if wide < self.swing or course.gained >= self.fair or mean < self.update:
             return
         yield self._found(record, swing, reach, wide, course.gained)

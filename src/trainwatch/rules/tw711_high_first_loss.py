@@ -61,10 +61,10 @@ class HighFirstLoss(Rule):
         course = record.memo(loss_course)
         known = record.facts.get("loss", {}).get(course.stream, {}) if course is not None else {}
         guess = _undecided(known, course)
-        if course is None or not guess or not math.isfinite(course.start):
+        if course is None or guess is None or guess <= course.floor or not math.isfinite(course.start):
             raise NotChecked("what a net costs that knows nothing is not known of this loss")
         limit = self.wild_squared if known["function"] == "mse_loss" else self.wild
-        ratio = course.start / guess
+        ratio = (course.start - course.floor) / max(guess - course.floor, 1e-30)
         if ratio <= limit:
             return
         outputs, targets = (range_of(record, q, course.stream) for q in ("output_stats", "target_stats"))

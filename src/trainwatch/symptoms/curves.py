@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainwatch.record import RunRecord
+from trainwatch.symptoms.guess import guess_in_validation
+from trainwatch.symptoms.losses import loss_course
 
 Array = NDArray[Any]
 Line = tuple[tuple[int, float], ...]
@@ -31,6 +33,9 @@ class ValidationCurve:
         training: Mean training loss between a pass and the one before, shape (T,); NaN where there is none.
         same_criterion: `training` was made by the criterion of the validation loss.
         start: Loss before learning: the first pass or, by the same criterion, the first training step; the larger.
+        chance: What a constant guess costs, by the targets of validation or, by the same criterion, of training; None
+            where neither tells.
+        floor: What a perfect net would leave.
     """
 
     stream: str
@@ -42,11 +47,20 @@ class ValidationCurve:
     training: Array
     same_criterion: bool
     start: float
+    chance: float | None = None
+    floor: float = 0.0
 
     @property
     def mean(self) -> Array:
         """Loss of each pass, shape (T,)."""
         return np.asarray(self.losses @ self.weights)
+
+    @property
+    def kept(self) -> Array | None:
+        """Share that each pass leaves of what lies below a constant guess, shape (T,); None where it is not known."""
+        if self.chance is None or self.chance == self.floor:
+            return None
+        return np.asarray((self.mean - self.floor) / abs(self.chance - self.floor))
 
 
 def noise_band(curve: ValidationCurve) -> tuple[tuple[int, float, float], ...]:
@@ -102,6 +116,10 @@ def validation_curve(record: RunRecord) -> ValidationCurve | None:
     criterion = training_stream(record, facts.get("criterion"))
     same = criterion is not None and criterion == facts.get("criterion")
     training = _between(record, criterion, steps)
+    chance, floor = guess_in_validation(record, stream)
+    course = record.memo(loss_course)
+    if chance is None and same and course is not None:
+        chance, floor = course.chance, course.floor
     first = [losses[0] @ weights, *([_first(record, criterion)] if same else [])]
     blocks = _blocks(len(steps))
     return ValidationCurve(
@@ -114,6 +132,8 @@ def validation_curve(record: RunRecord) -> ValidationCurve | None:
         training=_averaged(training, blocks),
         same_criterion=same,
         start=float(np.nanmax(first)),
+        chance=chance,
+        floor=floor,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
-from trainwatch.symptoms.curves import passes, primary_stream
+from trainwatch.symptoms.curves import passes, primary_stream, validation_curve
 from trainwatch.symptoms.losses import loss_course
 
 EXPONENTS = 0.15, 1.0  # of power laws that are met with; three points alone do not tell it well
@@ -29,6 +29,7 @@ class LearningCurve:
         guess: Loss of a constant guess.
         scored: Validation samples.
         step: Optimiser steps taken before.
+        floor: What is left to a perfect net.
     """
 
     by: str
@@ -39,6 +40,17 @@ class LearningCurve:
     guess: float
     scored: int
     step: int
+    floor: float = 0.0
+
+    @property
+    def span(self) -> float:
+        """What there is to learn below a constant guess."""
+        return self.guess - self.floor
+
+    @property
+    def left(self) -> float:
+        """What all samples leave of it."""
+        return self.losses[2] - self.floor
 
     @property
     def ratio(self) -> float:
@@ -66,22 +78,28 @@ class LearningCurve:
         return ", ".join(f"{loss:.3g} with {count}" for count, loss in parts if not np.isnan(loss))
 
     def share_left(self, best: float) -> float:
-        """Of `gain` and its error, what is to be expected of a net that comes to `best`, further along such a curve.
+        """Of `gain` and its error, what is to be expected of a net that leaves `best`, further along such a curve.
 
         Twice the samples take the same share off both losses where they fall by one power; a net that is worse than
         the predictor is granted no more than the predictor gains.
         """
-        return float(np.clip(best / self.losses[2], 0.0, 1.0)) if self.losses[2] > 0 else 1.0
+        return float(np.clip(best / self.left, 0.0, 1.0)) if self.left > 0 else 1.0
 
 
 def own_curve(record: RunRecord) -> LearningCurve | None:
     """Of copies of the network, for `RunRecord.memo`; None without one, or where no constant guess has a known loss."""
     row, course, forest = record.latest("own_curve", "held"), record.memo(loss_course), record.memo(learning_curve)
-    guess = forest.guess if forest is not None else course.chance if course is not None else None
-    if row is None or not guess or not np.isfinite(row[1]).all():
+    curve = record.memo(validation_curve)
+    guess, floor = (None, 0.0) if curve is None else (curve.chance, curve.floor)
+    if forest is not None:
+        guess = forest.guess
+    elif guess is None and course is not None:
+        guess, floor = course.chance, course.floor
+    if row is None or guess is None or guess <= floor or not np.isfinite(row[1]).all():
         return None
     samples, half, whole, error, net, scored = row[1].tolist()
-    return LearningCurve("copies", round(samples), (np.nan, half, whole), error, net, guess, round(scored), row[0])
+    losses = np.nan, half, whole
+    return LearningCurve("copies", round(samples), losses, error, net, guess, round(scored), row[0], floor)
 
 
 def learning_curve(record: RunRecord) -> LearningCurve | None:

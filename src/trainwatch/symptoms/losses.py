@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Array, Series
-from trainwatch.symptoms.ranges import Range, range_of
+from trainwatch.symptoms.guess import chance_of, floor_of
 
 BLOCKS = 20  # medians of this many equal parts of the run
 POINTS = 512  # rows looked at in a run whose past is folded
 TAIL = 0.2  # share of the run that counts as its end
-GUESSED: dict[str, Callable[[Range], float]] = {
-    "mse_loss": lambda targets: targets.sd**2,
-    "l1_loss": lambda targets: targets.absolute,
-    "smooth_l1_loss": lambda targets: targets.huber,
-    "huber_loss": lambda targets: targets.huber,
-}  # what a constant guess costs
 MAD_TO_SD = 1.4826  # of a normal distribution
 MEDIAN_ERROR = 1.2533  # standard error of a median against that of a mean
 
@@ -41,7 +33,7 @@ class LossCourse:
         noise: Standard deviation of one loss about the course, from differences of neighbours.
         end_error: Standard error of `end`.
         chance: Loss of a constant guess, where the criterion and the classes tell; else None.
-        floor: Loss of a perfect net: above 0 where labels are smoothed.
+        floor: Loss of a perfect net: above 0 where labels are smoothed, often below where it is a likelihood.
     """
 
     stream: str
@@ -66,12 +58,14 @@ class LossCourse:
         return self.start if self.chance is None else self.chance
 
     @property
-    def gained(self) -> float:
-        """Share of `reference` that training has removed, of what there is to remove; at most 1.
+    def span(self) -> float:
+        """What there is to learn: from `reference` down to `floor`, as a positive number. The unit of every share."""
+        return abs(self.reference - self.floor)
 
-        Minus infinity where the end is not finite.
-        """
-        return _share(self.reference - self.end, self.reference - self.floor)
+    @property
+    def gained(self) -> float:
+        """Share of `span` that training has removed. Minus infinity where the end is not finite."""
+        return _share(self.reference - self.end, self.span)
 
     @property
     def learned(self) -> float:
@@ -81,12 +75,12 @@ class LossCourse:
         """
         if self.chance is not None or not np.isfinite(self.end):
             return self.gained
-        return max(_share(self.settled - self.end, self.settled), self.gained if self.gained > 0.5 else -np.inf)
+        return max(_share(self.settled - self.end, abs(self.settled)), self.gained if self.gained > 0.5 else -np.inf)
 
     @property
     def gained_error(self) -> float:
         """Standard error of `gained`."""
-        return max(_share(self.end_error, self.reference - self.floor), 1e-9)
+        return max(_share(self.end_error, self.span), 1e-9)
 
     @property
     def relapsed(self) -> float:
@@ -116,12 +110,12 @@ class LossCourse:
         excuse.
 
         Args:
-            share: How far above, as a share of `reference`.
+            share: How far above, as a share of `span`.
             deviations: And by how many standard deviations.
             after: The step.
             level: The level.
         """
-        reach = level + share * abs(self.reference)
+        reach = level + share * self.span
         if self.end <= reach:
             reach = max(reach, level + deviations * self.noise)
         high = (self.steps > after) & (self.values > reach)
@@ -131,7 +125,7 @@ class LossCourse:
 
     def bound(self, learned: float) -> float:
         """The loss that a run must end below to have learned that share of its reference."""
-        return self.reference - learned * abs(self.reference - self.floor)
+        return self.reference - learned * self.span
 
     @property
     def story(self) -> str:
@@ -243,49 +237,6 @@ def not_finite(series: Series) -> NotFinite | None:
     )
 
 
-def chance_of(record: RunRecord, stream: str) -> float | None:
-    """Loss of the best constant guess; None where the criterion does not tell.
-
-    Of classes the entropy of the training targets in nats, as far as they were counted, else the logarithm of the
-    number of classes. Of a squared error the variance of the targets, of absolute ones and Huber's loss (of width 1)
-    what their median costs.
-    """
-    facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
-    if facts.get("function") in GUESSED and facts.get("reduction") == "mean":
-        targets = range_of(record, "target_stats", stream)
-        wide = any(facts.get("arguments", {}).get(name, 1.0) != 1.0 for name in ("beta", "delta"))
-        cost = float("nan") if targets is None or wide else GUESSED[facts["function"]](targets)
-        return cost if cost > 0 else None
-    if "cross_entropy" not in str(facts.get("function")) or facts.get("reduction") != "mean":
-        return None
-    width = facts.get("classes") or 0
-    plain = not any(value is not None and np.any(np.asarray(value) != 0) for value in _weighting(facts))
-    counts = record.series("train_classes", "targets")
-    if plain and counts is not None and len(counts):
-        share = counts.history()[1].astype(float).sum(0)[:-1]
-        share = share[share > 0] / max(share.sum(), 1)
-        if len(share) > 1:
-            return float(-(share * np.log(share)).sum())
-    return float(np.log(width)) if width > 1 and "binary" not in str(facts["function"]) else None
-
-
-def floor_of(record: RunRecord, stream: str) -> float:
-    """Loss that is left to a perfect net: the entropy of smoothed labels in nats, 0 for others."""
-    facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
-    smoothing, width = facts.get("arguments", {}).get("label_smoothing") or 0.0, facts.get("classes") or 0
-    if facts.get("reduction") != "mean" or not 0 < smoothing < 1 or width < 2:
-        return 0.0
-    other = smoothing / width
-    own = 1 - smoothing + other
-    return float(-own * np.log(own) - (width - 1) * other * np.log(other))
-
-
-def _weighting(facts: dict[str, Any]) -> list[Any]:
-    """Arguments that change what a constant guess costs."""
-    arguments = facts.get("arguments", {})
-    return [arguments.get(name) for name in ("weight", "pos_weight", "label_smoothing")]
-
-
 def _block_medians(values: Array, blocks: int) -> Array:
     width = len(values) // blocks
     usable = values[len(values) - width * blocks :]
@@ -298,4 +249,4 @@ def _noise(values: Array) -> float:
 
 
 def _share(part: float, whole: float) -> float:
-    return part / abs(whole) if whole else 0.0
+    return part / whole if whole else 0.0

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
+from trainwatch.symptoms.guess import guess_in_validation
 from trainwatch.symptoms.losses import loss_course
 
 STRETCH = 1.5  # the run is looked at in stretches of time, each ending 1.5 times as late as it begins
@@ -41,7 +42,8 @@ class Trend:
         before: Fall over the stretch before.
         before_error: Its standard error.
         chance: What a constant guess costs; None where that is not known.
-        left: Loss of the last validation pass, where none can be below 0: no more can be gained.
+        left: Loss of the last validation pass over the least that there is, where that is known: no more can be gained.
+        floor: The least that there is.
     """
 
     stream: str
@@ -56,6 +58,22 @@ class Trend:
     before_error: float
     chance: float | None
     left: float = math.inf
+    floor: float = 0.0
+
+    @property
+    def span(self) -> float:
+        """What there is to learn: from the loss of a constant guess, else `reference`, down to `floor`."""
+        return abs((self.reference if self.chance is None else self.chance) - self.floor)
+
+    @property
+    def learned(self) -> float:
+        """Share of `span` that was gone at the end; 0 where no constant guess is known."""
+        return 0.0 if self.chance is None or not self.span else (self.chance - self.end) / self.span
+
+    @property
+    def has_dropped(self) -> float:
+        """Share of the loss it began at, over the least that there is, that is gone."""
+        return self.drop / max(abs(self.reference - self.floor), 1e-30)
 
     @property
     def pace(self) -> float:
@@ -88,11 +106,11 @@ class Trend:
     def steps_until(self, share: float, most: float = 10.0) -> int:
         """Further steps until a stretch gains less than a share of the drop so far, at most so many times the run.
 
-        A positive loss is taken to lose no more than half of what is left in one stretch, whatever its pace.
+        A loss above its least is taken to lose no more than half of what is left in one stretch, whatever its pace.
         """
-        left, gain, factor = self.end, self.gain, 1.0
+        left, gain, factor = self.end - self.floor, self.gain, 1.0
         while factor < most:
-            gain = min(gain, left / 2) if self.end > 0 else gain
+            gain = min(gain, left / 2) if self.end > self.floor else gain
             if gain < share * self.drop:
                 break
             factor, left, gain = factor * STRETCH, left - gain, gain * self.pace
@@ -113,7 +131,7 @@ def validation_trend(record: RunRecord) -> Trend | None:
         inside = steps > steps[-1] / STRETCH**2
         own = _per_column(steps[inside], rows[inside])
         error = float(np.hypot(error, _paired_error(curve, own)))
-    return _of_validation(record, curve, end, (fall, error), (before, before_error))
+    return _of_validation(curve, end, (fall, error), (before, before_error))
 
 
 def latest_passes(record: RunRecord) -> Trend | None:
@@ -131,7 +149,7 @@ def latest_passes(record: RunRecord) -> Trend | None:
     falls = (rows[:-1] - rows[1:]) / np.log(steps[1:] / steps[:-1])[:, None] * np.log(STRETCH)
     before, last = falls @ curve.weights
     fall, error = max(0.0, float(min(last, before))), _paired_error(curve, falls[1])
-    return _of_validation(record, curve, float(rows[-1] @ curve.weights), (fall, error), (float(before), error))
+    return _of_validation(curve, float(rows[-1] @ curve.weights), (fall, error), (float(before), error))
 
 
 def trend_of(record: RunRecord) -> Trend | None:
@@ -162,22 +180,21 @@ def training_trend(record: RunRecord) -> Trend | None:
     if any(s is None for s in slopes):
         return None
     (fall, error, end), (before, before_error, _) = (s for s in slopes if s is not None)
-    chance, curve = course.chance, record.memo(validation_curve)
+    chance, floor, curve = course.chance, course.floor, record.memo(validation_curve)
     if chance is None and curve is not None and curve.same_criterion:
-        chance = constant_guess(record, curve.stream)
-    start = _begins(course.start, chance, end)
+        chance, floor = guess_in_validation(record, curve.stream)
+    start = _begins(course.start, chance, end, floor)
     last = int(steps[-1])
-    return Trend(course.stream, False, last, end, start - end, start, fall, error, before, before_error, chance)
+    return Trend(course.stream, False, last, end, start - end, start, fall, error, before, before_error, chance,
+                 floor=floor)  # fmt: skip
 
 
-def _of_validation(
-    record: RunRecord, curve: ValidationCurve, end: float, fall: tuple[float, float], before: tuple[float, float]
-) -> Trend:
+def _of_validation(curve: ValidationCurve, end: float, fall: tuple[float, float], before: tuple[float, float]) -> Trend:
     """The trend of a validation curve, from the level it ended at and both falls with their errors."""
-    chance = _constant_guess(record, curve)
-    start = _begins(curve.start, chance, end)
-    left = math.inf if chance is None else max(float(curve.mean[-1]), 0.0)  # losses of known chance are never negative
-    return Trend(curve.stream, True, int(curve.steps[-1]), end, start - end, start, *fall, *before, chance, left)
+    chance, floor = curve.chance, curve.floor
+    start = _begins(curve.start, chance, end, floor)
+    left = math.inf if chance is None else max(float(curve.mean[-1]) - floor, 0.0)
+    return Trend(curve.stream, True, int(curve.steps[-1]), end, start - end, start, *fall, *before, chance, left, floor)
 
 
 def _paired_error(curve: ValidationCurve, own: Array) -> float:
@@ -185,14 +202,14 @@ def _paired_error(curve: ValidationCurve, own: Array) -> float:
     return float(np.sqrt(np.sum((curve.weights * (own - own @ curve.weights)) ** 2)))
 
 
-def _begins(start: float, chance: float | None, end: float) -> float:
+def _begins(start: float, chance: float | None, end: float, floor: float) -> float:
     """The loss that the drop so far is counted from.
 
     That of a constant guess, if training began above it: what an untrained net says is no merit. But a net that is
     still near it or above has had to learn that guess first.
     """
     begins = start if chance is None else min(start, chance)
-    return start if begins - end < NEAR * abs(begins) else begins
+    return start if begins - end < NEAR * abs(begins - floor) else begins
 
 
 def gained_in_both(record: RunRecord) -> float:
@@ -205,8 +222,7 @@ def gained_in_both(record: RunRecord) -> float:
         return -np.inf
     if curve is None or not curve.same_criterion or course.chance is None or len(curve.steps) < FEWEST:
         return course.gained
-    validation = (course.chance - np.median(curve.mean[-FEWEST:])) / abs(course.chance - course.floor)
-    return min(course.gained, float(validation))
+    return course.gained if curve.kept is None else min(course.gained, 1 - float(np.median(curve.kept[-FEWEST:])))
 
 
 def rate_is_steady(record: RunRecord) -> bool:
@@ -234,23 +250,8 @@ def has_settled(record: RunRecord) -> bool:
     course, trend = record.memo(loss_course), record.memo(training_trend)
     if course is None or trend is None or course.gained <= STARTED:
         return False
-    rest = trend.gains_less_than(RESTS * course.gained, of=abs(course.reference), steps=1.0)
+    rest = trend.gains_less_than(RESTS * course.gained, of=course.span, steps=1.0)
     return rest and rate_is_steady(record)
-
-
-def constant_guess(record: RunRecord, stream: str) -> float | None:
-    """What predicting the mean target of every output costs in validation under a squared loss; None for others."""
-    criterion = record.facts.get("validation", {}).get(stream, {}).get("criterion")
-    series = record.series("val_spread", stream)
-    if criterion != "mse_loss" or series is None or not len(series):
-        return None
-    spread = float(series.values[-1, 1])
-    return spread**2 if np.isfinite(spread) and spread > 0 else None
-
-
-def _constant_guess(record: RunRecord, curve: ValidationCurve) -> float | None:
-    course, known = record.memo(loss_course), constant_guess(record, curve.stream)
-    return course.chance if known is None and course is not None and curve.same_criterion else known
 
 
 def _stretches(end: float) -> list[tuple[float, float]]:

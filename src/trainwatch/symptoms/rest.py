@@ -62,9 +62,14 @@ class Rest:
         return self.training.chance is not None
 
     @property
+    def guess_level(self) -> float:
+        """Loss of a constant guess, else the first loss."""
+        return self.course.reference if self.training.chance is None else self.training.chance
+
+    @property
     def scale(self) -> float:
-        """Loss of a constant guess, else the first loss, as a positive number."""
-        return abs(self.course.reference if self.training.chance is None else self.training.chance)
+        """What there is to learn below a constant guess, else below the first loss."""
+        return self.course.span if self.training.chance is None else self.training.span
 
     @property
     def learned(self) -> float:
@@ -79,23 +84,24 @@ class Rest:
     @property
     def best(self) -> Trend:
         """The one of `trends` that learned more."""
-        return max(self.trends, key=_learned)
+        return max(self.trends, key=lambda trend: trend.learned)
 
     @property
     def gone(self) -> float:
         """Share of the loss of a constant guess that is gone at the end, in training or validation."""
-        look = self.evaluated
-        return max(_learned(self.best), 1 - look.training / self.best.chance if look and self.best.chance else -np.inf)
+        best, look = self.best, self.evaluated
+        seen = (best.chance - look.training) / best.span if look and best.chance is not None and best.span else -np.inf
+        return max(best.learned, seen)
 
     @property
     def gone_error(self) -> float:
         """Standard error of `gone`."""
-        return self.best.fall_error / abs(self.best.chance or 1.0)
+        return self.best.fall_error / (self.best.span or 1.0)
 
     @property
     def guess(self) -> float:
-        """The loss of a constant guess that the first of `trends` is held against."""
-        return abs(self.trends[0].chance or 1.0)
+        """What there is to learn below the constant guess that the first of `trends` is held against."""
+        return self.trends[0].span or 1.0
 
     @property
     def flat(self) -> bool:
@@ -137,8 +143,3 @@ def fall_since(record: RunRecord, step: int) -> float:
         return 0.0
     before = course.values[(course.steps < step) & (course.steps >= step / STRETCH)]
     return float(np.median(before)) - training.end if len(before) else 0.0
-
-
-def _learned(trend: Trend) -> float:
-    """Share of the loss of a constant guess that was gone at the end."""
-    return 1 - trend.end / trend.chance if trend.chance else 0.0

@@ -64,13 +64,13 @@ def spikes_of(record: RunRecord, height: float, deviations: float) -> Spikes | N
     """
     course = record.memo(loss_course)
     series = record.series("train_loss", course.stream) if course is not None else None
-    if course is None or series is None or not course.reference:
+    if course is None or series is None or not course.span:
         return None
     finite = np.isfinite(series.values)
     steps, values = series.steps[finite], series.values[finite].astype(float)
     if len(values) < 2 * NEIGHBOURS:
         return None
-    reference = _reference(record, course.stream, abs(course.reference))
+    reference = _reference(record, course.stream, course.span)
     least = height * reference
     near = np.flatnonzero(values > np.median(values) + least / 2)
     near = np.sort(near[np.argsort(values[near])[-MOST:]])

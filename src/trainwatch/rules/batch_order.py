@@ -1,0 +1,50 @@
+"""What TW105 shows and advises where training batches are no draw from the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from trainwatch.diagnosis import Evidence, Remedy, Severity
+from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
+from trainwatch.symptoms.batches import BatchClasses
+from trainwatch.symptoms.classes import TrainClasses
+from trainwatch.symptoms.processes import class_skew
+
+
+def unless_on_purpose(usual: Severity, loader: dict[str, Any]) -> Severity:
+    """A remark where batches are composed on purpose, by a batch sampler."""
+    return Severity.INFO if loader and loader.get("batch_size") is None else usual
+
+
+def of_processes(record: RunRecord) -> Iterator[Evidence]:
+    """The process whose batches hold other classes than those of the others."""
+    skew = record.memo(class_skew)
+    if skew is not None:
+        note = "distance of its shares of the classes from those of all processes: 0 where equal, 1 where all others"
+        yield Evidence(
+            "classes that one process sees more than its share", skew[1], where=f"process {skew[0]}", note=note
+        )
+
+
+def shuffling(known: TrainClasses, seen: BatchClasses, loader: dict[str, Any]) -> Iterator[Remedy]:
+    """`shuffle` and `stratified-batches`, with what they bring."""
+    gain = f"Batches of {seen.size} then hold {seen.by_chance:.1f} classes on average, in place of {seen.classes:.1f}."
+    yield remedy(
+        "shuffle",
+        already_in_use=bool(loader.get("shuffled")),
+        size=seen.size,
+        gain=gain,
+    )
+    rare = int(np.where(known.counts > 0, known.counts, np.inf).argmin())
+    share = float(known.counts[rare] / known.counts.sum())
+    yield remedy(
+        "stratified-batches",
+        size=seen.size,
+        rare=known.names[rare],
+        absent=float(seen.expected[rare]),
+        each=share * seen.size,
+    )
