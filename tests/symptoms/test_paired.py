@@ -162,3 +162,19 @@ def test_losses_that_explode_on_a_few_samples_do_not_hide_the_rise_that_they_mak
     assert stands_out(made(losses))
     two = rise_of(made(np.delete(losses, np.s_[2:12], axis=1)))
     assert two.rise == pytest.approx(2 * two.error)  # two samples may be chance: their tail is two errors wide
+
+
+@pytest.mark.parametrize("height", [10.0, 1e3])
+def test_a_rise_without_bound_is_no_less_sure_for_swinging_as_far_as_it_rises(height):
+    draw = np.random.default_rng(0)
+    wild = np.r_[np.linspace(1, 0.2, 6), height * draw.lognormal(0, 1, 34)]
+    losses = wild[:, None] * draw.lognormal(0, 0.3, (40, 64))
+    curve = ValidationCurve(
+        stream="val", steps=10 * np.arange(40), losses=losses, weights=np.full(64, 1 / 64), accuracy=None, paired=True,
+        training=np.full(40, np.nan), same_criterion=True, start=1.0, chance=1.0,
+    )  # fmt: skip
+    found = rise_of(curve)
+    assert found.rise > 3 * found.error
+    assert found.end == pytest.approx(np.median(curve.mean[-found.last :]))
+    assert found.rise == pytest.approx(found.end, rel=0.5)
+    assert found.interval[0] == pytest.approx(found.rise - 1.96 * found.error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ REPLICATES = 200
 OUTLIERS = 1.7  # a few wild passes may raise the noise to this many times what the other passes show
 FOLLOWED = 0.3  # autocorrelation of the noise beyond that of the residuals of a fit that follows its slow waves
 MOST_ALIKE = 0.9
+BEYOND = 5.0  # times what there was to lose: passes further up than that are all alike
 UNSURE = 1.2  # the noise of iterates and its autocorrelation are themselves known from few passes
 
 
@@ -57,7 +58,32 @@ def validation_rise(record: RunRecord) -> Rise | None:
 
 
 def rise_of(curve: ValidationCurve) -> Rise:
-    """Measure the rise of a curve of at least four passes by a bootstrap of its columns.
+    """Measure the rise of a curve of at least four passes.
+
+    A likelihood without bound may rise a hundredfold, and swing by as much: that it has risen is no less sure for it.
+    So what lies far up is drawn down to a bound, and the rise and its errors stretched by as much again.
+    """
+    low, most = _bounds(curve)
+    above = curve.mean > most
+    if not above.any():
+        return _rise(curve)
+    factor = np.where(above, (most - low) / (np.maximum(curve.mean, most) - low), 1.0)
+    found = _rise(replace(curve, losses=low + (curve.losses - low) * factor[:, None]))
+    end = float(np.median(curve.mean[-found.last :]))
+    stretch = max(1.0, (end - low) / (found.end - low)) if found.end > low else 1.0
+    rise, error = found.rise * stretch, found.error * stretch
+    return replace(found, end=end, rise=rise, error=error, interval=(rise - 1.96 * error, rise + 1.96 * error))
+
+
+def _bounds(curve: ValidationCurve) -> tuple[float, float]:
+    """The lowest level, and one that is `BEYOND` times what there was to lose above it."""
+    low = float(_steadied(curve.mean).min())
+    top = curve.start if curve.chance is None else min(curve.start, curve.chance)
+    return low, low + BEYOND * max(top - low, abs(low - curve.floor))
+
+
+def _rise(curve: ValidationCurve) -> Rise:
+    """Measure it by a bootstrap of the curve's columns.
 
     Each replicate redoes the whole curve and its minimum: columns are drawn anew (independently per pass where they
     are not paired) and iterate noise is added, once around a curve that never rises (the null, for the bias and
