@@ -115,6 +115,24 @@ def test_batches_sorted_by_class():
     assert record.keys("batches_without_class") == ["5", "16"]
 
 
+def test_batches_sorted_by_the_number_to_predict():
+    x, y = loaded("diabetes", False)
+    order, batches = np.argsort(y, kind="stable"), np.arange(len(y)) // 16
+    record, report = audit([part("train", x[order], y[order], batches=batches, shuffled=False)])
+    assert "TW105" in found(report)
+    series = record.series("target_moments", "train")
+    first = y[order][:16]
+    assert len(series) == 28
+    assert np.allclose(series.values[0], [first.mean(), first.var(), (first * np.log(first)).mean(), first.var(), 16])
+    mixed = np.random.default_rng(0).permutation(len(y))
+    broken = np.where(np.arange(len(y)) % 50 == 0, np.nan, y[mixed])
+    _, report = audit([part("train", x[mixed], broken, batches=batches, shuffled=True)])
+    assert "TW105" not in found(report)
+    assert "TW105" not in report.not_checked
+    record, _ = audit([part("train", x, y - 100.0)])
+    assert record.facts["switched_off"]["target_moments"] == "there are no batches of numbers"
+
+
 def test_no_diagnosis_has_a_step():
     record, report = audit(parts(*leak(*split("wine"))))
     assert record.steps == 0

@@ -54,6 +54,11 @@ def test_the_unit_does_not_matter(scale):
     assert other.between == pytest.approx(one.between, rel=1e-4)
 
 
+@pytest.mark.parametrize(("samples", "known"), [(711, True), (712, False)])
+def test_a_pass_has_ended_but_for_a_batch_that_was_dropped(samples, known):
+    assert (target_order(ordered(np.sort(Y), epochs=1, samples=samples), "mse_loss") is not None) == known
+
+
 def test_targets_that_drift_from_pass_to_pass_are_in_no_order():
     assert not target_order(ordered(Y, shuffle=np.random.default_rng(0), drift=5.0), "mse_loss").is_sorted
 

@@ -10,6 +10,8 @@ from trainwatch.record import RunRecord
 from trainwatch.record.series import Array
 
 FEWEST = 8  # batches, or their means say little of how they differ
+FULL = 0.75  # of the usual samples of a batch, for it to count
+WHOLE = 0.9  # of the samples make a pass: a last batch may be dropped, and targets be missing
 SORTED = 0.1  # of the variance that lies between batches: no shuffled draw comes there
 
 
@@ -51,7 +53,7 @@ def target_order(record: RunRecord, stream: str) -> TargetOrder | None:
         return None
     rows = series.values.astype(float)
     batches = _of_a_loader(record, rows) or _until_they_come_again(rows)
-    rows = rows[rows[:, 4] >= np.median(rows[:, 4])]  # a last batch of few samples is far off by itself
+    rows = rows[rows[:, 4] >= FULL * np.median(rows[:, 4])]  # a last batch of few samples is far off by itself
     size, within = float(np.median(rows[:, 4])), float(rows[:, 3].mean())
     if batches < 2 or size < 2 or not np.isfinite(rows[:, [0, 1, 3]]).all():
         return None
@@ -67,7 +69,7 @@ def target_order(record: RunRecord, stream: str) -> TargetOrder | None:
 def _of_a_loader(record: RunRecord, rows: Array) -> int:
     """Batches of one pass over the loader; 0 where none is known to have ended."""
     samples = record.facts.get("run", {}).get("train_samples") or 0
-    known = record.facts.get("loaders", {}).get("train") and 0 < samples <= rows[:, 4].sum()
+    known = record.facts.get("loaders", {}).get("train") and 0 < WHOLE * samples <= rows[:, 4].sum()
     return max(2, round(samples / float(np.median(rows[:, 4])))) if known else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from trainwatch.auditing.measures import alone, classes, duplicates, features, labels, near, outliers, shift
+from trainwatch.auditing.measures import alone, classes, duplicates, features, labels, near, numbers, outliers, shift
 from trainwatch.auditing.measures.look import Cannot, Look
 from trainwatch.auditing.measures.tasks import task_of
 from trainwatch.auditing.samples import Samples
@@ -13,7 +13,7 @@ from trainwatch.engine import fault_of
 from trainwatch.record import RunRecord
 
 AUDITED = ("TW105", "TW106", "TW107", "TW108", "TW109", "TW110", "TW111")
-QUESTIONS = (classes, features, duplicates, near, alone, outliers, labels, shift)
+QUESTIONS = (classes, numbers, features, duplicates, near, alone, outliers, labels, shift)
 
 
 def measured(
