@@ -333,6 +333,14 @@ HALF = 2.3 - 1.2 * np.arange(STEPS) / STEPS + NOISE
 LOW = np.r_[2.3, LEARNING[1:] / 9]
 
 
+@pytest.mark.parametrize(("losses", "first"), [(LEARNING, False), (HALF, True)])
+def test_the_copy_at_a_lower_rate_comes_before_one_that_goes_on_where_little_was_learned(losses, first):
+    """A copy that goes on has a priority of 0.66."""
+    asked = [r.priority for r in RULE.asks(record(losses, 1.2)) if r.kind == "lower_start"]
+    assert [priority > 0.66 for priority in asked] == [first] * len(asked)
+    assert bool(asked) or not first
+
+
 @pytest.mark.parametrize(("lr", "losses", "asks"), [(1.2, HALF, 1), (0.9, HALF, 0), (1.2, LOW, 0)])
 def test_it_asks_for_copies_where_steps_are_long_and_something_is_left_to_learn(lr, losses, asks):
     assert [r.kind for r in RULE.asks(record(losses, lr))] == ["lower_start"] * asks

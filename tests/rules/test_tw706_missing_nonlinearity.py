@@ -67,6 +67,22 @@ class Attention(nn.Module):
         return self.head(self.body(x))
 
 
+class Embedded(nn.Module):
+    """Features are brought to the width of the attention, whose projections follow at once: as one, or as three."""
+
+    def __init__(self, *, split):
+        super().__init__()
+        self.embed, self.split, self.head = nn.Linear(4, 16), split, nn.Linear(16, 2)
+        self.attend = nn.ModuleList(nn.Linear(16, 16) for _ in range(3)) if split else nn.MultiheadAttention(16, 2)
+
+    def forward(self, x):
+        x = self.embed(x)
+        if not self.split:
+            return self.head(torch.relu(self.attend(x, x, x)[0]))
+        query, key, value = (layer(x) for layer in self.attend)
+        return self.head(torch.relu((query @ key.mT).softmax(-1) @ value))
+
+
 class Gated(nn.Module):
     def __init__(self):
         super().__init__()
@@ -100,6 +116,8 @@ SOUND = {
     "bottleneck": (nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 8)), (4, 8)),
     "separable": (nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1), nn.ReLU()), (2, 8, 8, 8)),
     "attention": (Attention(), (2, 5, 16)),
+    "embedded": (Embedded(split=False), (2, 5, 4)),
+    "embedded, three layers": (Embedded(split=True), (2, 5, 4)),
     "gate": (Gated(), (4, 8)),
     "skip": (Skip(), (4, 8)),
     "recurrent": (Recurrent(), (4, 5, 8)),

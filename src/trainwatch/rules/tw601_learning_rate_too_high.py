@@ -87,9 +87,10 @@ class LearningRateTooHigh(Rule):
         """Try shorter steps where those taken seem too long: how long they may be, and a lower rate from the start."""
         if self.fires(record):
             yield ProbeRequest("step_line", reason="how long a step may be", priority=0.5)
-        reach = record.memo(reach_of)
-        if reach is not None and reach.total >= self.long * reach.steps and gained_in_both(record) < BEST:
-            yield ProbeRequest("lower_start", reason="whether a lower rate would have been better", priority=0.647)
+        reach, gained = record.memo(reach_of), gained_in_both(record)
+        if reach is not None and reach.total >= self.long * reach.steps and gained < BEST:
+            first = 0.67 if gained < self.fair else 0.647  # where little was learned, before a copy that goes on
+            yield ProbeRequest("lower_start", (), "whether a lower rate would have been better", first)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         course, gradients = record.memo(loss_course), record.memo(gradients_of)

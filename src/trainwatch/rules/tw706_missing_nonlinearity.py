@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
 
 SHOWN = 4
+PROJECTION = "in_proj_weight"  # to queries, keys and values, where they are no three layers of one shape
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class MissingNonlinearity(Rule):
 
     ## Not a fault when
     The inner layer is narrower than both sides (a factorised layer, a linear autoencoder), or one of the two is a
-    depthwise convolution: such pairs are linear on purpose. A model of one layer is a linear model.
+    depthwise convolution: such pairs are linear on purpose. So is what leads to attention: queries, keys and
+    values are projections of one input. A model of one layer is a linear model.
 
     ## Sources
     §3; Humbatova et al., "Taxonomy of real faults in deep learning systems" (2020); Zhang et al., "AUTOTRAINER" (2021).
@@ -56,7 +59,13 @@ class MissingNonlinearity(Rule):
         if not known or not known["layers"]:
             raise NotChecked("no graph was seen that shows which layer follows which")
         shapes = {p["name"]: p["shape"] for p in record.facts.get("parameters", ())}
-        pairs = [(below, above) for above, below in known["pairs"] if not _on_purpose(shapes, below, above)]
+        fed = Counter((below, tuple(shapes.get(above, ()))) for above, below in known["pairs"])
+        pairs = [
+            (below, above)
+            for above, below in known["pairs"]
+            if not _on_purpose(shapes, below, above)
+            and not (known["nonlinear"] and (above.endswith(PROJECTION) or fed[below, tuple(shapes[above])] >= 3))
+        ]
         if not pairs:
             return
         chained = list(dict.fromkeys(name for pair in pairs for name in pair))
