@@ -110,6 +110,9 @@ def test_shares_are_of_what_lies_above_the_least():
     assert course.gained == pytest.approx(0.5, abs=0.01)
     assert course.span == pytest.approx(guess - own, rel=1e-5)
     assert course.bound(0.5) == pytest.approx(half, rel=1e-4)
+    assert course.first == pytest.approx((1 - own) / (guess - own), rel=1e-5)
+    assert course.guesses(2) == pytest.approx(own + 2 * (guess - own), rel=1e-5)
+    assert loss_course(record([1.0])).first is loss_course(record([1.0])).guesses(2) is None
     assert course.rise(0.1, 3, 10, half) is None
     assert loss_course(of_counts(np.r_[np.full(99, half), np.full(99, half + 0.2 * course.span)])).rise(
         0.1, 3, 10, half

@@ -101,10 +101,7 @@ class BadInitialisation(Rule):
         gain, ahead = median_gain(weights), begun_better(record, self.led, "usual")
         found = self._begun(record, course, weights, gained) if gained < self.learned else None
         if found is not None:
-            margin, wild = (
-                (self.learned - gained) / course.gained_error,
-                course.floor + self.wild * course.span if course.chance is not None else None,
-            )
+            margin, wild = (self.learned - gained) / course.gained_error, course.guesses(self.wild)
             first = Evidence("first loss", course.start, wild, where=course.stream, step=0)
             shown = Evidence("share of the loss that training removed", gained, self.learned, where=course.stream,
                              step=int(course.steps[-1]), note="the lesser of training and validation")  # fmt: skip
@@ -121,8 +118,7 @@ class BadInitialisation(Rule):
         """Which weights begin where a run that learned little could not start from."""
         alike = [is_equal(w) for w in weights]
         equal = [w for w, same in zip(weights, alike, strict=True) if same]
-        gain = median_gain(weights)
-        start = (course.start - course.floor) / course.span if course.chance is not None and course.span else None
+        gain, start = median_gain(weights), course.first
         raised = self.wild if without_bound(record, course.stream) else self.raised
         twice_too_large = gain > 2 * self.large and (start is None or start > raised)
         # Units stay equal only where what they are given and what they give to are equal too.

@@ -85,8 +85,7 @@ class LearningRateTooHigh(Rule):
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Try shorter steps where those taken seem too long: how long they may be, and a lower rate from the start."""
-        if self.fires(record):
-            yield ProbeRequest("step_line", reason="how long a step may be", priority=0.5)
+        yield from [ProbeRequest("step_line", (), "how long a step may be", 0.5)] if self.fires(record) else []
         reach, gained = record.memo(reach_of), gained_in_both(record)
         if reach is not None and reach.total >= self.long * reach.steps and gained < BEST:
             first = 0.67 if gained < self.fair else 0.647  # where little was learned, before a copy that goes on

@@ -123,6 +123,15 @@ class LossCourse:
         above = np.flatnonzero(lasting)
         return int(self.steps[above[0]]) if len(above) else None
 
+    @property
+    def first(self) -> float | None:
+        """The first loss, where a constant guess costs 1 and a perfect net 0; None where neither is known."""
+        return (self.start - self.floor) / self.span if self.chance is not None and self.span else None
+
+    def guesses(self, times: float) -> float | None:
+        """The loss that is so many times a constant guess; None where none is known."""
+        return None if self.chance is None else self.floor + times * self.span
+
     def bound(self, learned: float) -> float:
         """The loss that a run must end below to have learned that share of its reference."""
         return self.reference - learned * self.span
