@@ -323,6 +323,32 @@ def test_the_proposed_rate_brings_the_path_to_ten_times_the_weights(optimizer, r
     assert f"sum up to {path:.2g} of the weights' length, in sound runs to about 10 times it" in only.why
 
 
+def braked(epsilon, optimizer="Adam", path=3.0):
+    """Gradients of 0.01 a weight beside an epsilon."""
+    made = record(path, optimizer=optimizer, rms=0.01)
+    known = made.facts["optimizers"]["default"]
+    made.set_fact("optimizers", {"default": {**known, "groups": [{**known["groups"][0], "eps": epsilon}]}})
+    return made
+
+
+@pytest.mark.parametrize(("epsilon", "kept"), [(1.0, "0.0099"), (0.5, "0.02")])
+def test_a_large_epsilon_makes_steps_short_and_is_named(epsilon, kept):
+    assert verdict(braked(1e-8)) == []
+    (found,) = verdict(braked(epsilon))
+    (only,) = found.remedies
+    assert only.id == "smaller-epsilon"
+    assert f"from {epsilon:g} to 1e-8" in only.title
+    assert f"beside 0.01 a weight, that leaves {kept} of the steps" in only.why
+    assert only.how.endswith(f'group["eps"] = 1e-8  # was {epsilon:g}')
+
+
+@pytest.mark.parametrize(("epsilon", "optimizer"), [(0.01, "Adam"), (1e-6, "Adam"), (1.0, "SGD")])
+def test_an_epsilon_that_takes_little_away_is_no_remedy(epsilon, optimizer):
+    """One as large as the gradient takes half."""
+    (found,) = verdict(braked(epsilon, optimizer, path=0.05))
+    assert [r.id for r in found.remedies] == ["higher-learning-rate"]
+
+
 @pytest.mark.parametrize(("optimizer", "proposed"), [("SGD", "0.3"), ("Adam", "0.01")])
 def test_where_the_rate_is_zero_a_high_one_is_proposed(optimizer, proposed):
     (found,) = verdict(record(0.0, optimizer=optimizer))

@@ -5,7 +5,7 @@ from synthetic_gradients import digits, mlp, train
 from torch import nn
 
 from trainwatch.record import RunRecord
-from trainwatch.symptoms.gradients import ADAPTIVE
+from trainwatch.symptoms.gradients import ADAPTIVE, EPSILON, update_lengths
 from trainwatch.symptoms.motion import LEAST_GAIN, WILD, flow_time, reach_of
 
 STEPS = 10
@@ -67,6 +67,22 @@ def test_adaptive_optimisers_go_the_rate_a_weight_whatever_the_gradient(optimize
     found = reach_of(record(size * GRADIENTS, optimizer=optimizer, lr=1e-3))
     assert found.total == pytest.approx(STEPS * 1e-3 * 200**0.5 / LENGTH)
     assert found.optimizer == optimizer
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1.0])
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_a_large_epsilon_shortens_adaptive_steps_by_what_it_adds_to_the_gradient(epsilon, momentum):
+    """Gradients of 0.3 and 0.4 a weight, in weights of 100 entries."""
+    made = record(optimizer="RMSprop", eps=epsilon, lr=1e-3, momentum=momentum)
+    each = np.array([0.3 / (0.3 + epsilon), 0.4 / (0.4 + epsilon)]) * 1e-3 * 10 * (10 if momentum else 1)
+    assert reach_of(made).total == pytest.approx(STEPS * np.hypot(*each) / LENGTH)
+    assert update_lengths(made)[0] == pytest.approx(np.hypot(*each) / LENGTH)
+
+
+def test_epsilon_is_nothing_to_plain_steps_and_a_small_one_to_none():
+    assert reach_of(record(eps=1.0)).total == reach_of(record()).total
+    small = 1e-9 * GRADIENTS
+    assert reach_of(record(small, optimizer="Adam", eps=EPSILON)) == reach_of(record(small, optimizer="Adam"))
 
 
 def test_adagrad_goes_the_rate_over_the_root_of_the_step():

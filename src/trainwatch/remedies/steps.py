@@ -73,6 +73,17 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§9",
     ),
     RemedyEntry(
+        id="smaller-epsilon",
+        title="Lower the optimiser's epsilon from {present} to 1e-8",
+        why="Gradients are divided by their size and epsilon: beside {gradient} a weight, that leaves {kept} of the "
+        "steps that a learning rate of {rate} stands for.",
+        how='for group in optimizer.param_groups:  # before the loop\n    group["eps"] = 1e-8  # was {present}',
+        when="An adaptive optimiser has an epsilon far above its gradients, and steps are too short.",
+        not_when="A large epsilon was chosen together with a rate as much higher.",
+        strength="strong",
+        section="§9",
+    ),
+    RemedyEntry(
         id="group-learning-rate",
         title="Raise the learning rate of {layers} from {present} to {proposed}",
         why="That is the rate at which '{fast}' moved; at theirs, they end where they were drawn.",

@@ -11,7 +11,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.begun_evidence import lead
 from trainwatch.symptoms.begun_again import OtherRate
-from trainwatch.symptoms.gradients import learning_rates
+from trainwatch.symptoms.gradients import ADAPTIVE, EPSILON, gradients_of, kept_beside_epsilon, learning_rates
 from trainwatch.symptoms.losses import LossCourse
 from trainwatch.symptoms.motion import Reach
 from trainwatch.symptoms.plateau import SURE
@@ -22,6 +22,7 @@ LEAST = 2.0  # the least of them
 HIGHEST = {"adaptive": 0.01, "plain": 0.3}  # a rate to propose at most, to be on the safe side
 PLAIN = ("SGD",)
 LONG, RISEN = 50, 1.5  # steps, and factor on the rate in the second half, of a warm-up that never ended
+BRAKED = 0.2  # of its rate: an adaptive step that keeps no more beside epsilon is short for that
 EARLY, NOTHING = 0.5, 0.01  # of the steps, and of the highest rate: a schedule that ends as soon and as low
 LOOKS = 1024  # at the rate, over a run
 LATE, KEPT = 0.9, 0.5  # of all steps, and of the highest rate: from there on a tried step speaks for the run's
@@ -37,6 +38,22 @@ def higher(reach: Reach, rate: float) -> Remedy:
     """A rate that is as many times as high as the run lacks."""
     return remedy("higher-learning-rate", present=f"{reach.rate:.3g}", proposed=f"{rate:.1g}",
                   path=f"{reach.total:.2g}", usual=f"{USUAL:.0f}")  # fmt: skip
+
+
+def longer(record: RunRecord, reach: Reach, rate: float) -> Remedy:
+    """A smaller epsilon where a large one shortens steps, else a higher rate."""
+    gradients = record.memo(gradients_of)
+    groups = () if gradients is None else gradients.optimizer["groups"]
+    epsilon = max((float(group.get("eps") or 0.0) for group in groups), default=0.0)
+    if gradients is None or epsilon <= EPSILON or reach.optimizer not in ADAPTIVE:
+        return higher(reach, rate)
+    numels = np.array([p["numel"] for p in gradients.parameters])
+    usual = float(np.nanmedian(np.where(np.isfinite(gradients.norms), gradients.norms, np.nan) / np.sqrt(numels)))
+    kept = kept_beside_epsilon({"eps": epsilon}, np.full((1, 1), usual), np.ones(1)).item()
+    if kept > BRAKED:
+        return higher(reach, rate)
+    return remedy("smaller-epsilon", present=f"{epsilon:.3g}", gradient=f"{usual:.2g}", kept=f"{kept:.2g}",
+                  rate=f"{reach.rate:.3g}")  # fmt: skip
 
 
 def shorter_warm_up(record: RunRecord, reach: Reach) -> Remedy:

@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules import short_steps
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.begun_evidence import Ahead, faster_better
-from trainwatch.rules.short_steps import USUAL, Spent, higher, late_line, still_rising, way_of
+from trainwatch.rules.short_steps import USUAL, Spent, late_line, longer, still_rising, way_of
 from trainwatch.rules.step_remedies import tried_lengths
 from trainwatch.symptoms.begun_again import higher_rate
 from trainwatch.symptoms.losses import LossCourse, loss_course
@@ -46,8 +46,8 @@ class LearningRateTooLow(Rule):
     below `tiny`: the copies take 600 steps at most.
 
     ## Remedies
-    `higher-learning-rate`, by the factor that this run lacks; `shorter-warm-up` where that never ended;
-    `slower-schedule` where that ended too soon.
+    `higher-learning-rate`, by the factor that this run lacks, but `smaller-epsilon` where that shortens steps;
+    `shorter-warm-up` where that never ended; `slower-schedule` where that ended too soon.
 
     ## Not a fault when
     The loss is good already, as in careful fine-tuning, or it fell and came to rest: the remainder is noise. Gradients
@@ -103,7 +103,7 @@ class LearningRateTooLow(Rule):
         ahead = faster_better(record, share)
         if ahead is not None and reach.total < self.short * reach.steps:
             told = f"with a learning rate of at most {reach.rate:.3g} the loss went {course.story}; {ahead.told}"
-            yield self._shown(ahead, told, way, higher(reach, short_steps.further(reach, ahead.factor)))
+            yield self._shown(ahead, told, way, longer(record, reach, short_steps.further(reach, ahead.factor)))
             return
         line = late_line(record, reach)
         if line is not None and line.best < self.enough:
@@ -122,7 +122,8 @@ class LearningRateTooLow(Rule):
         ):
             return  # nothing that longer steps would gain
         what = f"all {reach.steps} updates together are about as long as {reach.total:.2g} of the weights"
-        yield self._found(course, reach, line, what, self.learned, higher(reach, short_steps.proposed(reach, line)))
+        first = longer(record, reach, short_steps.proposed(reach, line))
+        yield self._found(course, reach, line, what, self.learned, first)
 
     def _shown(self, lead: Ahead | Spent, told: str, way: Evidence, *first: Remedy) -> Diagnosis:
         return self.diagnose(told, margin=lead.margin, onset_step=0, evidence=(lead.shown, way), remedies=first)

@@ -22,6 +22,7 @@ FEWEST = 3  # layers without which there is no depth
 MAD_TO_SD = 1.4826  # of a normal distribution
 NORMALISING = ("BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm", "RMSNorm", "SyncBatchNorm")
 SQUASHING = ("Sigmoid", "Tanh", "LogSigmoid", "Softsign", "Hardsigmoid", "Hardtanh")
+EPSILON = 1e-6  # at most, of an adaptive optimiser, to divide by no zero; what is larger is there to shorten steps
 SGD = ("SGD",)
 ADAPTIVE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Lion")  # steps of about lr a weight
 
@@ -226,11 +227,8 @@ def update_lengths(record: RunRecord, rows: slice = slice(None), *, clipped: boo
         facts = {p: f for p, f in facts.items() if f["kind"] in ("weight", "recurrent") and f["norm"]}
         length += sum(f["norm"] ** 2 for f in facts.values())
         rates = step_sizes(gradients.optimizer["type"], learning_rates(record, steps, g), steps)
-        if gradients.optimizer["type"] in ADAPTIVE:
-            moved += rates**2 * sum(f["numel"] for f in facts.values())
-        else:
-            some = norms[:, [column[p] for p in facts]] / damping(group)
-            moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
+        some, numels = norms[:, [column[p] for p in facts]], np.array([f["numel"] for f in facts.values()])
+        moved += squared_updates(gradients.optimizer["type"], group, rates, some, numels)
     return np.sqrt(moved / length) if length else None
 
 
@@ -289,6 +287,39 @@ def learning_rates(record: RunRecord, steps: Array, group: int = 0) -> Array:
 def damping(group: Mapping[str, Any]) -> float:
     """What the step of plain SGD is divided by in the long run: 1 - momentum, at least a hundredth."""
     return max(1 - (group.get("momentum") or 0.0), 0.01)
+
+
+def kept_beside_epsilon(group: Mapping[str, Any], norms: Array, numels: Array) -> Array:
+    """Share of its rate by which an adaptive step moves a weight: g / (g + epsilon) where its gradient is usually g.
+
+    Args:
+        group: Facts of the parameter group. An epsilon of up to `EPSILON` is there to divide by no zero, and takes
+            nothing away.
+        norms: Gradient norms, shape (n, P), finite.
+        numels: Entries of each parameter, shape (P,).
+
+    Returns:
+        Shape (n, P).
+    """
+    epsilon, usual = float(group.get("eps") or 0.0), norms / np.sqrt(numels)
+    return np.asarray(usual / (usual + epsilon)) if epsilon > EPSILON else np.ones_like(usual)
+
+
+def squared_updates(optimizer: str, group: Mapping[str, Any], rates: Array, norms: Array, numels: Array) -> Array:
+    """Squared length of the updates of some parameters together, in the long run, shape (n,).
+
+    An adaptive optimiser moves a weight by about its rate, SGD by rate times gradient.
+
+    Args:
+        optimizer: Its type, among `SGD` and `ADAPTIVE`.
+        group: Facts of the parameter group.
+        rates: From `step_sizes`, shape (n,).
+        norms: Gradient norms, clipped, shape (n, P).
+        numels: Entries of each parameter, shape (P,).
+    """
+    norms = np.where(np.isfinite(norms), norms, 0.0)
+    each = kept_beside_epsilon(group, norms, numels) * np.sqrt(numels) if optimizer in ADAPTIVE else norms
+    return np.asarray((rates / damping(group)) ** 2 * (each**2).sum(1))
 
 
 def step_sizes(optimizer: str, rates: Array, steps: Array) -> Array:

@@ -8,7 +8,15 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curvature import curvature
-from trainwatch.symptoms.gradients import ADAPTIVE, SGD, damping, gradients_of, learning_rates, step_sizes
+from trainwatch.symptoms.gradients import (
+    ADAPTIVE,
+    SGD,
+    damping,
+    gradients_of,
+    learning_rates,
+    squared_updates,
+    step_sizes,
+)
 
 WILD = 10.0  # times the median update at one and the same rate: single longer ones are cut
 LEAST_GAIN = 0.3  # deviation times the root of the fan-in: weights that begin near zero soon have such a length
@@ -34,9 +42,8 @@ class Reach:
 def reach_of(record: RunRecord) -> Reach | None:
     """The reach of a run; None where an update's length is not known from its gradient and rate.
 
-    Each update of an adaptive optimiser moves a weight by about its rate, one of SGD by rate times clipped gradient,
-    over 1 - momentum in the long run. Weights that are frozen or never get a gradient do not count. Steps of a folded
-    past count as their windows' means.
+    How far each update moves the weights is told by `squared_updates`. Weights that are frozen or never get a gradient
+    do not count. Steps of a folded past count as their windows' means.
     """
     gradients = record.memo(gradients_of)
     if gradients is None or gradients.optimizer["type"] not in SGD + ADAPTIVE or not len(gradients.steps):
@@ -54,11 +61,8 @@ def reach_of(record: RunRecord) -> Reach | None:
         length += sum(max(f["norm"] ** 2, LEAST_GAIN**2 * f["shape"][0]) for f in facts.values())
         highest = np.maximum(highest, rates)
         rates = step_sizes(gradients.optimizer["type"], rates, gradients.steps)
-        if gradients.optimizer["type"] in ADAPTIVE:
-            moved += (rates / damping(group)) ** 2 * sum(f["numel"] for f in facts.values())
-        else:
-            some = gradients.clipped[:, [column[p] for p in facts]] / damping(group)
-            moved += rates**2 * (np.where(np.isfinite(some), some, 0.0) ** 2).sum(1)
+        some, numels = gradients.clipped[:, [column[p] for p in facts]], np.array([f["numel"] for f in facts.values()])
+        moved += squared_updates(gradients.optimizer["type"], group, rates, some, numels)
     if not length:
         return None
     taken = highest > 0
