@@ -127,6 +127,20 @@ def test_targets_may_be_a_little_beyond_reach():
     assert not verdict(record(high=1.04, most=1.05), slack=0.2)
 
 
+@pytest.mark.parametrize("last", ["Relu", "Softplus", "Exp", "Abs"])
+def test_what_is_never_negative_reaches_no_negative_targets(last):
+    (one,) = verdict(record(last=last, least=-2.0, low=-1.5))
+    assert f"a {last.lower()} at the end of the net reaches 0 to inf" in one.summary
+    assert [r.id for r in one.remedies] == ["unbounded-output", "targets-within-reach"]
+    assert not verdict(record(last=last))
+
+
+def test_a_softplus_that_is_trained():
+    softplus, targets = body(1, nn.Softplus()), torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+    assert found(softplus, nn.MSELoss(), targets)
+    assert not found(softplus, nn.MSELoss(), targets.abs() + 0.1)
+
+
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_reach_does_not_depend_on_the_unit(factor):
     scaled = {name: factor * value for name, value in {"least": -1.0, "most": 1.0, "sd": 0.5, "low": -0.8}.items()}
@@ -196,6 +210,7 @@ def test_what_the_loss_was_given(function, last, ours, theirs, advice):
         ("cross_entropy", "Tanh", 4, np.log(np.e + 3 / np.e) - 1, "wants unbounded logits"),
         (BINARY_LOGITS, "Sigmoid", None, np.log(np.e + 1) - 1, "applies sigmoid itself"),
         ("cross_entropy", "Relu", 4, None, "wants unbounded logits"),
+        ("cross_entropy", "Softplus", 4, None, "wants unbounded logits"),
     ],
 )
 def test_how_low_a_loss_can_get_behind_an_activation(function, last, classes, lowest, words):

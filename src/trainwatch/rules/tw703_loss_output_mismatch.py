@@ -16,9 +16,10 @@ from trainwatch.symptoms.ranges import looks_like_classes, range_of
 
 REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
-SQUASHING = ("Softmax", "Sigmoid", "Tanh", "Relu", "Hardsigmoid", "Hardtanh")
+SQUASHING = ("Softmax", "Sigmoid", "Tanh", "Relu", "Softplus", "Hardsigmoid", "Hardtanh")
 NO_LOG = ("Softmax", "Sigmoid", "Tanh", "Relu", "Addmm", "Mm", "Linear", "Convolution")
-REACH = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Relu": (0.0, np.inf)}
+REACH = {"Softmax": (0.0, 1.0), "Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0),
+         **dict.fromkeys(("Relu", "Softplus", "Exp", "Abs"), (0.0, np.inf))}  # fmt: skip
 EFFECTS = ("TW101", "TW102", "TW107", "TW108", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208", "TW301",
            "TW302", "TW303", "TW304", "TW305", "TW306", "TW401", "TW402", "TW403", "TW601", "TW602", "TW603",
            "TW604")  # fmt: skip
