@@ -292,6 +292,18 @@ def test_it_asks_where_something_regularises_and_the_loss_is_not_low():
     assert asked(RunRecord()) == []
 
 
+@pytest.mark.parametrize(("term", "dropout", "first"), [(0.3, 0.3, True), (0.1, 0.3, False), (0.1, 0.8, True)])
+def test_where_it_is_the_likeliest_cause_its_copy_comes_before_one_that_goes_on(term, dropout, first):
+    """A copy that goes on has a priority of 0.66."""
+    made = record_of(False, regularisation={"dropout": [{"name": "d", "p": dropout}]})
+    (stream,) = made.keys("train_loss")
+    losses = made.series("train_loss", stream)
+    made.append("train_loss", "root", losses.steps, losses.values / (1 - term))
+    made.append("loss_factor", stream, losses.steps, np.ones(len(losses)))
+    asked = next(wish for wish in OverRegularised().asks(made) if wish.kind == "without_regulariser")
+    assert (asked.priority > 0.66) == first
+
+
 @pytest.mark.parametrize("code", ["TW202", "TW203", "TW204", "TW205", "TW208", "TW304"])
 def test_it_explains_what_comes_of_it(code):
     (found,) = verdict(record_of())

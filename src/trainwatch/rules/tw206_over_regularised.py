@@ -20,6 +20,7 @@ from trainwatch.symptoms.experiments import Release, releases, unpenalised
 from trainwatch.symptoms.losses import LossCourse, loss_course, penalty_share
 from trainwatch.symptoms.restraints import regularisers
 
+MOST = 0.2  # of what is backpropagated, from which on a term is the likeliest to keep the loss up
 EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
 
 
@@ -82,7 +83,9 @@ class OverRegularised(Rule):
         """Learning without what regularises, where the loss is not low."""
         course = record.memo(loss_course)
         if course is not None and course.gained < self.learned and in_use(record, self.added):
-            yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", 0.5)
+            strong = regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
+            first = 0.665 if strong or record.memo(penalty_share) >= MOST else 0.5  # before a copy that goes on
+            yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", first)
             yield from [VOTES] if record.facts.get("regularisation", {}).get("dropout") else []
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
