@@ -238,6 +238,34 @@ def test_numbers_in_few_batches_or_of_batches_composed_on_purpose():
         verdict(RunRecord())
 
 
+WAVE = np.sin(np.arange(640) / 60) + 0.2 * np.random.default_rng(0).normal(size=640)
+
+
+def of_a_wave(held=None, error=0.1):
+    """A time series, whose loss was 1 as samples came; `held` is that of the first ones at the end."""
+    made = of_numbers(WAVE)
+    if held is not None:
+        made.append("evaluated_loss", "held", 119, [held, error, held, np.nan, np.nan])
+    return made
+
+
+@pytest.mark.parametrize(("held", "severity"), [(None, "info"), (0.9, "info"), (1.19, "info"), (1.21, "warning")])
+def test_numbers_in_an_order_are_a_fault_where_the_first_ones_are_forgotten(held, severity):
+    (found,) = verdict(of_a_wave(held))
+    assert found.severity == severity
+    assert "come in an order" in found.summary
+    shown = [e for e in found.evidence if e.name == "loss of the first samples over that of all"]
+    assert [e.value for e in shown] == ([] if severity == "info" else [pytest.approx(0.21)])
+    assert "are sorted by what is to be predicted" in verdict(of_numbers(NUMBERS))[0].summary
+
+
+def test_it_asks_whether_the_first_ones_are_forgotten():
+    assert [wish.kind for wish in ClassesMissingFromBatches().asks(of_a_wave())] == ["train_eval"]
+    assert not list(ClassesMissingFromBatches().asks(of_numbers(NUMBERS)))
+    assert not list(ClassesMissingFromBatches().asks(of_numbers(NUMBERS, shuffle=np.random.default_rng(0))))
+    assert not list(ClassesMissingFromBatches().asks(recorded(TEN, 16, classes=10)))
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("by", ["loader", "slices"])
 def test_real_trainings_on_numbers(seed, by):

@@ -29,6 +29,9 @@ def test_sorted_targets_lie_between_batches():
     assert found.variance == pytest.approx(Y.var(), rel=1e-3)
     assert (found.batches, found.size, found.first_step) == (120, 16, 0)
     assert found.is_sorted
+    assert found.climbs
+    assert target_order(ordered(np.sort(Y)[::-1]), "mse_loss").climbs
+    assert target_order(ordered(np.repeat([0.0, 1.0, 5.0], [200, 240, 200])), "mse_loss").climbs  # ties
 
 
 @pytest.mark.parametrize("size", [2, 16, 64])
@@ -37,6 +40,7 @@ def test_a_shuffled_draw_leaves_nothing_beyond_chance(size):
     for seed in range(20):
         found = target_order(ordered(Y, size, shuffle=np.random.default_rng(seed)), "mse_loss")
         assert not found.is_sorted
+        assert not found.climbs
         assert found.variance == pytest.approx(Y.var(), rel=0.1)
         shares.append(found.between / found.error)
     assert abs(np.mean(shares)) < 1
@@ -61,6 +65,18 @@ def test_a_pass_has_ended_but_for_a_batch_that_was_dropped(samples, known):
 
 def test_targets_that_drift_from_pass_to_pass_are_in_no_order():
     assert not target_order(ordered(Y, shuffle=np.random.default_rng(0), drift=5.0), "mse_loss").is_sorted
+
+
+def test_a_wave_has_an_order_and_is_not_sorted():
+    wave = np.sin(np.arange(640) / 60) + 0.3 * np.random.default_rng(0).normal(size=640)
+    found = target_order(ordered(wave), "mse_loss")
+    assert found.is_sorted
+    assert not found.climbs
+
+
+def test_few_batches_a_pass_do_not_climb():
+    """Of two batches a pass one is always the higher."""
+    assert not target_order(ordered(np.sort(Y), 320, epochs=20), "mse_loss").climbs
 
 
 def test_without_a_loader_a_pass_is_over_when_the_same_batches_come_again():

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.rules.batch_order import of_processes, shuffling, unless_on_purpose
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
+from trainwatch.rules.batch_order import forgotten, of_processes, shuffling, unless_on_purpose
 from trainwatch.symptoms.batches import BatchClasses, batch_classes
 from trainwatch.symptoms.classes import TrainClasses, train_classes
 from trainwatch.symptoms.losses import loss_course
-from trainwatch.symptoms.target_order import target_order
+from trainwatch.symptoms.target_order import TargetOrder, target_order
 
 SHOWN = 5
 ONE = 1.5  # classes in a batch up to which data are sorted, or come class by class
@@ -50,7 +50,8 @@ class ClassesMissingFromBatches(Rule):
 
     ## Not a fault when
     Batches are composed on purpose, as for losses over pairs: a remark where the loader has a batch sampler of its own.
-    Tokens and pixels are no samples and are not judged.
+    Tokens and pixels are no samples and are not judged. Numbers in an order, as those of a time series, are a remark
+    where they are not sorted, and the net ends no worse on the first ones than on all as they came (`evaluated_loss`).
 
     ## Sources
     §1; Bottou, "Stochastic Gradient Descent Tricks" (2012), on the order of samples.
@@ -66,6 +67,12 @@ class ClassesMissingFromBatches(Rule):
     min_errors: float = 4.0
     min_batches: int = 20
     least_classes: float = 1.3
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """What numbers that come in an order cost, unless they are sorted."""
+        order = _order(record)
+        if order is not None and not order.climbs and order.between >= self.shortfall:
+            yield ProbeRequest("train_eval", (), "samples come in an order: are the first ones forgotten?", 0.7)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         if record.facts.get("task") == "language-model":
@@ -98,8 +105,7 @@ class ClassesMissingFromBatches(Rule):
         )
 
     def _of_numbers(self, record: RunRecord) -> Iterator[Diagnosis]:
-        course = record.memo(loss_course)
-        order = target_order(record, "train" if course is None else course.stream)  # an audit sees no loss
+        order = _order(record)
         if order is None:
             raise NotChecked("no training batches with one class a sample were seen, nor numbers in whole passes")
         if order.batches < self.min_batches:
@@ -107,17 +113,19 @@ class ClassesMissingFromBatches(Rule):
         if order.between < max(self.shortfall, self.min_errors * order.error):
             return
         loader: Any = record.facts.get("loaders", {}).get("train") or {}
+        lost = tuple(forgotten(record))
         told = f"{order.between:.0%} of the variance of the targets lies between training batches of {order.size}"
         note = f"0 is chance, 1 is one target a batch; standard error {order.error:.2g}; {order.batches} batches"
         gain = f"Each batch of {order.size} then shows what all targets do, in place of {1 - order.between:.0%} of it."
         yield self.diagnose(
-            f"{told}, a shuffled draw leaves none beyond chance: samples come in an order",
+            f"{told}, a shuffled draw leaves none beyond chance: samples "
+            + ("are sorted by what is to be predicted" if order.climbs else "come in an order"),
             margin=(order.between - self.shortfall) / max(order.error, 1e-6),
-            severity=unless_on_purpose(self.severity, loader),
+            severity=unless_on_purpose(self.severity if order.climbs or lost else Severity.INFO, loader),
             where=("training samples",),
             onset_step=order.first_step,
             evidence=(Evidence("share of the variance that lies between batches", order.between, self.shortfall,
-                               note=note),),
+                               note=note), *lost),
             remedies=(remedy("shuffle", already_in_use=bool(loader.get("shuffled")), size=order.size, gain=gain),),
         )  # fmt: skip
 
@@ -128,3 +136,8 @@ class ClassesMissingFromBatches(Rule):
         for i in worst[:SHOWN]:
             note = f"by chance {seen.expected[i]:.3f}"
             yield Evidence("share of batches without the class", float(seen.absent[i]), where=known.names[i], note=note)
+
+
+def _order(record: RunRecord) -> TargetOrder | None:
+    course = record.memo(loss_course)
+    return target_order(record, "train" if course is None else course.stream)  # an audit sees no loss

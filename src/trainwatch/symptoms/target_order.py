@@ -26,6 +26,8 @@ class TargetOrder:
         between: Share of the samples' variance that lies between batches, beyond what a shuffled draw leaves there: 0
             is chance, 1 is one and the same target in a batch.
         error: Its standard deviation by chance.
+        climbs: Their mean targets rise, or fall, from each batch to the next, but where a pass begins: the data are
+            sorted by what is to be predicted.
         first_step: Step of the first batch.
     """
 
@@ -34,6 +36,7 @@ class TargetOrder:
     variance: float
     between: float
     error: float
+    climbs: bool
     first_step: int
 
     @property
@@ -52,35 +55,37 @@ def target_order(record: RunRecord, stream: str) -> TargetOrder | None:
     if series is None or len(series) < FEWEST:
         return None
     rows = series.values.astype(float)
-    batches = _of_a_loader(record, rows) or _until_they_come_again(rows)
+    passes = _of_a_loader(record, rows) or _until_they_come_again(rows)
     rows = rows[rows[:, 4] >= FULL * np.median(rows[:, 4])]  # a last batch of few samples is far off by itself
     size, within = float(np.median(rows[:, 4])), float(rows[:, 3].mean())
-    if batches < 2 or size < 2 or not np.isfinite(rows[:, [0, 1, 3]]).all():
+    if not passes or size < 2 or not np.isfinite(rows[:, [0, 1, 3]]).all():
         return None
-    apart = _within_passes(rows[:, 0], batches)
+    apart = float(np.mean([part.var() for part in np.array_split(rows[:, 0], passes)]))
     if within + apart <= 0:
         return None
     one = (within + apart) / size  # variance of the mean of a shuffled draw
-    share = (apart - one) / (within + apart)
-    error = float(np.sqrt(2 / (len(rows) - 1))) / size
-    return TargetOrder(len(rows), round(size), float(rows[:, 1].mean()) + apart, share, error, int(series.steps[0]))
+    way = np.diff(rows[:, 0])
+    return TargetOrder(
+        batches=len(rows),
+        size=round(size),
+        variance=float(rows[:, 1].mean()) + apart,
+        between=(apart - one) / (within + apart),
+        error=float(np.sqrt(2 / (len(rows) - 1))) / size,
+        climbs=bool(min((way < 0).sum(), (way > 0).sum()) <= passes and 3 * passes < len(rows)),
+        first_step=int(series.steps[0]),
+    )
 
 
 def _of_a_loader(record: RunRecord, rows: Array) -> int:
-    """Batches of one pass over the loader; 0 where none is known to have ended."""
-    samples = record.facts.get("run", {}).get("train_samples") or 0
-    known = record.facts.get("loaders", {}).get("train") and 0 < WHOLE * samples <= rows[:, 4].sum()
-    return max(2, round(samples / float(np.median(rows[:, 4])))) if known else 0
+    """Passes over the loader; 0 where none is known to have ended."""
+    samples, seen = record.facts.get("run", {}).get("train_samples") or 0, float(rows[:, 4].sum())
+    known = record.facts.get("loaders", {}).get("train") and 0 < WHOLE * samples <= seen
+    return max(1, round(seen / samples)) if known else 0
 
 
 def _until_they_come_again(rows: Array) -> int:
-    """Batches after which all come again in the same order; 0 where they do not."""
+    """How often all batches come in the same order; 0 where they do not."""
     rows = np.nan_to_num(rows)
     again = np.flatnonzero((rows[1:] == rows[0]).all(1)) + 1
-    return next((int(n) for n in again if 2 * n <= len(rows) and (rows[n:] == rows[:-n]).all()), 0)
-
-
-def _within_passes(means: Array, batches: int) -> float:
-    """Variance of the means of the batches of a pass, the mean over the passes."""
-    passes = max(1, len(means) // batches)
-    return float(np.mean([part.var() for part in np.array_split(means, passes)]))
+    period = next((int(n) for n in again if 2 * n <= len(rows) and (rows[n:] == rows[:-n]).all()), 0)
+    return len(rows) // period if period else 0
