@@ -30,6 +30,16 @@ def test_fires(climb, noise, accuracy):
     assert found.where == ("val",)
 
 
+def test_targets_far_beyond_all_others_are_learned_by_heart_first():
+    record = fit_record(curve())
+    assert "robust-loss" not in [r.id for r in verdict(record)[0].remedies]
+    record.append("target_stats", "mse_loss", 0, [-3, 60, 0, 1, -1.6, 1.6, 0, 0.8, 0.4])
+    (found,) = verdict(record)
+    assert [r.id for r in found.remedies][:2] == ["robust-loss", "early-stopping"]
+    assert [r.id for r in found.remedies].count("robust-loss") == 1
+    assert found.evidence[-1].name.startswith("farthest training target")
+
+
 SILENT = {
     "keeps-falling": {"validation": curve(best=19)},
     "flat-after-minimum": {"validation": curve(climb=0.0), "noise": 0.02},

@@ -6,7 +6,7 @@ from torch import nn
 import trainwatch
 from trainwatch.capture.passes import _error
 from trainwatch.record import RunRecord
-from trainwatch.rules.robust_loss import heavy_tails, robust_loss
+from trainwatch.rules.robust_loss import far_targets, heavy_tails, robust_loss
 from trainwatch.symptoms.residuals import residuals
 
 
@@ -73,3 +73,31 @@ def test_parts_of_a_pass_count_by_their_samples_and_the_largest_error_is_that_of
     parts = np.array([[1.0, 4.0, 9.0, 0.5], [2.0, 10.0, 3.0, 1.5]])
     assert _error(parts, [300, 100]).tolist() == [1.25, 5.5**0.5, 9.0, 0.75]
     assert np.isposinf(_error(np.array([[1.0, np.inf, np.inf, 0.5]]), [10])[1:3]).all()
+
+
+def of_targets(draw, far=None, function="mse_loss"):
+    y = np.sort(draw)
+    least, most = (y[0], y[-1]) if far is None else (min(far, y[0]), max(far, y[-1]))
+    made = RunRecord()
+    low, high = np.quantile(y, [0.05, 0.95])
+    made.append("target_stats", function, 7, [least, most, y.mean(), y.std(), low, high, 0.0, 0.5, 0.3])
+    return made
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("far", [60.0, -60.0])
+def test_training_targets_far_beyond_all_others_are_named(scale, far):
+    draw = np.random.default_rng(0).normal(size=4096)
+    (shown,) = far_targets(of_targets(scale * draw, scale * far))
+    assert shown.value == pytest.approx((60 - 1.645) / 3.29, rel=0.1)
+    assert (shown.threshold, shown.step) == (10.0, 7)
+    assert heavy_tails(of_targets(scale * draw, scale * far))[1][0].id == "robust-loss"
+    assert not far_targets(of_targets(scale * draw, scale * far, "huber_loss"))
+
+
+@pytest.mark.parametrize("name", ["normal", "exponential", "lognormal", "laplace"])
+def test_tails_as_they_are_met_with_are_not_far(name):
+    draw = getattr(np.random.default_rng(0), name)(size=4096)
+    assert not far_targets(of_targets(draw))
+    assert not far_targets(of_targets(np.zeros(9)))
+    assert not far_targets(RunRecord())

@@ -6,10 +6,12 @@ from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.symptoms.curves import primary_stream
+from trainwatch.symptoms.ranges import range_of
 from trainwatch.symptoms.residuals import residuals
 
 SQUARED = "mse_loss"
 HEAVY = 1.6  # root mean square over mean absolute error: 1.25 where errors are normal, 1.41 where they are Laplace's
+FAR = 10.0  # ranges: the farthest of some thousands lies .7 beyond where they are normal, 2 where exponential
 # Huber's bound of 1.345 standard deviations loses 5 % where errors are normal; their median is 0.6745 of one.
 BOUND = 1.345 / 0.6745
 
@@ -26,11 +28,26 @@ def robust_loss(record: RunRecord) -> Remedy:
 
 
 def heavy_tails(record: RunRecord) -> tuple[list[Evidence], list[Remedy]]:
-    """Evidence and remedy where validation is scored by a squared error that a few large ones make up most of."""
+    """Evidence and remedy where few large errors make up most of a squared one, in validation or in training."""
+    shown = [*_of_validation(record), *far_targets(record)]
+    return shown, [robust_loss(record)] if shown else []
+
+
+def far_targets(record: RunRecord) -> list[Evidence]:
+    """Training targets of a squared error that lie far beyond all others: most of what is learned is to reach them."""
+    targets = range_of(record, "target_stats", SQUARED)
+    if targets is None or not targets.high > targets.low:
+        return []
+    far = max(targets.most - targets.high, targets.low - targets.least) / (targets.high - targets.low)
+    name = "farthest training target beyond nine tenths of them, over their range"
+    note = f"from {targets.least:.3g} to {targets.most:.3g}, nine tenths from {targets.low:.3g} to {targets.high:.3g}"
+    return [Evidence(name, far, FAR, where=SQUARED, step=targets.step, note=note)] if far >= FAR else []
+
+
+def _of_validation(record: RunRecord) -> list[Evidence]:
     found = record.memo(residuals)
     facts = record.facts.get("validation", {}).get(primary_stream(record) or "", {})
     if found is None or found.tail < HEAVY or facts.get("criterion") != SQUARED:
-        return [], []
+        return []
     name = "root mean square over mean absolute error"
-    shown = Evidence(name, found.tail, HEAVY, where=found.stream, step=found.step, note=found.text)
-    return [shown], [robust_loss(record)]
+    return [Evidence(name, found.tail, HEAVY, where=found.stream, step=found.step, note=found.text)]

@@ -15,7 +15,7 @@ from trainwatch.rules.dropout_remedies import dropout, dropout_evidence
 from trainwatch.rules.effect_evidence import stability
 from trainwatch.rules.fit_remedies import adversarial, per_sample, sizes, stronger_regularisation
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back, early_stopping, ranked
-from trainwatch.rules.robust_loss import heavy_tails
+from trainwatch.rules.robust_loss import far_targets, heavy_tails, robust_loss
 from trainwatch.rules.suspects import clean_data
 from trainwatch.symptoms.inventory import inventory
 from trainwatch.symptoms.useful_motion import weight_ranks
@@ -98,26 +98,26 @@ class Overfitting(RisingValidation):
 def _remedies(record: RunRecord, found: Risen) -> tuple[Remedy, ...]:
     samples, parameters = sizes(record)
     ratio = per_sample(parameters, samples) if samples and parameters else "few samples"
-    return ranked(
-        [
-            early_stopping(record, found.curve, found.rise),
-            remedy("more-data", ratio=ratio),
-            remedy("augment", already_in_use="augmentation" in record.memo(inventory), samples=samples or "few"),
-            stronger_regularisation(record),
-            dropout(record),
-            remedy(
-                "smaller-model",
-                parameters=parameters or "unknown number of",
-                ratio=ratio,
-                ranks=_effective_ranks(record),
-            ),
-            clean_data(record),
-            *heavy_tails(record)[1],
-            remedy("ensemble", best_step=found.rise.best_step),
-            remedy("raise-learning-rate"),
-            *adversarial(record),
-        ]
-    )
+    first = [robust_loss(record)] if far_targets(record) else []  # it learns them by heart
+    usual = [
+        early_stopping(record, found.curve, found.rise),
+        remedy("more-data", ratio=ratio),
+        remedy("augment", already_in_use="augmentation" in record.memo(inventory), samples=samples or "few"),
+        stronger_regularisation(record),
+        dropout(record),
+        remedy(
+            "smaller-model",
+            parameters=parameters or "unknown number of",
+            ratio=ratio,
+            ranks=_effective_ranks(record),
+        ),
+        clean_data(record),
+        *([] if first else heavy_tails(record)[1]),
+        remedy("ensemble", best_step=found.rise.best_step),
+        remedy("raise-learning-rate"),
+        *adversarial(record),
+    ]
+    return (*first, *ranked(usual))
 
 
 def _effective_ranks(record: RunRecord) -> str:
