@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -283,18 +282,30 @@ def no_numbers(run: Plain) -> float:
 
 def _units(run: Plain, kinds: tuple[type[nn.Module], ...], idle: Callable[[nn.Module, Tensor], Tensor]) -> float:
     """Largest share of units of a layer of some kinds that are idle; `idle` tells it by units of (samples, units)."""
-    found: list[float] = []
 
-    def look(module: nn.Module, _: Any, out: Any) -> None:
-        values = out[0] if isinstance(out, tuple) else out
+    def share(module: nn.Module, values: Tensor) -> float:
         values = values.movedim(1, -1) if values.ndim == 4 else values
-        found.append(float(idle(module, values.reshape(-1, values.shape[-1])).float().mean()))
+        return float(idle(module, values.reshape(-1, values.shape[-1])).float().mean())
 
-    hooks = [m.register_forward_hook(look) for m in run.course.model.modules() if isinstance(m, kinds)]
-    outputs(run.course.model, run.course.sets.x_train[:600])
+    return max(_of_layers(run, run.course.model, kinds, share), default=0.0)
+
+
+def _of_layers(
+    run: Plain, model: nn.Module, kinds: tuple[type[nn.Module], ...], told: Callable[[nn.Module, Tensor], float]
+) -> list[float]:
+    """What is told of the output of each layer of some kinds, in order, on some training samples."""
+    found: list[float] = []
+    hooks = [
+        m.register_forward_hook(
+            lambda module, _, out: found.append(told(module, out[0] if isinstance(out, tuple) else out))
+        )
+        for m in model.modules()
+        if isinstance(m, kinds)
+    ]
+    outputs(model, run.course.sets.x_train[:600])
     for hook in hooks:
         hook.remove()
-    return max(found, default=0.0)
+    return found
 
 
 @defines("TW304")
@@ -344,17 +355,7 @@ def begun_badly(run: Plain) -> float:
     """The first loss is twice a guess's, or layers' outputs differ a hundredfold in deviation, or a usual beginning
     ends 0.05 of a guess's loss lower.
     """
-    spreads: list[float] = []
-    model = run.course.before
-    hooks = [
-        m.register_forward_hook(lambda _, __, out: spreads.append(float(out.std())))
-        for m in model.modules()
-        if isinstance(m, (nn.Linear, nn.Conv2d))
-    ]
-    outputs(model, run.course.sets.x_train[:600])
-    for hook in hooks:
-        hook.remove()
-    hidden = spreads[:-1]
+    hidden = _of_layers(run, run.course.before, (nn.Linear, nn.Conv2d), lambda _, out: float(out.std()))[:-1]
     apart = max(hidden) / max(min(hidden), 1e-30) / 100 if len(hidden) > 1 else 0.0
     usual = run.but(model={name: getattr(Model(), name) for name in BEGINNING})
     gained = 0.0 if usual.scenario == run.scenario else (min(run.end, 1e9) - usual.end) / run.guess[0] / 0.05
