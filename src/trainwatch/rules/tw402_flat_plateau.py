@@ -120,7 +120,7 @@ class FlatPlateau(Rule):
         assert flat.value is not None
         assert flat.threshold is not None
         return self.diagnose(
-            f"the loss rests at {rest.level:.3g}, where a guess costs {rest.guess_level:.3g}; the {flat.name} is "
+            f"the loss rests at {rest.level:.3g}, where a constant guess costs {rest.chance:.3g}; the {flat.name} is "
             f"{flat.value:.1g}, no direction leads down, and {ahead.rival.name} comes to {ahead.rival.loss:.3g}",
             margin=min(ahead.lead / max(ahead.error, 1e-9), 10 * (1 - flat.value / flat.threshold), 1e3),
             onset_step=0,
@@ -146,5 +146,5 @@ def _ahead(record: RunRecord, rest: Rest) -> Lead | None:
     if tried is not None or rest.learned >= 0:
         return tried
     error = rest.course.gained_error * rest.scale
-    guess = Rival(GUESS, rest.level, rest.guess_level, error, rest.guess_level, 0, 0, record.steps)
-    return Lead(guess, rest.level, rest.level - rest.guess_level, error)
+    guess = Rival(GUESS, rest.level, rest.chance, error, rest.chance, 0, 0, record.steps)
+    return Lead(guess, rest.level, rest.level - rest.chance, error)

@@ -62,7 +62,7 @@ class Rest:
         return self.training.chance is not None
 
     @property
-    def guess_level(self) -> float:
+    def chance(self) -> float:
         """Loss of a constant guess, else the first loss."""
         return self.course.reference if self.training.chance is None else self.training.chance
 
