@@ -219,6 +219,20 @@ def test_sorted_numbers(scale):
     assert not shuffle.already_in_use
 
 
+def test_the_margin_of_numbers_is_in_standard_errors():
+    """That of the mean over 120 batches of 16."""
+    (found,) = verdict(of_numbers(NUMBERS))
+    assert found.margin == pytest.approx((found.evidence[0].value - 0.25) / (np.sqrt(2 / 119) / 16), rel=1e-6)
+
+
+def test_sorted_numbers_without_a_loader_come_again_in_the_same_order():
+    made = of_numbers(NUMBERS)
+    made.set_fact("loaders", {})
+    (found,) = verdict(made)
+    assert found.severity == Severity.WARNING
+    assert not found.remedies[0].already_in_use
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_shuffled_numbers(seed):
     assert verdict(of_numbers(NUMBERS, shuffle=np.random.default_rng(seed))) == []
