@@ -280,6 +280,17 @@ def test_where_nothing_regularises_or_the_loss_is_low_there_is_nothing_to_check(
     assert verdict(record_of(False, loss=np.full(20, 0.2))) == []
 
 
+@pytest.mark.parametrize(("smoothing", "found"), [(0.0, 1), (0.1, 0)])
+def test_what_is_left_to_a_perfect_net_does_not_count(smoothing, found):
+    """Labels smoothed by 0.1 leave 0.49 of the loss, and 0.62 lies close above that."""
+    (stream,) = LOSS
+    loss = {stream: {**LOSS[stream], "arguments": {"label_smoothing": smoothing}}}
+    change = part(before=0.62, control=0.62, without=0.42)
+    made = record_of(change, change, loss=np.full(200, 0.8))
+    made.set_fact("loss", loss)
+    assert len(verdict(made)) == found
+
+
 def asked(made):
     return [wish.kind for wish in OverRegularised().asks(made)]
 

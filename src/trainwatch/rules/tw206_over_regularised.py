@@ -97,8 +97,7 @@ class OverRegularised(Rule):
         tried = record.memo(releases) + ([further] if further is not None and added else [])
         if course is None or not in_use(record, self.added) or course.gained >= self.learned:
             return
-        guess = course.span
-        if margins := {one: margin for one in tried if (margin := self._margin(record, one, guess)) > 0}:
+        if margins := {one: margin for one in tried if (margin := self._margin(record, one, course)) > 0}:
             alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one, if it suffices
             yield self._shown(record, alone, margins[alone], course)
         elif (found := self._by_strength(record)) is not None:
@@ -138,12 +137,12 @@ class OverRegularised(Rule):
             remedies=tuple(remedy(cause.remedy, **cause.numbers) for cause in causes),
         )
 
-    def _margin(self, record: RunRecord, release: Release, guess: float) -> float:
+    def _margin(self, record: RunRecord, release: Release, course: LossCourse) -> float:
         """Standard errors by which the lesser gain is beyond the thresholds; not above 0 where it is no fault."""
-        shown = release.validation or release.training
+        shown, guess = release.validation or release.training, course.span
         anyway = shown.anyway >= self.anyway and shown.gain < self.clear * guess
         learned = release.validation is None and memorised(record, release.training)
-        if anyway or learned or shown.before < (1 - self.learned) * guess:
+        if anyway or learned or shown.before - course.floor < (1 - self.learned) * guess:
             return float("-inf")
         least = (self.remark if release.controlled else self.large) * guess
         return min(beyond(c, guess, least, self.errors) for c in release.changes)
