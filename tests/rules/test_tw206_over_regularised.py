@@ -433,6 +433,13 @@ def test_the_experiment_clears_what_only_training_is_better_without(without):
     assert len(verdict(made)) == 1, "together with another it is not cleared"
 
 
+@pytest.mark.parametrize(("without", "cleared"), [(1.62, True), (1.64, False)])
+def test_a_copy_fits_as_well_as_the_run_within_its_standard_error(without, cleared):
+    """The run ended at 1.6, and the difference has an error of 0.03."""
+    made = record_of(part(without=without), part(without=1.9), loss=FALLEN, **strong(0.9))
+    assert (verdict(made) == []) == cleared
+
+
 def test_the_experiment_clears_only_what_was_left_out():
     made = record_of(part(without=0.3), part(), key="weight_decay", loss=FALLEN, **strong(0.9))
     made.append("without_regulariser", "weight_decay", 199, np.array([*part(without=0.3), *part(without=1.9)]))

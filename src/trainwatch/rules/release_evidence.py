@@ -106,7 +106,8 @@ def _cleared(record: RunRecord, name: str) -> bool:
 
 def _no_better(release: Release) -> bool:
     training, validation = release.training, release.validation
-    return validation is not None and training.without <= training.before and validation.gain < validation.error
+    as_well = training.without <= training.before + training.before_error
+    return validation is not None and as_well and validation.gain < validation.error
 
 
 def _names(release: Release) -> str:
