@@ -5,21 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainwatch.record import RunRecord
+from loss_records import record
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.guess import NAT, chance_of, floor_of, guess_in_validation
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import gained_in_both, training_trend, validation_trend
 
 COUNTS = np.random.default_rng(0).poisson([1.0, 9.0], (400, 2)).astype(np.float32).reshape(-1)
-
-
-def record(values, stream="mse_loss", facts=None):
-    made = RunRecord()
-    made.append("train_loss", stream, np.arange(len(values)), np.asarray(values, float))
-    if facts is not None:
-        made.set_fact("loss", {stream: {"function": stream, "reduction": "mean", "arguments": {}, **facts}})
-    return made
 
 
 def test_chance_is_the_logarithm_of_the_classes_or_the_entropy_of_the_targets():

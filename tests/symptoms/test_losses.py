@@ -6,20 +6,13 @@ import torch
 from torch import nn
 
 import trainwatch
+from loss_records import record
 from trainwatch.config import Settings
 from trainwatch.record import RunRecord
 from trainwatch.record.series import Series
 from trainwatch.symptoms.losses import loss_course, not_finite, penalty_share
 
 RNG = np.random.default_rng(0)
-
-
-def record(values, stream="mse_loss", facts=None):
-    made = RunRecord()
-    made.append("train_loss", stream, np.arange(len(values)), np.asarray(values, float))
-    if facts is not None:
-        made.set_fact("loss", {stream: {"function": stream, "reduction": "mean", "arguments": {}, **facts}})
-    return made
 
 
 def course(values, **more):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from trainwatch.capture.classes import version_of
 from trainwatch.capture.interception import ORIGINAL, LossCall
 from trainwatch.capture.samples import bare, leaves, losses_per_sample, samples_in
 
@@ -51,12 +52,12 @@ class Held:
     step: int
     samples: int
     size: int
-    versions: tuple[tuple[torch.Tensor, int], ...] = field(repr=False)
+    versions: tuple[tuple[torch.Tensor, int | None], ...] = field(repr=False)
 
     @property
     def intact(self) -> bool:
         """No tensor of it was changed in place since."""
-        return all(_version(tensor) == version for tensor, version in self.versions)
+        return all(version_of(tensor) == version for tensor, version in self.versions)
 
     @property
     def borrowed(self) -> bool:
@@ -337,10 +338,10 @@ def _rows(value: Any, of: int, rows: Sequence[int]) -> Any:
     return type(value)(_rows(v, of, rows) for v in value) if type(value) in (tuple, list) else value
 
 
-def _measured(value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int], ...]]:
+def _measured(value: Any) -> tuple[int, tuple[tuple[torch.Tensor, int | None], ...]]:
     """Bytes of all tensors in a batch, and their versions."""
     tensors = [tensor for _, tensor in leaves(value)]
-    return sum(t.numel() * t.element_size() for t in tensors), tuple((t, _version(t)) for t in tensors)
+    return sum(t.numel() * t.element_size() for t in tensors), tuple((t, version_of(t)) for t in tensors)
 
 
 def parts_of(output: Any) -> Parts:
@@ -367,10 +368,6 @@ def _at(output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None
         output = output[key]
     found: torch.Tensor = output
     return found if shape is None else found.reshape(shape)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def loss_in(output: Any) -> torch.Tensor | None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import Array, ValidationCurve, validation_curve
-from trainwatch.symptoms.guess import guess_in_validation
 from trainwatch.symptoms.losses import loss_course
 
 STRETCH = 1.5  # the run is looked at in stretches of time, each ending 1.5 times as late as it begins
@@ -182,7 +181,7 @@ def training_trend(record: RunRecord) -> Trend | None:
     (fall, error, end), (before, before_error, _) = (s for s in slopes if s is not None)
     chance, floor, curve = course.chance, course.floor, record.memo(validation_curve)
     if chance is None and curve is not None and curve.same_criterion:
-        chance, floor = guess_in_validation(record, curve.stream)
+        chance, floor = curve.chance, curve.floor
     start = _begins(course.start, chance, end, floor)
     last = int(steps[-1])
     return Trend(course.stream, False, last, end, start - end, start, fall, error, before, before_error, chance,
