@@ -201,8 +201,8 @@ class Loop:
         epochs: Passes over the data.
         steps: Most optimiser steps; 0 for no limit.
         batch: Samples in a batch.
-        order: ``shuffled``, ``fixed``, ``sorted`` (by class), ``blocks`` (of `block` samples of one class, in random
-            order) or ``balanced`` (drawn so that all classes are alike).
+        order: ``shuffled``, ``fixed``, ``sorted`` (by class or by number), ``blocks`` (of `block` samples of one class,
+            in random order) or ``balanced`` (drawn so that all classes are alike).
         zero_grad: ``before`` the backward pass, ``after`` the step, ``never``, or ``between`` backward and step.
         train_mode: ``train``, ``eval``, or ``eval_after_validation``: evaluation mode is never left again.
         val_mode: ``eval`` or ``train``.
