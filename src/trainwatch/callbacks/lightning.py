@@ -13,7 +13,7 @@ from torch import nn
 
 from trainwatch.callbacks.arguments import check_arguments, check_stop_on, settings_from
 from trainwatch.capture.batches import held_step
-from trainwatch.capture.run_capture import OFF, TRAIN, VALIDATE
+from trainwatch.capture.forward_events import OFF, TRAIN, VALIDATE
 from trainwatch.capture.tasks import Task
 from trainwatch.checks.batch import OneBatch
 from trainwatch.checks.preflight import Preflight
