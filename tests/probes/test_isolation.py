@@ -1,3 +1,4 @@
+import copy
 import random
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainwatch.probes.isolation import CannotIsolate, twin, untouched, unwrapped
+from trainwatch.probes.isolation import CannotIsolate, twin, twin_with_optimizer, untouched, unwrapped
 
 ROOMY = 1 << 20
 CPU = torch.device("cpu")
@@ -172,3 +173,53 @@ def test_generators_outside_the_model_that_its_code_names_are_restored(model):
     after = model(x)
     assert not torch.equal(expected, drawn)
     assert torch.equal(drawn, after)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "options", [{}, {"weight_decay": 0.1}, {"amsgrad": True}, {"foreach": True}, {"maximize": True}, {"eps": 1e-3}]
+)
+def test_a_copy_of_adam_steps_by_one_kernel_to_where_the_live_one_does(kind, options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))
+    optimizer = kind(model.parameters(), lr=0.01, **options)
+
+    def train(net, by, steps):
+        draws = torch.Generator().manual_seed(steps)
+        for _ in range(steps):
+            by.zero_grad()
+            net(torch.randn(8, 6, generator=draws)).square().mean().backward()
+            by.step()
+
+    train(model, optimizer, 3)
+    before = copy.deepcopy(optimizer.state_dict())
+    copied, other = twin_with_optimizer(model, optimizer, ROOMY)
+    assert other.param_groups[0]["fused"]
+    assert not other.param_groups[0]["foreach"]
+    train(copied, other, 7)
+    for state, known in zip(optimizer.state_dict()["state"].values(), before["state"].values(), strict=True):
+        assert all(torch.equal(state[name], known[name]) for name in known)
+    assert optimizer.param_groups[0]["fused"] is None
+    train(model, optimizer, 7)
+    for mine, live in zip(copied.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, live, rtol=1e-5, atol=1e-6)
+
+
+class OfOnesOwn(torch.optim.Adam):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: OfOnesOwn(model.parameters()),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        lambda model: torch.optim.Adam(model.double().parameters()),
+        lambda model: torch.optim.Adam(model.to(memory_format=torch.channels_last).parameters()),
+    ],
+    ids=["subclass", "another", "double", "channels last"],
+)
+def test_other_optimisers_and_other_weights_step_as_they_did(make):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    _, other = twin_with_optimizer(model, make(model), ROOMY)
+    assert not other.param_groups[0]["fused"]
