@@ -65,7 +65,7 @@ def twin_with_optimizer(
 
 
 def _fuse(optimizer: torch.optim.Optimizer) -> None:
-    """Let Adam step by one kernel on the CPU: of a small net its steps take as long as the passes, else."""
+    """Let Adam step by one kernel on the CPU: else its steps take as long as the passes of a small net."""
     if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or torch.get_default_dtype() != torch.float32:
         return
     for group in optimizer.param_groups:  # the kernel goes through memory as it lies
