@@ -3,6 +3,7 @@ import pytest
 from synthetic import class_record, confusion
 
 from trainwatch.rules import NotChecked
+from trainwatch.rules.base import MODEST
 from trainwatch.rules.tw101_class_imbalance import ClassImbalance
 from trainwatch.rules.tw102_majority_collapse import MajorityCollapse
 
@@ -77,6 +78,16 @@ def test_message():
     assert found.evidence[1].value == pytest.approx(0.0596, abs=1e-3)
     assert found.evidence[1].threshold == 0.5
     assert found.margin == pytest.approx(0.5 / (found.evidence[1].value / 1.96))
+
+
+@pytest.mark.parametrize(("loss", "modest"), [(0.69, True), (0.1, False)])
+def test_where_nothing_was_learned_whatever_kept_the_net_from_it_comes_first(loss, modest):
+    criterion = {"function": "cross_entropy", "reduction": "mean", "arguments": {"reduction": "mean"}, "classes": 2}
+    record = class_record([900, 100], [ALL_MAJOR] * 2, loss={"cross_entropy": criterion})
+    record.append("train_loss", "cross_entropy", np.arange(1, 21), np.full(20, loss))
+    (found,) = verdict(record)
+    assert (found.margin == MODEST) == modest
+    assert found.margin >= MODEST
 
 
 @pytest.mark.parametrize(("rare", "offered"), [(4, True), (8, False)])

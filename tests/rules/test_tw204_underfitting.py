@@ -102,6 +102,21 @@ def test_a_narrow_layer_has_a_few_units(width, classes, task, narrow):
     assert (found.severity == Severity.WARNING) == narrow
 
 
+RECURRENT = [(2, 3, 2, True), (2, 1, 2, True), (16, 4, 16, False), (2, 3, 4, False)]
+
+
+@pytest.mark.parametrize(("units", "gates", "read", "narrow"), RECURRENT)
+def test_rows_of_a_recurrent_layer_are_no_units(units, gates, read, narrow):
+    """A GRU of two units has six rows, and a layer that reads four numbers does not read what its two units say."""
+    shapes = [("body", "weight", (gates * units, 8)), ("body", "recurrent", (gates * units, units)),
+              ("head", "weight", (10, read))]  # fmt: skip
+    parameters = [{"name": f"{module}.{kind}", "module": module, "kind": kind, "shape": shape, "numel": 9, "order": i}
+                  for i, (module, kind, shape) in enumerate(shapes)]  # fmt: skip
+    (found,) = verdict(record_of(parameters=parameters, task="multiclass"))
+    assert (found.severity == Severity.WARNING) == narrow
+    assert ("2 units between two layers" in found.summary) == narrow
+
+
 def rests_at(learned):
     end = (1 - learned) * np.log(10)
     return np.r_[np.linspace(2.3, end, 5), np.full(15, end)]

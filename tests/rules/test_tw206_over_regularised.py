@@ -315,7 +315,7 @@ def test_where_it_is_the_likeliest_cause_its_copy_comes_before_one_that_goes_on(
     assert (asked.priority > 0.66) == first
 
 
-@pytest.mark.parametrize("code", ["TW202", "TW203", "TW204", "TW205", "TW208", "TW304"])
+@pytest.mark.parametrize("code", ["TW102", "TW202", "TW203", "TW204", "TW205", "TW208", "TW304"])
 def test_it_explains_what_comes_of_it(code):
     (found,) = verdict(record_of())
     effect = Diagnosis(code, "another", Severity.WARNING, "effect", onset_step=20, margin=5.0, confidence=0.99)

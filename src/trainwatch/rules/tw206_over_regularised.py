@@ -21,7 +21,7 @@ from trainwatch.symptoms.losses import LossCourse, loss_course, penalty_share
 from trainwatch.symptoms.restraints import regularisers
 
 MOST = 0.2  # of what is backpropagated, from which on a term is the likeliest to keep the loss up
-EFFECTS = ("TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
+EFFECTS = ("TW102", "TW202", "TW203", "TW204", "TW205", "TW208", "TW304", "TW401", "TW402")
 
 
 @dataclass(frozen=True)

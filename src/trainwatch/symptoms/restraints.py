@@ -83,16 +83,19 @@ def _decay(record: RunRecord, decay: float, penalty: float) -> list[Restraint]:
 
 
 def narrow_layers(record: RunRecord) -> list[Restraint]:
-    """Each fully connected layer between two others, with a handful of units or far fewer than there are classes."""
+    """Each full or recurrent layer between two others, with a handful of units or far fewer than there are classes."""
     classes = max((f.get("classes") or 0 for f in record.facts.get("loss", {}).values()), default=0)
     classified = record.facts.get("task") in ("binary", "multiclass")
     parameters = record.facts.get("parameters", ())
     layers = [p for p in parameters if p.get("kind") == "weight" and len(p["shape"]) == 2]
     ordered = sorted(layers, key=lambda p: p.get("order", 0))
+    units = {
+        p.get("module"): int(p["shape"][1]) for p in parameters if p.get("kind") == "recurrent"
+    }  # rows are of gates
     single = bool(ordered) and int(ordered[-1]["shape"][0]) == 1  # an autoencoder has a narrow middle on purpose
     found = []
     for layer, following in pairwise(ordered):
-        width = int(layer["shape"][0])
+        width = units.get(layer.get("module"), int(layer["shape"][0]))
         most = FEW_UNITS if classified else PAIR if single else 0
         few = width <= (SOME_UNITS if width * CLASSES_PER_UNIT < classes else most)
         if width == int(following["shape"][1]) and few:
