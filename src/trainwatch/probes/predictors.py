@@ -100,15 +100,12 @@ def forest(x: Array, y: Array, others: Sequence[Array], width: int | None) -> li
     """
     from sklearn import ensemble
 
+    rows, ends = np.concatenate(others), np.cumsum([len(table) for table in others])[:-1]  # a call costs more than rows
     if width is None:
-        trees = ensemble.ExtraTreesRegressor(FOREST, random_state=0).fit(x, y)
-        return [np.asarray(trees.predict(table)) for table in others]
-    classifier = ensemble.ExtraTreesClassifier(FOREST, max_features=features_a_split(x), random_state=0).fit(
-        x, y.astype(np.int64)
-    )
-    found = []
-    for table in others:
-        spread = np.full((len(table), width), UNSURE / width)
-        spread[:, classifier.classes_] += (1 - UNSURE) * classifier.predict_proba(table)
-        found.append(spread)
-    return found
+        answers = ensemble.ExtraTreesRegressor(FOREST, random_state=0).fit(x, y).predict(rows)
+    else:
+        trees = ensemble.ExtraTreesClassifier(FOREST, max_features=features_a_split(x), random_state=0)
+        trees.fit(x, y.astype(np.int64))
+        answers = np.full((len(rows), width), UNSURE / width)
+        answers[:, trees.classes_] += (1 - UNSURE) * trees.predict_proba(rows)
+    return np.split(answers, ends)
