@@ -25,7 +25,12 @@ def test_arguments_of_the_wrong_kind():
         r"optimizer\['G'\]": lambda: trainwatch.watch(net, {"G": 3}),
         "loss_fn must be callable": lambda: trainwatch.watch(net, optimizer, loss_fn=3),
         "on_finding must be callable": lambda: trainwatch.watch(net, optimizer, on_finding="print"),
-        "stop_on must be a sequence": lambda: trainwatch.watch(net, optimizer, stop_on="error"),
+        "stop_on must be a sequence such as .'error'": lambda: trainwatch.watch(net, optimizer, stop_on=5),
+        "got str 'ab'": lambda: trainwatch.watch(net, optimizer, class_names="ab"),
+        "class_names must be a sequence": lambda: trainwatch.watch(net, optimizer, class_names=3),
+        "stop_on must be a sequence such as .'error',., got the string": lambda: trainwatch.watch(
+            net, optimizer, stop_on="error"
+        ),
         "settings must be": lambda: trainwatch.watch(net, optimizer, settings=3),
     }
     for message, call in cases.items():
@@ -54,6 +59,7 @@ def test_unknown_names_are_refused_with_the_nearest_match():
         "did you mean 'min_rise'": {"settings": {"rules": {"overfitting": {"min_ris": 0.1}}}},
         "must be of type float": {"settings": {"rules": {"overfitting": {"min_rise": "much"}}}},
         "must be finite, got nan": {"settings": {"rules": {"overfitting": {"min_rise": float("nan")}}}},
+        "must be whole, got 2.5": {"settings": {"rules": {"TW101": {"min_passes": 2.5}}}},
         "did you mean 'TW301'": {"settings": {"ignore": {"TW3O1": "why not"}}},
         "no rule's code starts with": {"settings": {"select": ("TX",)}},
         "between 0 and 1": {"settings": {"overhead": 2}},
@@ -62,12 +68,32 @@ def test_unknown_names_are_refused_with_the_nearest_match():
         "must run every so many steps": {"settings": {"probes": {"activations": 0}}},
         "must be a number of bytes": {"settings": {"probe_memory": -1}},
         "nonfinite must be one of auto, immediate, off": {"settings": {"nonfinite": "now"}},
+        "no run is stopped for a remark": {"stop_on": ["info"]},
         "did you mean 'non-finite'": {"stop_on": ["nonfinite"]},
         "task must be one of": {"task": "clustering"},
     }.items():
         with pytest.raises(ValueError, match=message):
             trainwatch.watch(net, sgd(net), **options)
     assert not net._forward_hooks
+
+
+def test_what_is_refused_leaves_the_watch_that_runs_as_it_is(tmp_path):
+    net = model()
+    optimizer = sgd(net)
+    running = trainwatch.watch(net, optimizer, log_dir=tmp_path, settings={"quiet": True})
+    files = sorted(tmp_path.rglob("*"))
+    for options in ({"settings": {"nonsense": 1}}, {"class_names": 3}, {"stop_on": ["info"]}):
+        with pytest.raises((TypeError, ValueError)):
+            trainwatch.watch(net, optimizer, log_dir=tmp_path, **options)
+    assert running.report is None
+    assert sorted(tmp_path.rglob("*")) == files
+    running.finish()
+
+
+def test_a_whole_number_of_any_type_is_a_count():
+    (rule,) = trainwatch.Settings(select=("TW101",), rules={"TW101": {"min_passes": 3.0}}).active_rules()
+    assert rule.min_passes == 3
+    assert type(rule.min_passes) is int
 
 
 def test_settings_come_from_pyproject(tmp_path, monkeypatch):

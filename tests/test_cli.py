@@ -121,6 +121,13 @@ def test_settings_of_the_project_count(tmp_path):
     assert trainwatch.diagnose(tmp_path / "run").not_checked["TW201"] == "ignored: known"
 
 
+def test_settings_may_be_given_as_some_of_their_fields(tmp_path):
+    run = stored_run(tmp_path / "run")
+    assert trainwatch.diagnose(run, {"ignore": {"TW201": "known"}}).not_checked["TW201"] == "ignored: known"
+    with pytest.raises(TypeError, match=r"settings must be trainwatch.Settings or a dict of its fields, got 'quiet'"):
+        trainwatch.diagnose(run, "quiet")
+
+
 def test_a_missing_directory_is_named(tmp_path):
     refused(cli("diagnose", tmp_path / "nowhere"), tmp_path / "nowhere", "does not exist")
 

@@ -14,7 +14,7 @@ import trainwatch.rules
 from catalogue import NAMES
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
-from trainwatch.engine import judge
+from trainwatch.engine import MISSING, judge
 from trainwatch.record import RunRecord
 from trainwatch.remedies import CATALOGUE
 from trainwatch.rules import NotChecked, all_rules
@@ -49,6 +49,10 @@ def acts_in(function, record):
         return list(function(record))
     except NotChecked:
         return []
+
+
+def test_what_is_missing_is_said_in_words():
+    assert {quantity for rule in RULES for quantity in rule.needs} == set(MISSING)
 
 
 def test_there_is_one_rule_in_every_file():

@@ -1,6 +1,7 @@
 """Faults of trainwatch's own, one part at a time: the training goes on bit for bit, and the report says what failed."""
 
 import os
+import re
 
 import pytest
 import torch
@@ -109,7 +110,8 @@ PARTS = {
     "reads": [(DeferredReads, "deliver"), (PassBook, "_arrived")],
     "record files": [(SegmentWriter, "flush"), (SegmentWriter, "close")],
     "tensorboard": [(Outlets, "open"), (Outlets, "curves"), (Outlets, "finish")],
-    "notices": [(Outlets, "look"), (Outlets, "show")],
+    "notices": [(Outlets, "look")],
+    "report": [(Outlets, "show")],
     "report files": [(Report, "save")],
 }
 CASES = [(part, owner, name) for part, sites in PARTS.items() for owner, name in sites]
@@ -164,12 +166,42 @@ def test_rules_whose_measures_are_lost_are_not_checked(part, lost, monkeypatch):
     assert "TW000" in report.not_checked[lost]
 
 
-def test_a_callback_of_the_user_that_raises_is_contained(monkeypatch):
-    monkeypatch.setattr("trainwatch.live.LiveFindings.look", fail)
-    plain, _, _ = train(watched=False)
-    state, report, _ = train(on_finding=fail)
-    assert same(state, plain)
-    assert [d.where for d in report.diagnoses] == [("notices",)]
+def accumulating(steps=60, **options):
+    """Gradients that are never zeroed: found while it trains."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    watch = trainwatch.watch(model, optimizer, settings={"flush_every": 5, "probes": "off"}, **options)
+    for _ in range(steps):
+        nn.functional.cross_entropy(model(torch.randn(8, 4)), torch.randint(0, 2, (8,))).backward()
+        optimizer.step()
+    return watch
+
+
+def test_a_callback_of_the_user_that_raises_is_contained_and_named_as_theirs(capsys):
+    report = accumulating(on_finding=fail).finish()
+    (fault,) = [d for d in report.diagnoses if d.code == "TW000"]
+    assert fault.where == ("on_finding",)
+    assert fault.summary.startswith("the on_finding that was given failed")
+    assert "TW704" in {d.code for d in report.findings()}
+    assert "TW704" in capsys.readouterr().out, "the report is printed all the same"
+
+
+@pytest.mark.parametrize(
+    ("observe", "words"),
+    [
+        (lambda watch: watch.observe_train(None), "loss must be a number or a tensor of one, got NoneType"),
+        (lambda watch: watch.observe_train(0.3, {"a": 1}), "outputs must be a tensor, or numbers .*, got dict"),
+        (lambda watch: watch.observe_val(0.3, [1.0], ["cat"]), "targets must be a tensor, or numbers .*, got list"),
+        (lambda watch: watch.epoch_end(accuracy="good"), "the metric accuracy must be a number .*, got str"),
+    ],
+)
+def test_what_cannot_be_observed_is_told_in_the_report(observe, words):
+    watch = accumulating(5)
+    observe(watch)
+    (fault,) = [d for d in watch.finish().diagnoses if d.code == "TW000"]
+    assert re.search(words, fault.summary)
+    assert "own" not in fault.summary
 
 
 def test_strict_raises(monkeypatch):

@@ -1,4 +1,4 @@
-"""The zoo's commands: ``python -m benchmarks.zoo train``, ``judge`` and ``list``, from the root of the repository."""
+"""The zoo's commands, ``python -m benchmarks.zoo --help``, from the root of the repository."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ SUFFIXES = {".md": "md", ".markdown": "md", ".json": "json", ".html": "html", ".
 INTERNAL = """\
 # TW000 internal-fault
 
-A part of trainwatch itself failed. It was switched off, the training went on untouched, and the traceback is in the
-report. Rules that needed this part are listed as not checked. Please report it as a bug, with the traceback;
-`Settings(strict=True)` raises it where it happens.
+A part of trainwatch itself failed, or the `on_finding` that it was given. It was switched off, the training went on
+untouched, and the traceback is in the report. Rules that needed this part are listed as not checked. Please report a
+part of trainwatch as a bug, with the traceback; `Settings(strict=True)` raises it where it happens.
 """
 
 app = typer.Typer(
@@ -88,7 +88,7 @@ def demo(
 ) -> None:
     """Train a small net on real digits with a planted fault, and see it be found.
 
-    Exit code 0 where the report names the planted fault first (none: nothing), else 1.
+    Exit code 0 where the planted fault is the first cause of the report or due to it (none: no finding), else 1.
     """
     directory = log_dir or Path("runs") / f"demo-{fault.value}"
     try:

@@ -173,7 +173,9 @@ def configured(cls: type[Rule], thresholds: Mapping[str, Any]) -> Rule:
             )
         if number and not math.isfinite(value):
             raise SettingsError(f"threshold {name!r} of rule {cls.code} {cls.name} must be finite, got {value!r}")
-    return replace(default, **thresholds)
+        if number and wanted is int and value != int(value):
+            raise SettingsError(f"threshold {name!r} of rule {cls.code} {cls.name} must be whole, got {value!r}")
+    return replace(default, **{n: int(v) if type(known[n]) is int else v for n, v in thresholds.items()})
 
 
 def load_settings(start: Path | None = None, **overrides: Any) -> Settings:
@@ -198,6 +200,20 @@ def load_settings(start: Path | None = None, **overrides: Any) -> Settings:
         return make_settings({**found, **overrides})
     except SettingsError as error:
         raise SettingsError(f"{error} (in [tool.trainwatch] of {file})" if found else str(error)) from None
+
+
+def settings_from(settings: Settings | Mapping[str, Any] | None) -> Settings:
+    """`Settings` as they are, or some of their fields over those of ``pyproject.toml``.
+
+    Raises:
+        TypeError: `settings` is neither.
+        SettingsError: A field is unknown or cannot be used.
+    """
+    if isinstance(settings, Settings):
+        return settings
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be trainwatch.Settings or a dict of its fields, got {settings!r}")
+    return load_settings(**(settings or {}))
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:

@@ -27,19 +27,29 @@ MISSING = {
     "train_loss": "no training loss was seen",
     "grad_norm": "no gradient was measured",
     "val_loss": "no validation loss was seen",
-    "val_sample_loss": "no validation loss per sample was seen",
-    "val_sample_correct": "no validation predictions were seen",
+    "val_train_mode": "no validation pass was seen",
     "val_confusion": "no validation predictions were seen",
     "train_classes": "no class labels were seen in training",
     "val_scores": "no scores of yes / no labels were seen in validation (several classes take the arg-max)",
-    "batches_without_class": "no training batches with one class a sample were seen",
     "target_stats": "no targets that are numbers were seen",
     "input_stats": "no inputs that are numbers were seen",
+    "lr": "no learning rate was seen",
+    "motion": "how far weights move was not measured",
+    "weights": "how large weights are was not measured",
     "activity": "no probe saw activation functions",
+    "hessian": "no probe measured the curvature of the loss",
+    "sharpness": "no probe measured how sharply the loss is curved",
+    "held_labels": "no probe compared the labels of held samples with those of samples like them",
     "duplicates": "samples are compared by trainwatch.audit alone",
     "feature_stats": "features are looked at by trainwatch.audit alone",
 }
 AUDIT = ("subject", "data", "looked_at", "suspects", "outliers", "duplicate_pairs", "near_duplicate_pairs")
+YOURS = {  # parts that the user hands something to, and what is said where it cannot be used
+    "on_finding": "the on_finding that was given",
+    "observe_train": "observe_train with what it was given",
+    "observe_val": "observe_val with what it was given",
+    "epoch_end": "epoch_end with what it was given",
+}
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 
@@ -160,11 +170,12 @@ def _reported(d: Diagnosis, record: RunRecord) -> int:
 
 
 def _internal(fault: dict[str, Any]) -> Diagnosis:
+    failed = YOURS.get(fault["part"], f"trainwatch's own {fault['part']}")
     return Diagnosis(
         code="TW000",
         name="internal-fault",
         severity=Severity.INFO,
-        summary=f"trainwatch's own {fault['part']} failed and was switched off, the training goes on: {fault['error']}",
+        summary=f"{failed} failed and was switched off, the training goes on: {fault['error']}",
         where=(fault["part"],),
         onset_step=fault["step"],
         reported_step=fault["step"],

@@ -51,12 +51,15 @@ VALIDATION = (
     "val_error",
     "val_target_moments",
     "val_churn",
+    "val_train_mode",
 )
 RANGES = ("input_stats", "output_stats", "target_stats", "target_moments")
 STEPS = ("train_loss", "grad_norm", "train_classes", "batches_without_class", "motion", "weights")
 # Part -> the quantities that are missing where it had to be switched off.
 MEASURES = {
     "losses": ("train_loss",),
+    "observe_train": ("train_loss",),
+    "observe_val": ("val_loss",),
     "gradients": ("grad_norm",),
     "classes": ("train_classes", "batches_without_class"),
     "motion": ("motion", "weights"),
@@ -128,7 +131,7 @@ class Monitor:
         self._look_seconds = 0.0
         self._news = False  # something was found that is not worth waiting with
         self._outlets = Outlets(directory, writer, quiet=settings.quiet)
-        self._live = LiveFindings(self.record, on_finding, stop_on, self._outlets.say)
+        self._live = LiveFindings(self.record, self._told_apart(on_finding), stop_on, self._outlets.say)
         self._note_run(finished=False)
         if class_names is not None:
             self.record.set_fact("class_names", [str(name) for name in class_names])
@@ -339,6 +342,12 @@ class Monitor:
             return Escaped(False, reason="several models are watched, and their common loss cannot be computed again")
         return leave_saddle(self.capture, self._bench(), self._rules)
 
+    def _told_apart(self, on_finding: Callable[[Diagnosis], None] | None) -> Callable[[Diagnosis], None] | None:
+        """What the user is told by, as a part of its own: where it raises, notices and the report still come."""
+        if on_finding is None:
+            return None
+        return lambda diagnosis: self.containment.run("on_finding", on_finding, diagnosis)
+
     @contained("notices")
     def _take(self, report: Report) -> None:
         self.latest = report
@@ -407,7 +416,7 @@ class Monitor:
         self.containment.run("tensorboard", self._outlets.finish, self.capture.step, self.report)
         if self.directory is not None:
             self.containment.run("report files", self.report.save, self.directory)
-        self.containment.run("notices", self._outlets.show, self.report)
+        self.containment.run("report", self._outlets.show, self.report)
 
     def _close_journal(self) -> None:
         if isinstance(self.record.journal, SegmentWriter):

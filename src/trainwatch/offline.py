@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from trainwatch.config import Settings, load_settings
+from trainwatch.config import Settings, settings_from
 from trainwatch.engine import judge
 from trainwatch.record import read_record
 from trainwatch.report import Report
 
 
-def diagnose(path: str | Path, settings: Settings | None = None) -> Report:
+def diagnose(path: str | Path, settings: Settings | Mapping[str, Any] | None = None) -> Report:
     """Judge the record of a run.
 
     Args:
         path: The ``log_dir`` of the run.
-        settings: Which rules, and their thresholds; those of the nearest ``pyproject.toml`` by default.
+        settings: `Settings`, or some of their fields over those of the nearest ``pyproject.toml``.
 
     Raises:
         RecordError: There is no record, or it cannot be read.
-        SettingsError: The settings of ``pyproject.toml`` cannot be used.
+        SettingsError: A setting cannot be used.
     """
-    return judge(read_record(path), settings or load_settings())
+    return judge(read_record(path), settings_from(settings))

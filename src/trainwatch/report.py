@@ -104,31 +104,40 @@ class Report:
                 f"this report has schema {data['schema']!r}; this version of trainwatch reads {SCHEMA}: "
                 "upgrade trainwatch-doctor, or diagnose the record again"
             )
-        return cls(
-            verdict=data["verdict"],
-            diagnoses=tuple(diagnosis_from_plain(d) for d in data["diagnoses"]),
-            not_checked=data["not_checked"],
-            facts=data["facts"],
-            figures={name: figure_from_plain(f) for name, f in data["figures"].items()},
-            overhead=data["overhead"],
-        )
+        try:
+            return cls(
+                verdict=data["verdict"],
+                diagnoses=tuple(diagnosis_from_plain(d) for d in data["diagnoses"]),
+                not_checked=data["not_checked"],
+                facts=data["facts"],
+                figures={name: figure_from_plain(f) for name, f in data["figures"].items()},
+                overhead=data["overhead"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this trainwatch report is damaged: {type(error).__name__}: {error}") from None
 
     def render(self, format: str) -> str:
-        """The report as text in one of the formats of `trainwatch.reports`."""
+        """The report as text.
+
+        Args:
+            format: One of ``trainwatch.reports.FORMATS``: ``text``, ``md``, ``json`` or ``html``.
+
+        Raises:
+            ValueError: The format is unknown.
+        """
         # Looked up by name: renderers know reports, not the other way round.
-        renderer = importlib.import_module(f"trainwatch.reports.{format}")
-        return str(renderer.render(self))
+        return str(importlib.import_module("trainwatch.reports").render(self, format))
 
     def to_markdown(self) -> str:
         """The report as Markdown."""
-        return self.render("markdown")
+        return self.render("md")
 
     def to_html(self) -> str:
         """The report as one self-contained HTML page."""
         return self.render("html")
 
     def _repr_html_(self) -> str:
-        return self.render("notebook")
+        return str(importlib.import_module("trainwatch.reports.notebook").render(self))
 
     def print(self) -> None:
         """Print the report to the terminal, in colour where there is one."""

@@ -1,5 +1,7 @@
 """Folders of images: classes, sizes, broken files, and labels that do not match the files."""
 
+import gzip
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -147,6 +149,15 @@ def test_labels_in_a_table_are_matched_with_the_files(tmp_path):
     assert part.inventory["labels_without_file"] == ["images/9.png"]
     assert part.inventory["files_without_label"] == ["images/3.png"]
     assert "1 labels without a file in labels.csv" in part.inventory["notes"]
+
+
+@pytest.mark.parametrize(("name", "sign"), [("labels.tsv", "\t"), ("labels.csv", ";"), ("labels.csv.gz", ",")])
+def test_labels_may_stand_in_any_table_that_is_read(tmp_path, name, sign):
+    rows = "\n".join(sign.join(row) for row in (("file", "label"), ("0.png", "cat"), ("1.png", "dog")))
+    for i in range(2):
+        save(tmp_path / f"{i}.png")
+    (tmp_path / name).write_bytes(gzip.compress(rows.encode()) if name.endswith(".gz") else rows.encode())
+    assert only(tmp_path).class_names == ("cat", "dog")
 
 
 def test_a_table_of_labels_that_fits_nothing_is_refused(tmp_path):

@@ -267,3 +267,9 @@ def test_parquet_is_read_by_the_library_that_is_there(tmp_path, monkeypatch):
     library.read_table = lambda path: 1 / 0
     with pytest.raises(AuditError, match=r"cannot read .*t\.parquet"):
         only(tmp_path / "t.parquet")
+
+
+def test_a_first_cell_beyond_all_bounds_is_an_error_that_names_the_file(tmp_path):
+    (tmp_path / "huge.csv").write_text("x" * 200_000 + ",label\n1,2\n", encoding="utf-8")
+    with pytest.raises(AuditError, match=r"huge\.csv: field larger"):
+        only(tmp_path / "huge.csv")

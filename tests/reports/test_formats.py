@@ -90,6 +90,19 @@ def test_no_control_character_gets_through(large, format):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", render(large, format))
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_report_renders_itself(small, format):
+    assert small.render(format) == render(small, format)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"schema": 1, "verdict": "healthy"}', '{"schema": 1, "verdict": "x", "diagnoses": 3}']
+)
+def test_a_damaged_report_is_named_as_that(text):
+    with pytest.raises(ValueError, match="damaged"):
+        Report.from_json(text)
+
+
 def test_unknown_format_names_the_known_ones(small):
     with pytest.raises(ValueError, match="text, md, json, html, got 'pdf'"):
         render(small, "pdf")

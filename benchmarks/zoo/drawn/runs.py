@@ -44,7 +44,7 @@ def train(job: tuple[Path, int, int]) -> tuple[str, str]:
 
 def stored(folder: Path, seed: int) -> list[Scenario]:
     """The scenarios of all drawn runs of a seed that are stored."""
-    return list(_read(folder, sorted((folder / HALF).glob(f"{seed}-*/*-{SEED}.npz"))))
+    return list(_read(sorted((folder / HALF).glob(f"{seed}-*/*-{SEED}.npz"))))
 
 
 def measured(folder: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -113,10 +113,10 @@ def _degree(folder: Path, outcome: Outcome) -> float:
 
 def _stored(folder: Path, scenario: Scenario) -> Scenario | None:
     path = path_of(folder, scenario, SEED)
-    return next(_read(folder, [path])) if path.is_file() else None
+    return next(_read([path])) if path.is_file() else None
 
 
-def _read(folder: Path, paths: Sequence[Path]) -> Iterator[Scenario]:
+def _read(paths: Sequence[Path]) -> Iterator[Scenario]:
     for path in paths:
         form = path.stem.rpartition("-")[0]
         codes = FAULTS[form].codes if form in FAULTS else ()

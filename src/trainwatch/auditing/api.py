@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from trainwatch.auditing.pictures import pictures_of
 from trainwatch.auditing.sources import AuditError, Reading, read_parts
 from trainwatch.auditing.sources.reading import SAMPLES
 from trainwatch.capture.tasks import TASKS, Task
-from trainwatch.config import Settings, load_settings
+from trainwatch.config import Settings, settings_from
 from trainwatch.engine import fault_of, judge
 from trainwatch.report import Report
 
@@ -59,9 +59,9 @@ def audit(
         raise AuditError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise AuditError(f"limit must be a number of samples, at least 1, got {limit!r}")
-    if isinstance(class_names, str):
-        raise AuditError(f"class_names must be a sequence such as ['cat', 'dog'], got the text {class_names!r}")
-    chosen = settings if isinstance(settings, Settings) else load_settings(**(settings or {}))
+    if isinstance(class_names, str) or (class_names is not None and not isinstance(class_names, Iterable)):
+        raise AuditError(f"class_names must be a sequence such as ['cat', 'dog'], got {class_names!r}")
+    chosen = settings_from(settings)
     reading = Reading(
         limit=limit,
         target=target,

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from trainwatch.auditing.samples import Samples
-from trainwatch.auditing.spreads import features_figure
+from trainwatch.auditing.spreads import NAMED, features_figure
 from trainwatch.auditing.thumbnails import Thumbnails
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.figures import Bars, Figure, Gallery
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.labels import label_noise
 
-NAMED = {"train": "training", "val": "validation"}
 MOST_CLASSES = 64  # with a bar
 SHOWN_CLASSES = 20  # with samples
 OF_A_CLASS = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from trainwatch.capture.tasks import TASKS
 from trainwatch.capture.wiring import parameters_in, parameters_of
-from trainwatch.config import Settings, load_settings, rule_named
+from trainwatch.config import SettingsError, rule_named
 from trainwatch.diagnosis import Severity
 
 T = TypeVar("T")
@@ -65,11 +65,12 @@ def check_arguments(
     on_finding: Any,
     stop_on: Any,
     task: Any,
+    class_names: Any = None,
 ) -> None:
     """Check what is watched and how.
 
     Raises:
-        TypeError: `loss_fn` or `on_finding` cannot be called, or `stop_on` is a string.
+        TypeError: `loss_fn` or `on_finding` cannot be called, or `stop_on` or `class_names` are no sequence.
         ValueError: There is nothing to watch, or a name is unknown.
     """
     parameters = parameters_of(models)
@@ -93,34 +94,35 @@ def check_arguments(
     if task is not None and task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     check_stop_on(stop_on)
+    check_class_names(class_names)
 
 
 def check_stop_on(stop_on: Any) -> None:
     """Check codes, names and severities upon which to stop.
 
     Raises:
-        TypeError: `stop_on` is a string.
-        SettingsError: It names a rule that does not exist.
+        TypeError: `stop_on` is a string, or no sequence.
+        SettingsError: It names a rule that does not exist, or remarks.
     """
     if isinstance(stop_on, str):
         raise TypeError(f"stop_on must be a sequence such as ({stop_on!r},), got the string {stop_on!r}")
+    if not isinstance(stop_on, Iterable):
+        raise TypeError(f"stop_on must be a sequence such as ('error',), got {_describe(stop_on)}")
     for name in stop_on:
+        if name == Severity.INFO.value:
+            raise SettingsError("stop_on: no run is stopped for a remark; name 'warning', 'error' or a rule")
         if name not in {s.value for s in Severity}:
             rule_named(name)
 
 
-def settings_from(settings: Settings | Mapping[str, Any] | None) -> Settings:
-    """`Settings` as they are, or some of their fields over those of ``pyproject.toml``.
+def check_class_names(class_names: Any) -> None:
+    """Check names of classes.
 
     Raises:
-        TypeError: `settings` is neither.
-        SettingsError: A field is unknown or cannot be used.
+        TypeError: They are a string, or no sequence.
     """
-    if isinstance(settings, Settings):
-        return settings
-    if settings is not None and not isinstance(settings, Mapping):
-        raise TypeError(f"settings must be trainwatch.Settings or a dict of its fields, got {_describe(settings)}")
-    return load_settings(**(settings or {}))
+    if isinstance(class_names, str) or (class_names is not None and not isinstance(class_names, Iterable)):
+        raise TypeError(f"class_names must be a sequence such as ['cat', 'dog'], got {_describe(class_names)}")
 
 
 def _name(kind: type) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainwatch.callbacks.arguments import check_stop_on, settings_from
+from trainwatch.callbacks.arguments import check_class_names, check_stop_on
 from trainwatch.callbacks.pytorch import Watch, begin
 from trainwatch.capture.tasks import Task
-from trainwatch.config import Settings
+from trainwatch.config import Settings, settings_from
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.record import RunRecord
 from trainwatch.report import Report
@@ -57,6 +57,7 @@ class HFTrainWatch(TrainerCallback):  # type: ignore[misc, unused-ignore]
             SettingsError: A setting or rule is unknown or cannot be used.
         """
         check_stop_on(stop_on)
+        check_class_names(class_names)
         self.report: Report | None = None
         self._log_dir = log_dir
         self._options: dict[str, Any] = {
@@ -104,9 +105,8 @@ class HFTrainWatch(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep the metrics for the end of the epoch."""
         metrics = given.get("metrics") or {}
-        speed = ("runtime", "per_second", "epoch")  # of the evaluation, not of the model
         self._metrics = {
-            k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not k.endswith(speed)
+            k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not k.endswith(NO_METRICS)
         }
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainwatch.callbacks.arguments import check_arguments, check_stop_on, settings_from
+from trainwatch.callbacks.arguments import check_arguments, check_class_names, check_stop_on
 from trainwatch.capture.batches import held_step
 from trainwatch.capture.forward_events import OFF, TRAIN, VALIDATE
 from trainwatch.capture.tasks import Task
 from trainwatch.checks.batch import OneBatch
 from trainwatch.checks.preflight import Preflight
-from trainwatch.config import Settings
+from trainwatch.config import Settings, settings_from
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.monitor import Monitor
 from trainwatch.record import RunRecord
@@ -73,6 +73,7 @@ class TrainWatch(Callback):
             SettingsError: A setting or rule is unknown or cannot be used.
         """
         check_stop_on(stop_on)
+        check_class_names(class_names)
         self.report: Report | None = None
         self.preflight_report: Report | None = None
         self._preflight = preflight

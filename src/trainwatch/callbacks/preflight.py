@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from trainwatch.callbacks.arguments import as_named, check_arguments, settings_from
+from trainwatch.callbacks.arguments import as_named, check_arguments
 from trainwatch.capture.interception import heard_by
 from trainwatch.checks.batch import OneBatch, one_batch
 from trainwatch.checks.preflight import SECONDS, Preflight
-from trainwatch.config import Settings
+from trainwatch.config import Settings, settings_from
 from trainwatch.probes.isolation import Source, state_of, untouched
 from trainwatch.report import Report
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainwatch.callbacks.arguments import as_named, behind_ddp, check_arguments, settings_from, unwrapped
+from trainwatch.callbacks.arguments import as_named, behind_ddp, check_arguments, unwrapped
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.tasks import Task
-from trainwatch.config import Settings
+from trainwatch.config import Settings, settings_from
 from trainwatch.diagnosis import Diagnosis
 from trainwatch.monitor import Monitor, StopTraining
 from trainwatch.record import RunRecord
@@ -57,11 +57,15 @@ class Watch:
             outputs: Predictions of the batch, shape (N, ...), if there are any.
             targets: Targets of the batch, shape (N, ...).
         """
-        self._monitor.capture.observe_train(_observed(loss, outputs, targets))
+        call = self._monitor.containment.run("observe_train", _observed, loss, outputs, targets)
+        if call is not None:
+            self._monitor.capture.observe_train(call)
 
     def observe_val(self, loss: torch.Tensor | float, outputs: Any = None, targets: Any = None) -> None:
         """Hand over the loss of a validation batch that cannot be seen; arguments as for `observe_train`."""
-        self._monitor.capture.observe_validation(_observed(loss, outputs, targets))
+        call = self._monitor.containment.run("observe_val", _observed, loss, outputs, targets)
+        if call is not None:
+            self._monitor.capture.observe_validation(call)
 
     train_step = observe_train
     val_step = observe_val
@@ -120,7 +124,8 @@ class Watch:
 
     def epoch_end(self, **metrics: float) -> None:
         """Say that an epoch is over, with metrics of your own. Optional: no verdict needs it."""
-        self._monitor.epoch_end({k: float(v) for k, v in metrics.items()})
+        numbers = self._monitor.containment.run("epoch_end", _numbers, metrics)
+        self._monitor.epoch_end(numbers or {})
 
     def finish(self) -> Report:
         """End the watch: hooks come off, the report is written, printed (unless quiet) and returned."""
@@ -173,8 +178,8 @@ def watch(
         task: What is trained, if it should not be told from the loss.
         class_names: Names of the classes, for the report.
         settings: `Settings`, or some of its fields; the rest comes from ``[tool.trainwatch]`` in ``pyproject.toml``.
-        on_finding: Called with each diagnosis when it is first reported.
-        stop_on: Codes, names or severities upon which `StopTraining` is raised out of ``optimizer.step()``.
+        on_finding: Called with each finding (a warning or an error) when it is first reported.
+        stop_on: Codes, names or severities of findings upon which `StopTraining` is raised out of ``optimizer.step()``.
         train_eval_loader: A loader over training data that you evaluate on: its passes are told from validation.
         primary_validation: Name of the validation stream that verdicts are reached on.
 
@@ -214,24 +219,40 @@ def begin(
     """Start a watch, also for trainers; `options` are those of `Monitor`, the errors those of `watch`."""
     models = {name: behind_ddp(one) for name, one in as_named(model, nn.Module, "model").items()}
     optimizers = unwrapped(as_named(optimizer, torch.optim.Optimizer, "optimizer"))
-    check_arguments(models, optimizers, criterion, options["on_finding"], options["stop_on"], options["task"])
+    checked = (options[name] for name in ("on_finding", "stop_on", "task", "class_names"))
+    check_arguments(models, optimizers, criterion, *checked)
+    chosen = settings_from(settings)  # nothing that is refused ends a watch that runs
     for one in models.values():
         if one in _watching:
             _watching[one]._finish(None)
     directory = None if log_dir is None else Path(log_dir) / "trainwatch"
-    monitor = Monitor(models, optimizers, settings_from(settings), criterion=criterion, directory=directory, **options)
+    monitor = Monitor(models, optimizers, chosen, criterion=criterion, directory=directory, **options)
     watching = Watch(monitor, list(models.values()))
     _watching.update(dict.fromkeys(models.values(), watching))
     return watching
 
 
 def _observed(loss: torch.Tensor | float, outputs: Any, targets: Any) -> LossCall:
-    value = loss if isinstance(loss, torch.Tensor) else torch.tensor(float(loss))
-    return LossCall("observed", value, _tensor(outputs), _tensor(targets))
+    value = loss if isinstance(loss, torch.Tensor) else torch.tensor(_number(loss, "loss"))
+    return LossCall("observed", value, _tensor(outputs, "outputs"), _tensor(targets, "targets"))
 
 
-def _tensor(value: Any) -> torch.Tensor | None:
-    return value if isinstance(value, torch.Tensor) or value is None else torch.as_tensor(value)
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(value, f"the metric {name}") for name, value in metrics.items()}
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{what} must be a number or a tensor of one, got {type(value).__name__}") from None
+
+
+def _tensor(value: Any, what: str) -> torch.Tensor | None:
+    try:
+        return value if isinstance(value, torch.Tensor) or value is None else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{what} must be a tensor, or numbers that make one, got {type(value).__name__}") from None
 
 
 @atexit.register

@@ -16,6 +16,6 @@ class Fault(str, enum.Enum):
 
     @property
     def code(self) -> str | None:
-        """Code of the diagnosis that must be the first of the report: of gradients that explode, their cause."""
+        """Code that the first cause of the report must be or lead to: of gradients that explode, their cause."""
         codes = {"overfit": "TW201", "vanish": "TW301", "explode": "TW309", "imbalance": "TW101"}
         return codes.get(self.value)

@@ -26,7 +26,6 @@ class Setup:
         optimizer: Over the parameters of `model`.
         epochs: How long it trains.
         batch_size: Samples in a step.
-        schedule: Changes the learning rate after each step.
     """
 
     planted: str
@@ -35,7 +34,6 @@ class Setup:
     optimizer: Optimizer
     epochs: int
     batch_size: int = 32
-    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,6 @@ def train(
                 loss = criterion(model(x), y)
                 loss.backward()
                 optimizer.step()
-                if setup.schedule:
-                    setup.schedule.step()
                 train_loss += loss.item() * len(y)
             model.eval()
             val_loss, right = 0.0, 0

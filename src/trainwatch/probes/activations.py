@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.listening import Call, UnitAxis, named_calls, operation
+from trainwatch.symptoms.activity import RECTIFYING, SQUASHING
 
 KIND = "activations"
 QUANTITIES = ("activity",)
@@ -20,9 +21,6 @@ STEPS = 3  # a few forward passes, with all that hooks see
 MOST_SITES = 256
 RARE = 0.01  # of the entries: a unit that is active in fewer is rarely active
 FLAT = 0.05  # of its steepest slope: where a squashing function is flatter, it is saturated
-# Functions that let nothing pass below a bound, and those that are flat at both ends.
-RECTIFYING = ("relu", "threshold", "hardtanh")
-SQUASHING = ("sigmoid", "tanh")
 
 
 @dataclass

@@ -278,10 +278,10 @@ class JointRecord(RunRecord):
 
     def set_fact(self, topic: str, value: Any) -> None:
         if topic == "validation":
-            value = {stream: {**facts, **self._all_samples(stream, facts)} for stream, facts in value.items()}
+            value = {stream: {**facts, **self._all_samples(stream)} for stream, facts in value.items()}
         super().set_fact(topic, value)
 
-    def _all_samples(self, stream: str, facts: dict[str, Any]) -> dict[str, int]:
+    def _all_samples(self, stream: str) -> dict[str, int]:
         if not self._elsewhere[stream]:
             return {}
         own = self._sizes.get(stream, np.zeros(1)).sum()
@@ -323,9 +323,7 @@ class JointRecord(RunRecord):
         if fact != self.facts.get("processes"):
             super().set_fact("processes", fact)
         known = self.facts.get("validation")
-        if known and any(
-            self._all_samples(s, f).get("samples", f["samples"]) != f["samples"] for s, f in known.items()
-        ):
+        if known and any(self._all_samples(s).get("samples", f["samples"]) != f["samples"] for s, f in known.items()):
             self.set_fact("validation", known)
         sharded = any(self._copies(key).any() for key in self.facts.get("optimizers", {}))
         if (

@@ -29,7 +29,7 @@ def prior_remedies(record: RunRecord, curve: LearningCurve) -> tuple[Remedy, ...
     """All seven; those in use come last, those that only you can judge before them."""
     samples = int(record.facts.get("run", {}).get("train_samples") or curve.samples)
     found = [
-        _augmentation(record, curve),
+        _augmentation(record),
         _pretrained(record, samples),
         _features(record, curve),
         _loss(record),
@@ -40,7 +40,7 @@ def prior_remedies(record: RunRecord, curve: LearningCurve) -> tuple[Remedy, ...
     return tuple(sorted(found, key=lambda r: r.already_in_use))
 
 
-def _augmentation(record: RunRecord, curve: LearningCurve) -> Remedy:
+def _augmentation(record: RunRecord) -> Remedy:
     """The change that costs the net most is the one that it knows least about."""
     rows = {name: record.latest("input_change", name) for name in record.keys("input_change")}
     known = {name: row[1] for name, row in rows.items() if row is not None and np.isfinite(row[1][:2]).all()}

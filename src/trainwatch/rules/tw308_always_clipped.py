@@ -82,7 +82,7 @@ class AlwaysClipped(Rule):
         )
         if over and short and gained < self.learned and not has_settled(record):
             assert reach is not None
-            yield self._found(course, clip, gained, Severity.WARNING, tuple(_remedies(record, clip, reach)), reach)
+            yield self._found(course, clip, gained, Severity.WARNING, tuple(_remedies(clip, reach)), reach)
         else:
             yield self._found(course, clip, gained, Severity.INFO, ())
 
@@ -116,7 +116,7 @@ class AlwaysClipped(Rule):
         )  # fmt: skip
 
 
-def _remedies(record: RunRecord, clip: Clipping, reach: Reach) -> Iterator[Remedy]:
+def _remedies(clip: Clipping, reach: Reach) -> Iterator[Remedy]:
     """A limit that cuts one step in ten, or the one with which steps get as far as usual, whichever is lower."""
     lacking = USUAL / reach.total if reach.total else clip.factor
     limit = min(clip.usual, clip.limit * lacking)

@@ -84,7 +84,7 @@ class LossOutputMismatch(Rule):
         if not over_one and (known["last_operation"] != "Softmax" or not shape or shape[-1] != 1):
             return None
         what = "a softmax over one unit is 1 whatever the input: the loss teaches nothing"
-        return self._found(record, stream, what, classify(record, stream), Evidence("units of the last layer", 1.0))
+        return self._found(stream, what, classify(record, stream), Evidence("units of the last layer", 1.0))
 
     def _activation(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         function, last, width = known["function"], known["last_operation"], known["classes"] or 2
@@ -97,12 +97,12 @@ class LossOutputMismatch(Rule):
             lowest = None if floor is None else float(np.log(np.e + (width - 1) * np.exp(floor)) - 1)
             name = "lowest mean loss that the net can reach"
             note = "logits lie between the bounds of the activation" if lowest is not None else "no logit is negative"
-            return self._found(record, stream, what, drop_activation(last, function), Evidence(name, lowest, note=note))
+            return self._found(stream, what, drop_activation(last, function), Evidence(name, lowest, note=note))
         if function == "nll_loss" and last in NO_LOG:
             what = "nll_loss is given " + ("probabilities" if last == "Softmax" else "raw outputs") + ", not logarithms"
             outputs = range_of(record, "output_stats", stream)
             high = outputs.high if outputs else None
-            return self._found(record, stream, what, log_probabilities(last), Evidence("largest output", high, 0.0))
+            return self._found(stream, what, log_probabilities(last), Evidence("largest output", high, 0.0))
         return None
 
     def _shapes(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
@@ -114,7 +114,7 @@ class LossOutputMismatch(Rule):
         if whole <= most:
             return None
         what = f"outputs {tuple(ours)} and targets {tuple(theirs)} are broadcast: {whole // most} comparisons for one"
-        return self._found(record, stream, what, same_shape(ours, theirs), Evidence("entries compared", whole, most))
+        return self._found(stream, what, same_shape(ours, theirs), Evidence("entries compared", whole, most))
 
     def _reach(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         targets, function = range_of(record, "target_stats", stream), known["function"]
@@ -130,7 +130,7 @@ class LossOutputMismatch(Rule):
         name = function if binary else f"a {known['last_operation'].lower()} at the end of the net"
         what = f"targets from {targets.low:.3g} to {targets.high:.3g}, while {name} reaches {low:g} to {high:g}"
         evidence = Evidence("targets beyond reach by", beyond, 0.0 if binary else self.slack * targets.sd)
-        return self._found(record, stream, what, fit_range(known["last_operation"], targets, binary), evidence)
+        return self._found(stream, what, fit_range(known["last_operation"], targets, binary), evidence)
 
     def _class_numbers(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         targets, shape = range_of(record, "target_stats", stream), known["input_shape"] or []
@@ -140,10 +140,10 @@ class LossOutputMismatch(Rule):
             return None
         what = f"the numbers of {targets.most + 1:.0f} classes are the targets of {known['function']}"
         evidence = Evidence("share of whole numbers among the targets", targets.whole, note="equally frequent, from 0")
-        return self._found(record, stream, what, classify(record, stream), evidence, Severity.WARNING)
+        return self._found(stream, what, classify(record, stream), evidence, Severity.WARNING)
 
     def _found(
-        self, record: RunRecord, stream: str, what: str, remedies: tuple[Remedy, ...], evidence: Evidence,
+        self, stream: str, what: str, remedies: tuple[Remedy, ...], evidence: Evidence,
         severity: Severity = Severity.ERROR,
     ) -> Diagnosis:  # fmt: skip
         return self.diagnose(what, margin=float("inf"), severity=severity, where=(stream,), onset_step=0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.probed import probed
 
+# Functions that let nothing pass below a bound, and those that are flat at both ends.
 RECTIFYING = ("relu", "threshold", "hardtanh")
 SQUASHING = ("sigmoid", "tanh")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from trainwatch.auditing.samples import Problem, Samples, Split
 from trainwatch.auditing.sources.assembling import assemble
 from trainwatch.auditing.sources.pixels import Header, header_of, pixels_of, shape_for
 from trainwatch.auditing.sources.reading import AuditError, Reading, in_part, named, spread
-from trainwatch.auditing.sources.tables import CSV, is_table
+from trainwatch.auditing.sources.tables import CSV, is_table, rows_of
 from trainwatch.auditing.sources.targets import NAMES
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
@@ -130,8 +129,8 @@ def _labels(
 
 def _rows(table: Path, reading: Reading) -> Iterator[tuple[str, str]]:
     """File and label of each row of a table."""
-    with table.open(encoding="utf-8-sig", newline="") as text:
-        rows = [row for row in csv.reader(text) if row]
+    with rows_of(table) as read:
+        rows = [row for row in read if row]
     names = rows[0] if rows else []
     file = next((i for i in range(len(names)) if any(_names_image(r[i]) for r in rows[1:] if i < len(r))), None)
     likely = [i for i, n in enumerate(names) if n == reading.target or (not reading.target and n.lower() in NAMES)]

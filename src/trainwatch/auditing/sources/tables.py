@@ -41,12 +41,7 @@ def read_table(path: Path, split: Split, reading: Reading) -> Samples:
     """
     if path.name.lower().endswith(PARQUET):
         return read_frame(_parquet(path), None, split, reading, path.name)
-    try:
-        return _csv(path, split, reading)
-    except (OSError, EOFError) as error:
-        raise AuditError(f"cannot read {path}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise AuditError(f"cannot read {path}: it is not text in UTF-8 ({error.reason}); save it as UTF-8") from None
+    return _csv(path, split, reading)
 
 
 def read_frame(frame: Any, goal: Any, split: Split, reading: Reading, source: str, **more: Any) -> Samples:
@@ -69,7 +64,7 @@ def read_frame(frame: Any, goal: Any, split: Split, reading: Reading, source: st
 
 
 def _csv(path: Path, split: Split, reading: Reading) -> Samples:
-    with _rows(path) as rows:
+    with rows_of(path) as rows:
         first = next(rows, None)
         if first is None:
             raise AuditError(f"{path} is empty")
@@ -86,7 +81,7 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
     places = spread(total, reading.room(CELL * len(names)))
     problems: list[Problem] = []
     read: list[int] = []
-    with _rows(path) as rows:
+    with rows_of(path) as rows:
         if header:
             next(rows)
         wanted, block = iter(places.tolist()), []
@@ -115,12 +110,22 @@ def _csv(path: Path, split: Split, reading: Reading) -> Samples:
 
 
 @contextmanager
-def _rows(path: Path) -> Iterator[Any]:
-    with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as raw:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-        head = text.readline()
-        text.seek(0)
-        yield csv.reader(text, delimiter=max(DELIMITERS, key=head.count))
+def rows_of(path: Path) -> Iterator[Any]:
+    """The rows of a CSV file, packed or not, with the delimiter that its first line has most of.
+
+    Raises:
+        AuditError: It cannot be read.
+    """
+    try:
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as raw:
+            text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+            head = text.readline()
+            text.seek(0)
+            yield csv.reader(text, delimiter=max(DELIMITERS, key=head.count))
+    except UnicodeDecodeError as error:
+        raise AuditError(f"cannot read {path}: it is not text in UTF-8 ({error.reason}); save it as UTF-8") from None
+    except (OSError, EOFError, csv.Error) as error:
+        raise AuditError(f"cannot read {path}: {error}") from None
 
 
 def _with_point(cell: str) -> str:
