@@ -210,7 +210,7 @@ def test_a_record_without_motion_says_so():
         if quantity != "motion":
             made.put_series(quantity, key, series)
     report = judge(made, Settings(select=("TW307",), strict=True))
-    assert report.not_checked == {"TW307": "motion was not measured"}
+    assert report.not_checked == {"TW307": "how far weights move was not measured"}
 
 
 def grouped(optimizer, lr, factor):

@@ -216,7 +216,7 @@ def test_without_a_line_it_is_silent_and_without_curvature_it_says_why():
     assert fires(made) == 0
     bare = make_record(1.0 + NOISE, np.full((200, 1), 1e-3))
     report = judge(bare, Settings(select=("TW401",), strict=True))
-    assert report.not_checked == {"TW401": "hessian was not measured"}
+    assert report.not_checked == {"TW401": "no probe measured the curvature of the loss"}
     with pytest.raises(NotChecked, match="too few steps"):
         fires(record([1.0, 1.0, 1.0]))
 

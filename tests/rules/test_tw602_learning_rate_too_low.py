@@ -236,7 +236,7 @@ def test_steps_of_unknown_length_are_not_judged(made):
 LACKING = {
     "train_loss": "no training loss was seen",
     "grad_norm": "no gradient was measured",
-    "lr": "lr was not measured",
+    "lr": "no learning rate was seen",
 }
 
 
