@@ -113,8 +113,8 @@ def cure_table(cures: Sequence[Cure], title: str, each: bool = True) -> Table:
             str(len({c.scenario.family for c in some})),
             "-" if some[0].remedy in AFTERWARDS and some is not tried else str(sum(c.gone for c in some)),
             f"{sum(c.cured for c in some)} ({sum(c.cured for c in some) / len(some):.0%})",
-            f"{np.median([c.before for c in some]):.3g}",
-            f"{np.median([c.after for c in some]):.3g}",
+            f"{np.nanmedian([c.before for c in some]):.3g}",
+            f"{np.nanmedian([c.after for c in some]):.3g}",
         )
     silent = sum(c.remedy is None for c in cures)
     table.caption = (
