@@ -255,6 +255,12 @@ def test_each_threshold_can_silence_the_comparison(threshold, value):
         verdict(beside(), **{threshold: value})
 
 
+def test_the_comparison_counts_beyond_three_errors():
+    (found,) = verdict(beside())
+    gap, error = found.evidence[0], label_contrast(beside()).error
+    assert gap.threshold == pytest.approx(3.0 * error)
+
+
 def test_the_rate_is_that_of_the_wrong_labels():
     """A wrong label contradicts where a right one would have agreed, in 55 of 100 cases."""
     contrast = label_contrast(beside(train=0.45))

@@ -164,6 +164,12 @@ def test_on_data_alone_an_odd_feature_is_told_where_the_batches_do_not_show_it()
     assert verdict(with_features(of_data(rms=1.0), [20.0, *[1.0] * 9])) == []
 
 
+@pytest.mark.parametrize(("largest", "told"), [(2.0, True), (2.9, True), (3.1, False), (5.0, False)])
+def test_on_data_alone_others_share_a_scale_within_three_times_the_median(largest, told):
+    made = with_features(of_data(rms=1.0), [40.0, *[largest] * 2, *[1.0] * 7])
+    assert bool(verdict(made)) is told
+
+
 def test_on_data_alone_a_feature_beside_others_that_are_always_zero_is_not_odd():
     assert verdict(with_features(of_data(rms=1.0), [40.0, *[0.0] * 9])) == []
 

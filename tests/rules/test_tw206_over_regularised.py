@@ -57,6 +57,31 @@ def penalised(share=0.4, training=None, validation=None, **facts):
     return made
 
 
+def strong(p=None, decay=0.0, *, decoupled=True, rate=0.1, kind="AdamW"):
+    """What a run with one regulariser has on record."""
+    group = {"lr": rate, "weight_decay": decay, "decoupled_weight_decay": decoupled}
+    layers = [] if p is None else [{"name": "drop", "p": p}]
+    optimizers = {"default": {"type": kind, "parameters": [0], "groups": [group]}}
+    return {"regularisation": {"dropout": layers, "weight_decay": decay}, "optimizers": optimizers}
+
+
+def by_strength(loss=STUCK, training=None, facts=None, **thresholds):
+    """The verdict on a run without the experiment; None where it is not checked."""
+    made = fit_record(loss, training=loss if training is None else training, run=DONE, loss=LOSS, **facts)
+    try:
+        return verdict(made, **thresholds)
+    except NotChecked:
+        return None
+
+
+FALLEN = np.r_[np.linspace(2.3, 1.6, 5), np.full(15, 1.6)]
+
+
+def rests_at(learned):
+    end = (1 - learned) * GUESS
+    return np.r_[np.linspace(2.3, end, 5), np.full(15, end)]
+
+
 def test_a_term_that_is_added_to_the_loss_is_in_none_of_the_copies():
     (found,) = verdict(penalised())
     assert found.where == ("penalty",)
@@ -261,6 +286,63 @@ def test_without_any_validation_it_is_a_remark():
     assert found.severity == Severity.INFO
 
 
+def test_a_copy_that_was_validated_is_enough():
+    """Though the run itself has no validation loss."""
+    made = record_of()
+    for quantity in ("val_loss", "val_sample_loss", "val_group_size"):
+        made._series.pop(quantity)
+    (found,) = verdict(made)
+    assert found.severity == Severity.WARNING
+
+
+@pytest.mark.parametrize("lesser", ["training", "validation"])
+def test_the_lesser_of_both_gains_decides(lesser):
+    """0.05 of the guess is 0.115."""
+    rows = {"training": part(), "validation": part(), lesser: part(without=1.49)}
+    (found,) = verdict(record_of(**rows))
+    assert found.severity == Severity.INFO
+
+
+@pytest.mark.parametrize(("control", "said"), [(1.52, True), (1.48, False)])
+def test_a_copy_that_gets_half_of_the_way_anyway_clears_it(control, said):
+    row = part(control=control, without=1.4 if said else 1.37, error=0.01)
+    assert bool(verdict(record_of(row, row))) is said
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (strong(decay=0.9), False),
+        (strong(decay=1.1), True),
+        (strong(decay=0.095, decoupled=False, kind="SGD"), True),
+        (strong(decay=0.055, decoupled=False, kind="SGD"), True),
+        (strong(decay=0.045, decoupled=False, kind="SGD", rate=1.0), False),
+    ],
+)
+def test_a_strength_that_is_hardly_ever_meant(facts, said):
+    assert bool(by_strength(FALLEN, facts=facts)) is said
+
+
+def test_by_strength_the_margin_is_what_is_lacking_in_errors_of_its_own():
+    (found,) = by_strength(FALLEN, facts=strong(0.9))
+    assert found.margin == pytest.approx((0.8 - found.evidence[0].value) / 1e-3, rel=1e-6)
+    assert found.margin < 1e3
+
+
+def test_what_lies_just_short_of_good_counts_where_it_is_at_rest():
+    assert len(by_strength(rests_at(0.795), facts=strong(decay=2.0))) == 1
+
+
+@pytest.mark.parametrize("share", [0.04, 0.07])
+def test_a_term_is_left_out_where_it_makes_up_enough(share):
+    made = penalised(share=share, **BOTH)
+    if share < 0.05:
+        with pytest.raises(NotChecked):
+            verdict(made)
+    else:
+        assert [found.where for found in verdict(made)] == [("penalty",)]
+
+
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
@@ -329,24 +411,6 @@ def test_it_is_nested_under_what_leads_to_it(code):
     assert [d.code for d in nest([found, cause])[0].walk()] == [code, "TW206"]
 
 
-def strong(p=None, decay=0.0, *, decoupled=True, rate=0.1, kind="AdamW"):
-    """What a run with one regulariser has on record."""
-    group = {"lr": rate, "weight_decay": decay, "decoupled_weight_decay": decoupled}
-    layers = [] if p is None else [{"name": "drop", "p": p}]
-    optimizers = {"default": {"type": kind, "parameters": [0], "groups": [group]}}
-    return {"regularisation": {"dropout": layers, "weight_decay": decay}, "optimizers": optimizers}
-
-
-def by_strength(loss=STUCK, training=None, facts=None, **thresholds):
-    """The verdict on a run without the experiment; None where it is not checked."""
-    made = fit_record(loss, training=loss if training is None else training, run=DONE, loss=LOSS, **facts)
-    try:
-        return verdict(made, **thresholds)
-    except NotChecked:
-        return None
-
-
-FALLEN = np.r_[np.linspace(2.3, 1.6, 5), np.full(15, 1.6)]
 CAUSES = {
     "dropout": (strong(0.9), "less-dropout", "drop"),
     "decoupled decay": (strong(decay=2.0), "weaker-regularisation", "default/0"),
@@ -379,11 +443,6 @@ MILD = {
 @pytest.mark.parametrize("facts", MILD.values(), ids=MILD)
 def test_what_may_be_meant_is_not_checked_without_it(facts):
     assert by_strength(FALLEN, facts=facts) is None
-
-
-def rests_at(learned):
-    end = (1 - learned) * GUESS
-    return np.r_[np.linspace(2.3, end, 5), np.full(15, end)]
 
 
 @pytest.mark.parametrize("facts", [strong(0.9), strong(decay=2.0)], ids=["dropout", "decay"])
