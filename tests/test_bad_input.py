@@ -1,5 +1,7 @@
 """What cannot be watched is refused at set-up, by an error that names the input and the remedy."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -129,6 +131,37 @@ def test_errors_of_torch_stay_the_users_own():
     with pytest.raises(IndexError):
         nn.functional.cross_entropy(net(torch.ones(3, 4)), torch.full((3,), 9))
     assert watch.finish().verdict == "not-judged"
+
+
+@pytest.mark.parametrize(("steps", "verdict"), [(5, "not-judged"), (19, "not-judged"), (20, "healthy")])
+def test_a_run_of_a_few_steps_is_not_judged(steps, verdict):
+    torch.manual_seed(0)
+    net = model()
+    optimizer = sgd(net)
+    watch = trainwatch.watch(net, optimizer, settings={"quiet": True, "probes": "off"})
+    for _ in range(steps):
+        optimizer.zero_grad()
+        x = torch.randn(16, 4)
+        nn.functional.cross_entropy(net(x), (x[:, 0] > 0).long()).backward()
+        optimizer.step()
+    assert watch.finish().verdict == verdict
+
+
+def test_that_shapes_do_not_match_is_warned_of_by_the_call_of_the_user_alone():
+    net = nn.Linear(4, 1)
+    optimizer = sgd(net)
+    watch = trainwatch.watch(net, optimizer, settings={"quiet": True, "strict": True})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(40):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(torch.randn(8, 4)), torch.randn(8)).backward()
+            optimizer.step()
+            if step % 10 == 9:
+                with torch.no_grad():
+                    nn.functional.mse_loss(net(torch.randn(8, 4)), torch.randn(8))
+        assert watch.finish().diagnoses[0].code == "TW703"
+    assert len(caught) == 44
 
 
 def test_a_run_of_no_step_is_not_judged():

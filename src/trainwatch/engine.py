@@ -50,6 +50,7 @@ YOURS = {  # parts that the user hands something to, and what is said where it c
     "observe_val": "observe_val with what it was given",
     "epoch_end": "epoch_end with what it was given",
 }
+FEWEST_STEPS = 20  # of which nothing can be said that is not a finding, as TW709 has it
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 
@@ -88,7 +89,7 @@ def judge(record: RunRecord, settings: Settings, only: Collection[str] | None = 
     found = [_fitted(d, record) for d in found]
     diagnoses = [*nest(found), *(_internal(f) for f in faults)]
     return Report(
-        verdict=_verdict(diagnoses, judged, only is None),
+        verdict=_verdict(diagnoses, judged, record.steps if only is None else None),
         diagnoses=tuple(diagnoses),
         not_checked=dict(sorted(not_checked.items())),
         facts={**_shown(record), **measured, "calibration": VERSION},
@@ -185,10 +186,13 @@ def _internal(fault: dict[str, Any]) -> Diagnosis:
     )
 
 
-def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], of_a_run: bool) -> Verdict:
+def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], steps: int | None) -> Verdict:
+    """Of a run with so many steps; None: of what is no run."""
     if any(d.severity >= Severity.WARNING for d in diagnoses):
         return "findings"
-    if any(set(rule.needs) & set(BASIC) or not of_a_run for rule in judged):
+    if steps is not None and steps < FEWEST_STEPS:
+        return "not-judged"
+    if any(set(rule.needs) & set(BASIC) or steps is None for rule in judged):
         return "healthy"
     return "not-judged"
 

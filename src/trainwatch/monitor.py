@@ -445,6 +445,8 @@ class Monitor:
             "finished": finished,
             "ended_by": "" if error is None else f"{type(error).__name__}: {error}".rstrip(": "),
         }
+        if started and len(self.capture.optimizers) > 1:
+            facts["steps_of"] = self.capture.steps_of
         self.containment.run("record", self.record.set_fact, "run", facts)
 
     def _samples(self) -> int:

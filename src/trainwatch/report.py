@@ -24,7 +24,7 @@ class FindingsError(RuntimeError):
         self.report = report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What trainwatch has to say about a run. True if it holds any finding of warning or above.
 
@@ -43,6 +43,10 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     overhead: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Verdict and codes: figures alone would be pages."""
+        return f"Report(verdict={self.verdict!r}, findings={[f'{d.code} {d.name}' for d in self.findings()]})"
 
     def __bool__(self) -> bool:
         return bool(self.findings("warning"))

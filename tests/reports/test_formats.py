@@ -90,6 +90,12 @@ def test_no_control_character_gets_through(large, format):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", render(large, format))
 
 
+def test_a_report_is_shown_by_verdict_and_codes(small):
+    assert repr(Report("healthy")) == "Report(verdict='healthy', findings=[])"
+    assert len(repr(small)) < 300
+    assert all(f"{d.code} {d.name}" in repr(small) for d in small.findings())
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_report_renders_itself(small, format):
     assert small.render(format) == render(small, format)

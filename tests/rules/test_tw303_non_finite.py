@@ -246,6 +246,12 @@ def test_what_no_step_has_made_is_no_consequence_of_steps_or_weights(fault, code
     assert nested == (fault not in ("input", "target", "sqrt", "mask"))
 
 
+def test_a_run_that_is_broken_is_not_slow():
+    slow = all_rules()["TW602"]().diagnose("short steps", margin=50.0, onset_step=0)
+    (root,) = nest([slow, diagnosed()])
+    assert [d.code for d in root.walk()] == ["TW303", "TW602"]
+
+
 def test_what_nothing_finite_was_given_to_is_said():
     found = diagnosed(operation="mul", inputs=[operand(low=None, high=None, nonfinite=4), operand("other", 2.0, 2.0)])
     assert "of input with 4 entries not finite and other 2" in found.summary

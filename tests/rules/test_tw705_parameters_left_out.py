@@ -342,3 +342,48 @@ def test_a_layer_is_cut_off_where_the_loss_depends_on_it(how, severities):
     found = list(ParametersLeftOut().check(cut(**how)))
     assert [d.severity for d in found] == severities
     assert all((d.where, d.evidence[0].value) == (("body",), 50.0) for d in found)
+
+
+STEPPED = {
+    "one-never": (("head",), ("body.0",)),
+    "both": (("body", "head"), None),
+    "in turn": (("body", "head", "body"), None),
+}
+
+
+@pytest.mark.parametrize(("stepping", "where"), STEPPED.values(), ids=STEPPED)
+def test_an_optimiser_that_never_steps(stepping, where):
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"body": nn.Sequential(nn.Linear(8, 16), nn.ReLU()), "head": nn.Linear(16, 3)})
+    optimizers = {part: torch.optim.SGD(model[part].parameters(), lr=0.05) for part in ("body", "head")}
+    watch = trainwatch.watch(model, optimizers, settings={"quiet": True, "strict": True, "probes": "off"})
+    for _ in range(30):
+        model.zero_grad()
+        loss = nn.functional.cross_entropy(model["head"](model["body"](torch.randn(8, 8))), torch.arange(8) % 3)
+        loss.backward()
+        for part in stepping:
+            optimizers[part].step()
+    found = [d for d in watch.finish().diagnoses if d.code == "TW705"]
+    assert [d.where for d in found] == ([where] if where else [])
+    if where:
+        assert found[0].severity == Severity.ERROR
+        assert "held by the optimizer 'body', which never took a step" in found[0].summary
+        assert found[0].remedies[0].how.endswith("body.step()\nbody.zero_grad()")
+
+
+def test_an_optimiser_that_never_steps_is_told_at_the_end_and_of_what_it_alone_holds():
+    def made(finished=True, other=(1,), trainable=True):
+        record = RunRecord()
+        record.append("train_loss", "root", range(20), [1.0] * 20)
+        parameters = [{"name": f"{i}.weight", "numel": 4, "trainable": trainable} for i in range(2)]
+        record.set_fact("parameters", parameters)
+        groups = [{"lr": 0.1}]
+        held = {"a": [0], "b": list(other)}
+        record.set_fact("optimizers", {k: {"type": "SGD", "parameters": v, "groups": groups} for k, v in held.items()})
+        record.set_fact("run", {"steps": 20, "finished": finished, "steps_of": {"a": 0, "b": 20}})
+        return [d.where for d in ParametersLeftOut().check(record)]
+
+    assert made() == [("0",)]
+    assert made(finished=False) == []
+    assert made(other=(0, 1)) == []
+    assert made(trainable=False) == []

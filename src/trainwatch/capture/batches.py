@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from trainwatch.capture.classes import version_of
-from trainwatch.capture.interception import ORIGINAL, LossCall
-from trainwatch.capture.samples import bare, leaves, losses_per_sample, samples_in
+from trainwatch.capture.interception import LossCall
+from trainwatch.capture.samples import bare, leaves, loss_again, losses_per_sample, samples_in
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -171,7 +171,7 @@ class HeldBatch(HeldForward):
     def losses_of(self, predictions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The loss of predictions that the model might have made, and its parts, shape (samples,), where it has any."""
         target, positional, keywords = _fresh((self.target, self.positional, self.keywords))
-        whole = ORIGINAL[self.function](predictions, target, *positional, **keywords)
+        whole = loss_again(self.function, predictions, target, *positional, **keywords)
         if target is None or not target.ndim or not predictions.ndim:
             return whole, None
         call = LossCall(self.function, whole, predictions, target, positional, keywords, known=True)

@@ -79,7 +79,7 @@ class ForwardEvents(Measuring):
         if torch.is_grad_enabled():
             self._forwarded = True
         else:
-            self.validation.forward_seen(inputs, output)
+            self.validation.forward_seen(module, inputs, output)
             if len(self.models) == 1:
                 self._measure_validation_inputs(inputs)
         for call in inside:

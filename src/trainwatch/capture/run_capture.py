@@ -107,6 +107,11 @@ class RunCapture(StepEvents):
     def _end_following(self) -> None:
         self.nonfinite.drop()
 
+    @property
+    def steps_of(self) -> dict[str, int]:
+        """Steps that each optimiser took."""
+        return dict(self._commits)
+
     def epochs_seen(self) -> int:
         """Epochs, by the training loader, else by the passes over the primary validation stream."""
         primary = self.book.streams.get(self.book.primary() or "")
@@ -114,7 +119,7 @@ class RunCapture(StepEvents):
 
     def progress(self) -> dict[str, Any]:
         """How far the run is, in plain numbers; `resume` takes it."""
-        return {"step": self.step, "commits": dict(self._commits), "epochs": self.epochs, "samples": self.samples}
+        return {"step": self.step, "commits": self.steps_of, "epochs": self.epochs, "samples": self.samples}
 
     def resume(self, progress: Mapping[str, Any]) -> None:
         """Go on from so far, before the first step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,12 +125,23 @@ def samples_in(call: LossCall) -> int:
     return next((int(t.shape[0]) for t in (call.target, call.input) if t is not None and t.ndim), 1)
 
 
+def loss_again(
+    name: str, predictions: torch.Tensor, target: torch.Tensor | None, *args: Any, **named: Any
+) -> torch.Tensor:
+    """A loss of the run as torch computes it; that shapes do not match the run's own call was warned of."""
+    if target is None or predictions.shape == target.shape or name not in REGRESSION:
+        return ORIGINAL[name](predictions, target, *args, **named)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return ORIGINAL[name](predictions, target, *args, **named)
+
+
 def losses_per_sample(call: LossCall, predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
     """Loss of each sample under the functional loss of a call, shape (samples,); None where it has no such parts."""
     if call.nameless:
         return None
     arguments = {k: v for k, v in call.arguments.items() if k not in ("reduction", "size_average", "reduce")}
-    each = ORIGINAL[call.name](predictions, target, **arguments, reduction="none")
+    each = loss_again(call.name, predictions, target, **arguments, reduction="none")
     if each.ndim == 0 or each.shape[0] != target.shape[0]:
         return None
     each = each.float().reshape(each.shape[0], -1)

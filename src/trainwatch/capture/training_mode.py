@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainwatch.capture import wiring
@@ -16,16 +18,19 @@ class TrainingMode:
     """Counts the steps that a whole model took in evaluation mode.
 
     Args:
-        models: The models watched. Those without dropout and batch norm have no mode that matters.
+        models: The models watched. Those without dropout and batch norm have no mode that matters, nor have those of
+            which no optimiser holds anything, such as a moving average.
+        trained: What the optimisers hold.
     """
 
-    def __init__(self, models: wiring.Models) -> None:
+    def __init__(self, models: wiring.Models, trained: Iterable[torch.Tensor]) -> None:
+        held = set(map(id, trained))
         self._steps = self._evaluating = 0
         self._first: int | None = None
         self._sensitive: list[tuple[nn.Module, list[tuple[str, nn.Module, bool]]]] = []
         for key, model in models.items():
             found = wiring.mode_sensitive({key: model})
-            if found and any(p.requires_grad for p in model.parameters()):
+            if found and any(p.requires_grad and id(p) in held for p in model.parameters()):
                 prefix = f"{key}." if len(models) > 1 else ""
                 self._sensitive.append((wiring.unwrap(model), [(prefix + n, m, b) for n, m, b in found]))
         # Batch norm alone, with statistics from before: evaluation mode keeps them, as is right on few samples.

@@ -14,7 +14,7 @@ from trainwatch.capture.interception import LossCall
 from trainwatch.capture.losses import Entry
 from trainwatch.capture.passes import Pass, PassBook
 from trainwatch.capture.samples import bare, leaves
-from trainwatch.capture.wiring import mode_sensitive, named_modules
+from trainwatch.capture.wiring import mode_sensitive, named_modules, unwrap
 
 NESTED = 3  # levels of containers in which outputs of the model are looked for
 OWN_REFERENCES = 3  # to the last targets: of the call held by the pass, of the local name, of the count itself
@@ -48,7 +48,8 @@ class ValidationWatch:
         self._inputs: torch.Tensor | None = None
         self._owed = 0  # forward passes without gradients whose loss has not come yet
         self._sensitive = mode_sensitive(models)
-        self._roots = list(models.values())
+        self._roots = [unwrap(model) for model in models.values()]
+        self._called: set[int] = set()  # models, by identity, since the last pass
         self._modules = named_modules(models)
 
     @property
@@ -61,9 +62,10 @@ class ValidationWatch:
         """How many passes came before the running one since training stopped."""
         return self._position
 
-    def forward_seen(self, inputs: Any, output: Any) -> None:
+    def forward_seen(self, model: nn.Module, inputs: Any, output: Any) -> None:
         """A watched model was called without gradients."""
         self.idle = False
+        self._called.add(id(model))
         self._owed += 1
         self._inputs = bare(inputs)
         self._outputs = [weakref.ref(t) for _, t in leaves(output, NESTED)]
@@ -163,6 +165,7 @@ class ValidationWatch:
         if done is None or not done.values:
             return False
         self._position += 1
+        self._called.clear()
         self.book.close(done)
         return True
 
@@ -172,12 +175,19 @@ class ValidationWatch:
         return self._open
 
     def _note_modes(self, current: Pass, with_grad: bool) -> None:
-        active = [(name, norm) for name, module, norm in self._sensitive if module.training]
+        # Of several models those alone that validate: one beside its moving average may be in either mode.
+        roots = [root for root in self._roots if id(root) in self._called] or self._roots
+        inside = {id(m) for root in roots for m in root.modules()} if len(roots) < len(self._roots) else None
+        active = [
+            (name, norm)
+            for name, module, norm in self._sensitive
+            if module.training and (inside is None or id(module) in inside)
+        ]
         current.train_mode += bool(active)
         current.with_grad += with_grad
         current.modules.update(dict.fromkeys(name for name, _ in active))
         current.norm_in_train_mode |= any(norm for _, norm in active)
-        current.root_in_train_mode |= any(root.training for root in self._roots)
+        current.root_in_train_mode |= any(root.training for root in roots)
         current.parent_in_train_mode |= any(parent.training for name, _ in active if (parent := self._parent(name)))
 
     def _parent(self, name: str) -> nn.Module | None:

@@ -44,7 +44,7 @@ class WiringWatch:
         self._record, self._reads = record, reads
         self._models, self._optimizers = models, optimizers
         self._zeroing = {key: Zeroing(wiring.parameters_in(o)) for key, o in optimizers.items()}
-        self._mode = TrainingMode(models)
+        self._mode = TrainingMode(models, (p for o in optimizers.values() for p in wiring.parameters_in(o)))
         self._left_out = LeftOut(models, optimizers)
         self._frozen_norms = FrozenNorms(models, optimizers)
         places = {id(p): i for i, p in enumerate(wiring.parameters_of(models).values())}

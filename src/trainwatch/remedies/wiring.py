@@ -38,7 +38,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "model.eval()\n"
         "with torch.no_grad():\n"
         "    for x, y in val_loader:  # once an epoch, at least {passes} times\n"
-        "        criterion(model(x), y)\n"
+        "        criterion(model(x), y)  # a module, or torch's; of a function of your own: watch.observe_val(loss)\n"
         "model.train()",
         lightning="def validation_step(self, batch, batch_idx):\n"
         "    x, y = batch\n"
@@ -168,6 +168,16 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         "assert not without, without",
         when="Layers are to be trained, and their outputs are cut from the graph.",
         not_when="They are trained already and serve as they are: freeze them and leave them out of the optimiser.",
+        strength="strong",
+        section="§11",
+    ),
+    RemedyEntry(
+        id="step-every-optimizer",
+        title="Let {optimizer} take its steps",
+        why="It holds {count} parameters of {layers}, and step() was never called on it.",
+        how="# after loss.backward(), wherever another optimizer steps:\n{optimizer}.step()\n{optimizer}.zero_grad()",
+        when="A model is trained by several optimizers.",
+        not_when="Its part is meant to stay as it is: freeze it, and leave it out.",
         strength="strong",
         section="§11",
     ),

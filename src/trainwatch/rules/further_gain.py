@@ -6,16 +6,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.fit_evidence import FALLING
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import GoingOn
-from trainwatch.symptoms.gradients import gradients_of, learning_rate
+from trainwatch.symptoms.gradients import gradients_of, learning_rates
 from trainwatch.symptoms.plateau import SURE, Trend, promise_of
 
 ENOUGH = 0.03  # of the drop so far: a stretch that gains less is not worth its steps
+LOOKS = 64  # at the learning rate: a schedule may have ended near nothing
 MOST = 2  # times the run: further on no trend tells
 LIKELY = 1.5  # standard errors of what the last passes promise
 
@@ -116,7 +119,7 @@ def advice(record: RunRecord, gain: Gain) -> Iterator[Remedy]:
         else "No validation was seen: add one, since a falling training loss alone may be memorising.",
     )
     if record.memo(gradients_of) is not None:
-        rate = learning_rate(record, trend.last_step)
+        rate = float(learning_rates(record, np.linspace(0, trend.last_step, LOOKS).astype(int)).max())
         yield remedy("tune-learning-rate", present=rate, twice=3 * rate, most=10 * rate)
 
 

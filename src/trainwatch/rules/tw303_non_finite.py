@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import non_finite_source as at_source
-from trainwatch.rules.base import NotChecked, Predicate, Rule, always
+from trainwatch.rules.base import NotChecked, Rule, always, no_remark
 from trainwatch.rules.step_remedies import clipping, lower_rate
 from trainwatch.symptoms.gradients import gradients_of, learning_rate
 from trainwatch.symptoms.losses import NotFinite, not_finite
@@ -60,7 +60,7 @@ class NonFinite(Rule):
     severity: ClassVar[Severity] = Severity.ERROR
     section: ClassVar[str] = "§9"
     at_first_look: ClassVar[bool] = True
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always)
+    explains: ClassVar[Any] = dict.fromkeys(("TW203", "TW204", "TW205", "TW208"), always) | {"TW602": no_remark}
 
     patience: int = 20
 

@@ -23,8 +23,9 @@ class ParametersLeftOut(Rule):
     ## Symptom
     After at least `steps` steps: weights that receive gradients are in no optimiser; weights are frozen and look
     untrained; layers are held in a plain list, where `model.parameters()` does not find them; the optimiser holds
-    parameters that are not the model's and get no gradient, as when layers were replaced after it was built; or layers
-    in an optimiser never get a gradient, though the loss changes by more than `change` where their weights are changed.
+    parameters that are not the model's and get no gradient, as when layers were replaced after it was built; layers in
+    an optimiser never get a gradient, though the loss changes by more than `change` where their weights are changed; or
+    one of several optimisers took no step by the end of the run.
 
     ## Why it hurts
     A random layer passes on some of what it is given, so the loss does fall, to a level that only this layer explains.
@@ -38,7 +39,7 @@ class ParametersLeftOut(Rule):
     Layers of an optimiser that never had a gradient are changed in a copy, by a probe (`cut_off`).
 
     ## Remedies
-    `optimise-all-parameters`, `register-layers`, `unfreeze-layers` or `let-gradients-through`.
+    `optimise-all-parameters`, `register-layers`, `unfreeze-layers`, `let-gradients-through`, `step-every-optimizer`.
 
     ## Not a fault when
     The weights carry training: a pretrained body that is frozen, or not given to the optimiser, on purpose (info, where
@@ -69,6 +70,7 @@ class ParametersLeftOut(Rule):
         if record.steps < self.steps:
             return
         yield from self._cut_off(record)
+        yield from self._idle(record)
         if known is None:
             return
         outside = [p for p in known["parameters"] if not p["moved"]]
@@ -103,18 +105,29 @@ class ParametersLeftOut(Rule):
             severity = Severity.INFO if trained else Severity.ERROR
             yield self._found(record, some, how, "let-gradients-through", severity)
 
+    def _idle(self, record: RunRecord) -> Iterator[Diagnosis]:
+        """What is held by an optimiser that never stepped, and by no other."""
+        run, optimizers = record.facts.get("run", {}), record.facts.get("optimizers", {})
+        idle = {key for key, steps in run.get("steps_of", {}).items() if not steps} & set(optimizers)
+        trained = {i for key, known in optimizers.items() if key not in idle for i in known["parameters"]}
+        for key in sorted(idle) if run.get("finished") else ():
+            places = sorted(set(optimizers[key]["parameters"]) - trained)
+            some = [p for i in places if (p := record.facts["parameters"][i])["trainable"]]
+            if some:
+                how = f"held by the optimizer {key!r}, which never took a step in {record.steps}"
+                yield self._found(record, some, how, "step-every-optimizer", Severity.ERROR, key)
+
     def _found(
-        self, record: RunRecord, found: list[dict[str, Any]], how: str, advice: str, severity: Severity
-    ) -> Diagnosis:
+        self, record: RunRecord, found: list[dict[str, Any]], how: str, advice: str, severity: Severity,
+        optimizer: str = "",
+    ) -> Diagnosis:  # fmt: skip
         modules = list(dict.fromkeys(_module(p) or p["name"] for p in found))
         named = ", ".join(modules[:SHOWN]) + (f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else "")
         count = sum(p["numel"] for p in found)
         registered = {p["name"]: p["numel"] for p in record.facts["parameters"]}
         everything = sum(({p["name"]: p["numel"] for p in found} | registered).values())
-        optimizers = record.facts.get("optimizers", {})
-        kind, rate = next(
-            ((o["type"], o["groups"][0].get("lr")) for o in optimizers.values() if o["groups"]), ("", None)
-        )
+        held = record.facts.get("optimizers", {}).values()
+        kind, rate = next(((o["type"], o["groups"][0].get("lr")) for o in held if o["groups"]), ("Adam", None))
         return self.diagnose(
             f"{named}: {how}",
             margin=float("inf"),
@@ -126,8 +139,8 @@ class ParametersLeftOut(Rule):
                          where=named, step=record.steps, note=f"{count:,} of {everything:,}"),
             ),
             remedies=(
-                remedy(advice, layers=named, count=f"{count:,}", optimizer=kind or "Adam", rate=f"{rate or 1e-3:.3g}",
-                       first=modules[0]),
+                remedy(advice, layers=named, count=f"{count:,}", optimizer=optimizer or kind,
+                       rate=f"{rate or 1e-3:.3g}", first=modules[0]),
             ),
         )  # fmt: skip
 
