@@ -83,6 +83,18 @@ class Embedded(nn.Module):
         return self.head(torch.relu((query @ key.mT).softmax(-1) @ value))
 
 
+class Residual(nn.Module):
+    """The head reads the sum of what all blocks wrote."""
+
+    def __init__(self):
+        super().__init__()
+        layers = (nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True) for _ in range(2))
+        self.body, self.head = nn.Sequential(*layers), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
 class Gated(nn.Module):
     def __init__(self):
         super().__init__()
@@ -116,6 +128,7 @@ SOUND = {
     "bottleneck": (nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 8)), (4, 8)),
     "separable": (nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1), nn.ReLU()), (2, 8, 8, 8)),
     "attention": (Attention(), (2, 5, 16)),
+    "residual": (Residual(), (2, 5, 16)),
     "embedded": (Embedded(split=False), (2, 5, 4)),
     "embedded, three layers": (Embedded(split=True), (2, 5, 4)),
     "gate": (Gated(), (4, 8)),
@@ -192,6 +205,29 @@ def test_layers_are_named_in_order_of_execution(names):
     assert (found.severity, found.where) == (Severity.WARNING, tuple(names))
     assert found.evidence[0].threshold == 2
     assert f'get_submodule("{names[0]}")' in found.remedies[0].how
+
+
+def several(pairs, nonlinear):
+    return bool(seen(*[[8, 8]] * 4, pairs=pairs, nonlinear=nonlinear))
+
+
+@pytest.mark.parametrize("nonlinear", [False, True])
+def test_only_in_a_net_that_has_non_linear_parts_are_projections_and_sums_on_purpose(nonlinear):
+    """One layer that three of one shape read, and one that reads two."""
+    assert several([[1, 0], [2, 0], [3, 0]], nonlinear) is not nonlinear
+    assert several([[2, 0], [2, 1]], nonlinear) is not nonlinear
+    assert several([[1, 0], [2, 0]], nonlinear)
+    assert several([[1, 0], [3, 2]], nonlinear)
+
+
+@pytest.mark.parametrize("nonlinear", [False, True])
+def test_only_in_a_net_that_has_non_linear_parts_is_a_projection_of_attention_on_purpose(nonlinear):
+    record = RunRecord()
+    names = ["embed.weight", "attend.in_proj_weight"]
+    record.set_fact("parameters", [{"name": n, "shape": [8, 8], "order": i} for i, n in enumerate(names)])
+    facts = {"layers": names, "pairs": [names[::-1]], "nonlinear": nonlinear, "opaque": False}
+    record.set_fact("linearity", facts)
+    assert bool(list(MissingNonlinearity().check(record))) is not nonlinear
 
 
 def test_a_part_without_non_linearities_is_a_remark():

@@ -39,8 +39,9 @@ class MissingNonlinearity(Rule):
 
     ## Not a fault when
     The inner layer is narrower than both sides (a factorised layer, a linear autoencoder), or one of the two is a
-    depthwise convolution: such pairs are linear on purpose. So is what leads to attention: queries, keys and
-    values are projections of one input. A model of one layer is a linear model.
+    depthwise convolution: such pairs are linear on purpose. So is, in a net that has non-linear parts, what leads to
+    attention: queries, keys and values are projections of one input; and what reads the sum of several layers, as a
+    head does behind blocks with residual connections. A model of one layer is a linear model.
 
     ## Sources
     §3; Humbatova et al., "Taxonomy of real faults in deep learning systems" (2020); Zhang et al., "AUTOTRAINER" (2021).
@@ -60,11 +61,13 @@ class MissingNonlinearity(Rule):
             raise NotChecked("no graph was seen that shows which layer follows which")
         shapes = {p["name"]: p["shape"] for p in record.facts.get("parameters", ())}
         fed = Counter((below, tuple(shapes.get(above, ()))) for above, below in known["pairs"])
+        read = Counter(above for above, _ in known["pairs"])
         pairs = [
             (below, above)
             for above, below in known["pairs"]
             if not _on_purpose(shapes, below, above)
             and not (known["nonlinear"] and (above.endswith(PROJECTION) or fed[below, tuple(shapes[above])] >= 3))
+            and not (known["nonlinear"] and read[above] >= 2)
         ]
         if not pairs:
             return
