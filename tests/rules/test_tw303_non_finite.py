@@ -246,6 +246,13 @@ def test_what_no_step_has_made_is_no_consequence_of_steps_or_weights(fault, code
     assert nested == (fault not in ("input", "target", "sqrt", "mask"))
 
 
+@pytest.mark.parametrize("code", ["TW203", "TW204", "TW205", "TW208"])
+def test_it_explains_what_comes_of_it(code):
+    effect = all_rules()[code]().diagnose("an effect", margin=50.0, onset_step=0)
+    (root,) = nest([effect, diagnosed()])
+    assert [d.code for d in root.walk()] == ["TW303", code]
+
+
 def test_a_run_that_is_broken_is_not_slow():
     slow = all_rules()["TW602"]().diagnose("short steps", margin=50.0, onset_step=0)
     (root,) = nest([slow, diagnosed()])

@@ -107,13 +107,14 @@ class ParametersLeftOut(Rule):
 
     def _idle(self, record: RunRecord) -> Iterator[Diagnosis]:
         """What is held by an optimiser that never stepped, and by no other."""
-        run, optimizers = record.facts.get("run", {}), record.facts.get("optimizers", {})
-        idle = {key for key, steps in run.get("steps_of", {}).items() if not steps} & set(optimizers)
-        trained = {i for key, known in optimizers.items() if key not in idle for i in known["parameters"]}
-        for key in sorted(idle) if run.get("finished") else ():
-            places = sorted(set(optimizers[key]["parameters"]) - trained)
-            some = [p for i in places if (p := record.facts["parameters"][i])["trainable"]]
-            if some:
+        run = record.facts.get("run", {})
+        idle = [key for key, steps in run.get("steps_of", {}).items() if not steps]
+        if not idle or not run.get("finished"):
+            return
+        held = {key: set(known["parameters"]) for key, known in record.facts["optimizers"].items()}
+        trained = set().union(*(some for key, some in held.items() if key not in idle))
+        for key in idle:
+            if some := [p for i in sorted(held[key] - trained) if (p := record.facts["parameters"][i])["trainable"]]:
                 how = f"held by the optimizer {key!r}, which never took a step in {record.steps}"
                 yield self._found(record, some, how, "step-every-optimizer", Severity.ERROR, key)
 
