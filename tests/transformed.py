@@ -77,7 +77,8 @@ def one_of_two(rank, directory):
     torch.set_num_threads(1)
     callback, seen, model = watching({"flush_every": 4}), [], classifier()
     model.register_forward_hook(lambda module, args, output: seen.append(output.loss.item()))
-    train(model, labelled(64), directory, [callback], ddp_backend="gloo", per_device_train_batch_size=4)
+    train(model, labelled(64), directory, [callback], ddp_backend="gloo", num_train_epochs=3,
+          per_device_train_batch_size=4)  # fmt: skip
     series = callback.record.series("train_loss", "cross_entropy")
     kept = {"seen": seen, "losses": series.values.copy(), "verdict": callback.report.verdict}
     torch.save({**kept, "samples": callback.report.facts.get("run", {}).get("samples")}, directory / str(rank))

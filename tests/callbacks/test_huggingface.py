@@ -172,7 +172,7 @@ def test_two_processes_give_one_report(tmp_path):
     first, other = (torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2))
     mean = torch.tensor([first["seen"], other["seen"]]).mean(0)
     torch.testing.assert_close(torch.as_tensor(first["losses"]), mean, rtol=1e-4, atol=0)
-    assert first["samples"] == 2 * 64
+    assert first["samples"] == 3 * 64
     assert first["verdict"] != "not-judged"
     assert other["verdict"] == "not-judged"
     assert (tmp_path / "trainwatch" / "report.json").is_file()
