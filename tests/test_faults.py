@@ -166,6 +166,14 @@ def test_rules_whose_measures_are_lost_are_not_checked(part, lost, monkeypatch):
     assert "TW000" in report.not_checked[lost]
 
 
+def test_notices_that_fail_are_contained(monkeypatch):
+    monkeypatch.setattr("trainwatch.live.LiveFindings.look", fail)
+    plain, _, _ = train(watched=False)
+    state, report, _ = train(on_finding=fail)
+    assert same(state, plain)
+    assert [d.where for d in report.diagnoses] == [("notices",)]
+
+
 def accumulating(steps=60, **options):
     """Gradients that are never zeroed: found while it trains."""
     torch.manual_seed(0)

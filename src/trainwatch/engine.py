@@ -16,6 +16,7 @@ from trainwatch.rules import NotChecked, Rule, all_rules
 from trainwatch.rules.base import surely
 from trainwatch.rules.calibrated import VERSION
 from trainwatch.rules.confidence import confidence_of
+from trainwatch.rules.tw709_not_judgeable import NotJudgeable
 from trainwatch.symptoms.norms import norms_at_end
 from trainwatch.symptoms.pictures import figures_of
 from trainwatch.symptoms.regularised import regularised
@@ -50,7 +51,6 @@ YOURS = {  # parts that the user hands something to, and what is said where it c
     "observe_val": "observe_val with what it was given",
     "epoch_end": "epoch_end with what it was given",
 }
-FEWEST_STEPS = 20  # of which nothing can be said that is not a finding, as TW709 has it
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 
@@ -190,7 +190,7 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], steps: int | No
     """Of a run with so many steps; None: of what is no run."""
     if any(d.severity >= Severity.WARNING for d in diagnoses):
         return "findings"
-    if steps is not None and steps < FEWEST_STEPS:
+    if steps is not None and steps < NotJudgeable.min_steps:  # which it says
         return "not-judged"
     if any(set(rule.needs) & set(BASIC) or steps is None for rule in judged):
         return "healthy"

@@ -49,6 +49,7 @@ class ValidationWatch:
         self._owed = 0  # forward passes without gradients whose loss has not come yet
         self._sensitive = mode_sensitive(models)
         self._roots = [unwrap(model) for model in models.values()]
+        self._inside = {id(root): set(map(id, root.modules())) for root in self._roots}
         self._called: set[int] = set()  # models, by identity, since the last pass
         self._modules = named_modules(models)
 
@@ -177,11 +178,10 @@ class ValidationWatch:
     def _note_modes(self, current: Pass, with_grad: bool) -> None:
         # Of several models those alone that validate: one beside its moving average may be in either mode.
         roots = [root for root in self._roots if id(root) in self._called] or self._roots
-        inside = {id(m) for root in roots for m in root.modules()} if len(roots) < len(self._roots) else None
         active = [
             (name, norm)
             for name, module, norm in self._sensitive
-            if module.training and (inside is None or id(module) in inside)
+            if module.training and any(id(module) in self._inside[id(root)] for root in roots)
         ]
         current.train_mode += bool(active)
         current.with_grad += with_grad

@@ -66,8 +66,10 @@ class MissingNonlinearity(Rule):
             (below, above)
             for above, below in known["pairs"]
             if not _on_purpose(shapes, below, above)
-            and not (known["nonlinear"] and (above.endswith(PROJECTION) or fed[below, tuple(shapes[above])] >= 3))
-            and not (known["nonlinear"] and read[above] >= 2)
+            and not (
+                known["nonlinear"]
+                and (above.endswith(PROJECTION) or fed[below, tuple(shapes[above])] >= 3 or read[above] >= 2)
+            )
         ]
         if not pairs:
             return

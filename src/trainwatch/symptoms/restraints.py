@@ -89,9 +89,8 @@ def narrow_layers(record: RunRecord) -> list[Restraint]:
     parameters = record.facts.get("parameters", ())
     layers = [p for p in parameters if p.get("kind") == "weight" and len(p["shape"]) == 2]
     ordered = sorted(layers, key=lambda p: p.get("order", 0))
-    units = {
-        p.get("module"): int(p["shape"][1]) for p in parameters if p.get("kind") == "recurrent"
-    }  # rows are of gates
+    # Rows of a recurrent layer are of its gates, columns of its units.
+    units = {p.get("module"): int(p["shape"][1]) for p in parameters if p.get("kind") == "recurrent"}
     single = bool(ordered) and int(ordered[-1]["shape"][0]) == 1  # an autoencoder has a narrow middle on purpose
     found = []
     for layer, following in pairwise(ordered):
