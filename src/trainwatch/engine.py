@@ -13,7 +13,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.report import Report, Verdict
 from trainwatch.rules import NotChecked, Rule, all_rules
-from trainwatch.rules.base import surely
+from trainwatch.rules.base import MODEST, surely
 from trainwatch.rules.calibrated import VERSION
 from trainwatch.rules.confidence import confidence_of
 from trainwatch.rules.tw709_not_judgeable import NotJudgeable
@@ -118,11 +118,18 @@ def fault_of(part: str, error: BaseException, step: int) -> dict[str, Any]:
 def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     """Put each diagnosis under the cause that explains it; none is deleted.
 
-    Where several causes explain an effect, the worst and surest one takes it. Causes are ordered worst first, then by
-    margin as far as that tells, then facts (infinite margin) before statistics, then by code.
+    Where several causes explain an effect, the worst and surest one takes it. Causes are ordered worst first, then last
+    those that come after others (of a `MODEST` margin, or by `after` of their rules), then by margin as far as that
+    tells, then facts (infinite margin) before statistics, then by code.
     """
     rules = all_rules()
-    order = sorted(range(len(found)), key=lambda i: _rank(found[i]))
+
+    def rank(d: Diagnosis) -> tuple[int, bool, float, bool, str, tuple[str, ...]]:
+        beside = {other.code for other in found if other.severity >= d.severity}
+        last = d.margin == MODEST or not beside.isdisjoint(rules[d.code].after)
+        return (-d.severity.rank, last, -surely(d), math.isfinite(d.margin), d.code, d.where)
+
+    order = sorted(range(len(found)), key=lambda i: rank(found[i]))
     parent: dict[int, int] = {}
     for effect in order:
         for cause in order:
@@ -139,16 +146,12 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
             return raised.with_(confidence=confidence_of(raised.margin, raised.code, worst))
         return raised
 
-    return sorted((build(i) for i in order if i not in parent), key=_rank)
+    return sorted((build(i) for i in order if i not in parent), key=rank)
 
 
 def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Diagnosis) -> bool:
     told = (rules[cause.code].explains.get(effect.code), rules[effect.code].explained_by.get(cause.code))
     return any(predicate is not None and predicate(cause, effect) for predicate in told)
-
-
-def _rank(d: Diagnosis) -> tuple[int, float, bool, str, tuple[str, ...]]:
-    return (-d.severity.rank, -surely(d), math.isfinite(d.margin), d.code, d.where)
 
 
 def _has(quantity: str, record: RunRecord) -> bool:

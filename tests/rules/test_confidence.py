@@ -11,6 +11,7 @@ from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.engine import judge, nest
 from trainwatch.record import RunRecord
 from trainwatch.rules import Rule, all_rules
+from trainwatch.rules.base import MODEST
 from trainwatch.rules.calibrated import CURVES, VERSION
 from trainwatch.rules.confidence import FINDING, REMARK, Curve, confidence_of
 
@@ -69,6 +70,30 @@ def test_what_comes_first_is_decided_by_margins_not_by_the_table(confidences):
     assert [d.code for d in nest(pair)] == ["TW308", "TW105"]
     far = [d.with_(margin=margin) for d, margin in zip(pair, (7.0, 400.0), strict=True)]
     assert [d.code for d in nest(far)] == ["TW105", "TW308"], "beyond doubt are both"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("TW106", 0.3), ("TW205", MODEST)),
+        (("TW501", 0.6), ("TW206", MODEST)),
+        (("TW201", 0.1), ("TW207", 0.5)),
+        (("TW203", 0.1), ("TW207", 5.0)),
+        (("TW207", 2.4), ("TW202", 8.0)),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_some_come_after_others_that_are_less_sure(first, second, turned):
+    pair = [Diagnosis(code, "a", Severity.WARNING, "fault", margin=margin) for code, margin in (first, second)]
+    assert [d.code for d in nest(pair[::-1] if turned else pair)] == [first[0], second[0]]
+
+
+def test_a_remark_makes_no_finding_come_later():
+    spent = Diagnosis("TW203", "a", Severity.INFO, "fault", margin=9.0)  # stands beside each TW202
+    found = [Diagnosis(code, "b", Severity.WARNING, "fault", margin=m) for code, m in (("TW207", 0.5), ("TW205", 0.7))]
+    assert [d.code for d in nest([spent, *found])] == ["TW205", "TW207", "TW203"]
+    surer = [found[0].with_(margin=0.9), found[1]]
+    assert [d.code for d in nest([spent, *surer])] == ["TW207", "TW205", "TW203"], "by their margins"
 
 
 def test_a_remark_that_leads_to_a_finding_is_as_sure_as_a_finding():

@@ -52,6 +52,7 @@ class Rule(ABC):
         at_first_look: The finding is a fact, not a statistic: reported live without a second look.
         explains: Code of an effect -> when this rule's diagnosis accounts for it.
         explained_by: Code of a cause -> when that rule's diagnosis accounts for this one's.
+        after: Codes that are named before its own where they are found and are as severe.
     """
 
     code: ClassVar[str]
@@ -63,6 +64,7 @@ class Rule(ABC):
     at_first_look: ClassVar[bool] = False
     explains: ClassVar[Mapping[str, Predicate]] = {}
     explained_by: ClassVar[Mapping[str, Predicate]] = {}
+    after: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:

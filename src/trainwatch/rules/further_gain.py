@@ -11,6 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.rules.base import MODEST
 from trainwatch.rules.fit_evidence import FALLING
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import GoingOn
@@ -48,9 +49,8 @@ class Gain:
 
     @property
     def margin(self) -> float:
-        """In standard errors; of a copy at most 1, however sure it is: what else is wrong comes before more steps."""
-        errors = self.beyond / max(self.error, 1e-12)
-        return min(errors, 1.0) if self.steps else SURE + errors
+        """In standard errors; of a copy `MODEST`, however sure it is: what else is wrong comes before more steps."""
+        return MODEST if self.steps else SURE + self.beyond / max(self.error, 1e-12)
 
 
 def by_trend(record: RunRecord, trend: Trend, least: float) -> Gain:

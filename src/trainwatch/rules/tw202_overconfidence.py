@@ -27,7 +27,8 @@ class Overconfidence(RisingValidation):
 
     ## Why it hurts
     The arg-max is as good as ever, but the probabilities are not: the few wrong answers are given with ever more
-    certainty. Thresholds, costs, rankings across models and anything that reads probabilities suffer.
+    certainty. Thresholds, costs, rankings across models and anything that reads probabilities suffer. Where more
+    samples would help (TW207), which is more than that, they are named first.
 
     ## How it is measured
     The rise as for TW201, with at least `min_after` passes since the minimum; accuracy as the mean over the last
@@ -48,6 +49,7 @@ class Overconfidence(RisingValidation):
     name = "overconfidence"
     section = "§2"
     explains: ClassVar[dict[str, Predicate]] = {"TW203": always, "TW503": always, "TW504": always}
+    after: ClassVar[frozenset[str]] = frozenset({"TW207"})
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         found = self.risen(record)

@@ -44,7 +44,8 @@ class SampleStarved(Rule):
     beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as many
     steps again may bring `gain`, copies alone count, which take as many steps on half as on all; they count where at
     the best pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`, also
-    by `errors` standard errors. At least `held` of the training samples must be held.
+    by `errors` standard errors. At least `held` of the training samples must be held. What is lost by going on past the
+    best pass (TW201, TW203) is named first: to stop there costs nothing, and more samples do.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -61,6 +62,7 @@ class SampleStarved(Rule):
     name: ClassVar[str] = "sample-starved"
     section: ClassVar[str] = "§17"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
+    after: ClassVar[frozenset[str]] = frozenset({"TW201", "TW203"})
 
     poor: float = 0.15
     gap: float = 0.1
