@@ -46,6 +46,7 @@ RECIPES: dict[str, Callable[[str], dict[str, dict[str, Any]]]] = {
     "proximal-step": lambda how: {"loss": {"l1": 0.0}, "optimizer": {"prox": _number("l1=", how)}},
     "weaker-proximal-step": lambda how: {"optimizer": {"prox": _number("l1=", how)}},
     "register-layers": lambda how: {"model": {"unregistered": False}},
+    "same-class-numbers": lambda how: {"data": {"val_turn": 0}},
     "same-preparation": lambda how: {"data": {"val_scale": "", "val_multiply": 1.0, "val_lift": 0.0}},
     "same-shape": lambda how: {"loss": {"shape": "column"}},
     "shuffle": lambda how: {"loop": {"order": "shuffled"}},

@@ -290,6 +290,8 @@ def load(spec: Data, seed: int) -> Sets:
     x_train = (_scaled(x[train], x[train], spec.scale, spec.name) * spec.multiply + spec.offset)[kept]
     y_train = _mislabelled(y_train[kept], spec, rng)
     y_train, y_val = _flipped(y_train, spec.flips, rng), _flipped(y_val, spec.val_flips, rng)
+    if spec.val_turn:
+        y_val = (y_val + spec.val_turn) % (int(y.max()) + 1)
     if spec.labels == "off_by_one":
         y_train, y_val = y_train + 1, y_val + 1
     if spec.outliers:

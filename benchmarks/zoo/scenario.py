@@ -55,6 +55,7 @@ class Data:
         split: ``random``, or ``by_place``: validation lies beyond training along the first principal direction.
         without: Classes that have no training samples.
         val_lift: Added to every third validation feature, in scaled units.
+        val_turn: By how much classes are numbered higher in validation, the last ones from 0 on.
         val_keep: As `keep`, of the validation samples.
     """
 
@@ -82,6 +83,7 @@ class Data:
     split: str = _later("random")
     without: tuple[int, ...] = _later(())
     val_lift: float = _later(0.0)
+    val_turn: int = _later(0)
     val_keep: Mapping[str, float] = _later({})
 
 

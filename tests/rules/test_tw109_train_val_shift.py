@@ -427,3 +427,86 @@ def test_shares_must_differ_by_a_tenth(first, found):
 def test_which_classes_are_trained_on_is_known_at_the_end(finished):
     made = record_of(votes=0.0, far=0.0, counts=([500, 500, 0], [50, 50, 50]), run={"finished": finished})
     assert len(verdict(made)) == finished
+
+
+def named(table, shifted=None):
+    """A run with such a confusion matrix, whose inputs are alike or moved by `shifted` deviations of the votes."""
+    record = record_of(shifted or 0, shifted or 0)
+    record.append("train_classes", "targets", 0, np.append(np.sum(table, 1).astype(float), 0))
+    record.append("val_loss", "val", 99, 1.0)
+    record.append("val_confusion", "val", 99, np.asarray(table, float))
+    return record
+
+
+TURNED = [[2, 0, 98], [97, 3, 0], [0, 96, 4]]  # the net says 2 where validation says 0
+
+
+def test_classes_of_validation_by_other_names():
+    record = named(TURNED)
+    record.set_fact("class_names", ["cat", "dog", "eel"])
+    (found,) = verdict(record)
+    assert (found.severity, found.where) == (Severity.WARNING, ("validation labels",))
+    assert "its cat is eel there, its dog is cat there, its eel is dog there; so renamed" in found.summary
+    assert "is 97.0%, not 3.0%" in found.summary
+    assert (found.evidence[0].value, found.evidence[0].threshold) == (pytest.approx(0.94), 0.3)
+    assert found.margin == pytest.approx((0.94 - 0.3) / ((1 - 0.94**2) / 300) ** 0.5 - 3, rel=1e-3)
+    (remedy,) = found.remedies
+    assert remedy.id == "same-class-numbers"
+    assert "number = {0: 2, 1: 0, 2: 1}" in remedy.how
+    assert "94.0% more" in remedy.why
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [[98, 1, 1], [3, 97, 0], [0, 4, 96]],
+        [[40, 30, 30], [30, 40, 30], [30, 30, 40]],
+        [[0, 100, 0], [0, 100, 0], [0, 100, 0]],
+        [[30, 60, 10], [60, 30, 10], [10, 10, 80]],  # 0.2 more
+        [[0, 14], [14, 1]],  # 29 samples
+        [[12, 25], [25, 12]],  # 0.35 more, give or take 0.11
+        np.zeros((3, 3)),
+    ],
+)
+def test_classes_that_are_mistaken_for_one_another_are_named_alike(table):
+    assert verdict(named(table)) == []
+
+
+def test_classes_are_named_otherwise_from_thirty_samples_on_and_by_three_tenths():
+    assert verdict(named([[0, 15], [15, 0]]))[0].margin > 10
+    (found,) = verdict(named([[310, 690], [690, 310]]))
+    assert 0 < found.margin < 5
+    assert verdict(named([[330, 670], [670, 330]])) == []
+    assert verdict(named([[330, 670], [670, 330]]), renamed=0.2)
+    assert verdict(named([[310, 690], [690, 310]]), sure=6.0) == []
+
+
+def test_a_class_that_is_not_validated_has_no_other_name():
+    table = np.zeros((5, 5))
+    table[np.ix_([1, 2, 4], [1, 2, 4])] = TURNED
+    (found,) = verdict(named(table))
+    assert "number = {1: 4, 2: 1, 4: 2}" in found.remedies[0].how
+
+
+def test_inputs_from_elsewhere_are_said_first():
+    assert [d.where for d in verdict(named(TURNED, shifted=2.0))] == [("validation inputs",)]
+
+
+@pytest.mark.parametrize("code", ["TW106", "TW207"])
+def test_what_other_names_of_the_classes_make_is_their_consequence(code):
+    effect = Diagnosis(code, "effect", Severity.WARNING, "effect", margin=9.0)
+    (root,) = nest([effect, *verdict(named(TURNED))])
+    assert (root.code, [d.code for d in root.consequences]) == ("TW109", [code])
+    assert len(nest([effect, *verdict(record_of())])) == 2, "inputs from elsewhere account for neither"
+
+
+def off_by_one(x, y, xv, yv):
+    return x, y, xv, (yv + 1) % (int(y.max()) + 1)
+
+
+@pytest.mark.parametrize(("data", "seed"), [("digits", 0), ("digits", 1), ("wine", 0), ("breast_cancer", 2)])
+def test_real_labels_that_are_numbered_otherwise_in_validation(data, seed):
+    report = trained(data, seed, moved=off_by_one, epochs=8)
+    first, *others = report.diagnoses
+    assert (first.code, first.remedies[0].id) == ("TW109", "same-class-numbers")
+    assert {d.severity for d in others} <= {Severity.INFO}

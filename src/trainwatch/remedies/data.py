@@ -179,6 +179,18 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§10",
     ),
     RemedyEntry(
+        id="same-class-numbers",
+        title="Number the classes of validation as those of training",
+        why="By other names {gain:.1%} more of the validation samples are right: the network is better than it seems.",
+        how="# make what numbers them (class_to_idx, an encoder, a vocabulary) once, from training data; until then:\n"
+        "number = {renamed}  # of validation: that of training; the others are alike\n"
+        "targets = torch.tensor([number.get(int(y), int(y)) for y in targets])  # of the validation set",
+        when="Classes have been numbered for training and for validation apart.",
+        not_when="The network was trained to swap classes, or validation asks for something else on purpose.",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
         id="same-preparation",
         title="Prepare validation inputs as training inputs are",
         why="{seen}: the net has not seen such inputs.",

@@ -8,19 +8,26 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
-from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.rules.shift_evidence import losses_apart, once_aligned, prepared_otherwise, shift_remedies, told_apart
-from trainwatch.symptoms.classes import class_names
+from trainwatch.rules.shifted_classes import LABELS, named_otherwise, shared_otherwise
 from trainwatch.symptoms.experiments import evaluated
+from trainwatch.symptoms.renamed_classes import Renamed, renamed_classes
 from trainwatch.symptoms.scaled_otherwise import scaled_otherwise
-from trainwatch.symptoms.shift import ClassShift, InputShift, class_shift, input_shift, not_comparable
+from trainwatch.symptoms.shift import InputShift, class_shift, input_shift, not_comparable
 from trainwatch.symptoms.subject import before_training, is_of_data
 
-SHOWN = 3
 EFFECTS = ("TW101", "TW102", "TW103", "TW104", "TW201", "TW202", "TW203", "TW204", "TW205", "TW206", "TW208")
+
+
+def of_names(cause: Diagnosis, effect: Diagnosis) -> bool:
+    """Predicate: validation names classes otherwise, so its labels look wrong and more samples seem to be wanted."""
+    return cause.where == LABELS
+
+
+OF_NAMES = {"TW106": of_names, "TW207": of_names}
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class TrainValShift(Rule):
     Within classes, validation inputs can be told from training inputs, by an area under the ROC curve whose lower bound
     is above `apart`; they lie further from training samples than those from one another, by one above `further`; and
     the network does worse on them. Or they are scaled otherwise, `differs` times wider or narrower. Or more than
-    `unseen` of the validation samples are of classes that were never trained on.
+    `unseen` of the validation samples are of classes that were never trained on. Or nothing tells inputs apart, but
+    with its classes renamed validation would agree with the network in `renamed` more, beyond `sure` standard errors.
 
     ## Why it hurts
     The network is asked for what it was not taught, and a gap that looks like overfitting is none: no regularisation
@@ -45,13 +53,14 @@ class TrainValShift(Rule):
     harm it is a remark, from `remark` on: augmented training samples are wider spread than validation samples, not
     elsewhere. Scales are those of nine in ten entries, as the first batches and validation passes have them
     (`input_stats`); validation loss must be above training loss. Shares of the classes are compared by a chi-squared
-    test over all targets; they are remarked on from a total variation of `shares` on, at a chance below `chance`.
+    test over all targets; they are remarked on from a total variation of `shares` on, at a chance below `chance`. The
+    renaming is the best one by the confusion matrix of the last validation pass.
     Before training (`trainwatch.audit`) there is no network whose harm could be measured: inputs told apart from
     `remark` on that lie further away are a warning.
 
     ## Remedies
     `same-preparation` and `split-anew`; the latter first where a forest tells inputs apart, by more than `aligned`,
-    that were moved and scaled to the same mean and deviation in each feature (`shift_aligned`).
+    that were moved and scaled to the same mean and deviation in each feature (`shift_aligned`). `same-class-numbers`.
 
     ## Not a fault when
     The split is meant to be hard: the latest months, other patients, another camera. The classes were resampled for
@@ -65,7 +74,7 @@ class TrainValShift(Rule):
     name: ClassVar[str] = "train-val-shift"
     section: ClassVar[str] = "§10"
     needs: ClassVar[tuple[str, ...]] = ()  # of a run its validation, of data both parts
-    explains: ClassVar[dict[str, Predicate]] = dict.fromkeys(EFFECTS, no_remark)
+    explains: ClassVar[dict[str, Predicate]] = {**dict.fromkeys(EFFECTS, no_remark), **OF_NAMES}
 
     apart: float = 0.6
     further: float = 0.55
@@ -74,6 +83,8 @@ class TrainValShift(Rule):
     differs: float = 3.0
     aligned: float = 0.6
     unseen: float = 0.05
+    renamed: float = 0.3
+    sure: float = 3.0
     shares: float = 0.1
     chance: float = 1e-3
 
@@ -87,18 +98,24 @@ class TrainValShift(Rule):
         scaled, why = record.memo(scaled_otherwise), not_comparable(record)
         inputs = None if why else record.memo(input_shift)
         whole = record.facts.get("run", {}).get("finished") and not before_training(record)
-        shift = record.memo(class_shift) if whole else None
+        shift, renamed = record.memo(class_shift) if whole else None, self._renamed(record)
         if otherwise := scaled is not None and scaled.ratio > self.differs:
             yield self.diagnose(**prepared_otherwise(scaled, self.differs))
         elif inputs is not None and inputs.told.low > self.apart:
             yield from self._inputs(record, inputs)
+        elif renamed is not None:
+            yield self.diagnose(**named_otherwise(record, renamed, self.renamed, self.sure))
         if shift is not None and (
             shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
         ):
-            yield self._classes(record, shift)
-        if inputs is None and not otherwise and (why or shift is None or is_of_data(record)):
+            yield self.diagnose(**shared_otherwise(record, shift, self.unseen, self.shares))
+        if inputs is None and not otherwise and renamed is None and (why or shift is None or is_of_data(record)):
             raise NotChecked(f"not measured: {why}" if why else "neither inputs nor classes of both training and "
                              "validation are known")  # fmt: skip
+
+    def _renamed(self, record: RunRecord) -> Renamed | None:
+        found = record.memo(renamed_classes)
+        return found if found is not None and found.gain > self.renamed + self.sure * found.error else None
 
     def _inputs(self, record: RunRecord, found: InputShift) -> Iterator[Diagnosis]:
         look, worse, of_data = record.memo(evaluated), 0.0, is_of_data(record)
@@ -128,22 +145,3 @@ class TrainValShift(Rule):
             ),
             remedies=shift_remedies(record, found, self.aligned),
         )
-
-    def _classes(self, record: RunRecord, shift: ClassShift) -> Diagnosis:
-        names, new = class_names(record, len(shift.val)), shift.unseen > self.unseen
-        order = np.argsort(-np.abs(shift.train - shift.val))[:SHOWN]
-        listed = ", ".join(f"{names[i]} {shift.train[i]:.1%} against {shift.val[i]:.1%}" for i in order)
-        return self.diagnose(
-            f"{shift.unseen:.1%} of the validation samples are of classes that were never trained on: {listed}"
-            if new else f"classes are shared out otherwise in training than in validation: {listed}",
-            severity=Severity.WARNING if new else Severity.INFO,
-            margin=min((shift.unseen - self.unseen) / 0.01, 1e3) if new else 0.0,
-            where=("validation classes",),
-            onset_step=0,
-            evidence=(
-                Evidence("share of validation samples of unseen classes", shift.unseen, self.unseen),
-                Evidence("total variation between the shares of classes", shift.distance, self.shares,
-                         note=f"chance of that in one and the same population: {shift.chance:.2g}"),
-            ),
-            remedies=(remedy("split-anew"),),
-        )  # fmt: skip

@@ -44,8 +44,7 @@ class SampleStarved(Rule):
     beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as many
     steps again may bring `gain`, copies alone count, which take as many steps on half as on all; they count where at
     the best pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`, also
-    by `errors` standard errors. At least `held` of the training samples must be held. What is lost by going on past the
-    best pass (TW201, TW203) is named first: to stop there costs nothing, and more samples do.
+    by `errors` standard errors. At least `held` of the training samples must be held. TW201 and TW203 are named first.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -62,7 +61,7 @@ class SampleStarved(Rule):
     name: ClassVar[str] = "sample-starved"
     section: ClassVar[str] = "§17"
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
-    after: ClassVar[frozenset[str]] = frozenset({"TW201", "TW203"})
+    after: ClassVar[frozenset[str]] = frozenset({"TW201", "TW203"})  # to stop in time costs nothing
 
     poor: float = 0.15
     gap: float = 0.1
@@ -137,8 +136,7 @@ class SampleStarved(Rule):
             f"validation keeps {kept:.0%} of the loss of a constant guess at its best, training {fitted:.0%} at the "
             f"end; twice the {samples} samples would take about {gain:.2g} off, by what {BY[curve.by]} gain",
             margin=(gain - self._least(curve, best)) / max(error, 1e-9),
-            where=("training samples",),
-            onset_step=0,
+            where=("training samples",), onset_step=0,
             evidence=(
                 Evidence("gain by twice the samples", gain, max(self._least(curve, best), self.errors * error),
                          step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {curve.told}; "
