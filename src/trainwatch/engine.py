@@ -118,18 +118,12 @@ def fault_of(part: str, error: BaseException, step: int) -> dict[str, Any]:
 def nest(found: list[Diagnosis]) -> list[Diagnosis]:
     """Put each diagnosis under the cause that explains it; none is deleted.
 
-    Where several causes explain an effect, the worst and surest one takes it. Causes are ordered worst first, then last
-    those that come after others (of a `MODEST` margin, or by `after` of their rules), then by margin as far as that
-    tells, then facts (infinite margin) before statistics, then by code.
+    Where several causes explain an effect, the worst and surest one takes it. Causes are ordered worst first, `MODEST`
+    ones last among equals, then by margin as far as that tells, then facts (infinite margin) before statistics, then by
+    code; and none before those that its rule is to come `after`.
     """
     rules = all_rules()
-
-    def rank(d: Diagnosis) -> tuple[int, bool, float, bool, str, tuple[str, ...]]:
-        beside = {other.code for other in found if other.severity >= d.severity}
-        last = d.margin == MODEST or not beside.isdisjoint(rules[d.code].after)
-        return (-d.severity.rank, last, -surely(d), math.isfinite(d.margin), d.code, d.where)
-
-    order = sorted(range(len(found)), key=lambda i: rank(found[i]))
+    order = sorted(range(len(found)), key=lambda i: _rank(found[i]))
     parent: dict[int, int] = {}
     for effect in order:
         for cause in order:
@@ -146,7 +140,23 @@ def nest(found: list[Diagnosis]) -> list[Diagnosis]:
             return raised.with_(confidence=confidence_of(raised.margin, raised.code, worst))
         return raised
 
-    return sorted((build(i) for i in order if i not in parent), key=rank)
+    return _after_others(sorted((build(i) for i in order if i not in parent), key=_rank))
+
+
+def _rank(d: Diagnosis) -> tuple[int, bool, float, bool, str, tuple[str, ...]]:
+    return (-d.severity.rank, d.margin == MODEST, -surely(d), math.isfinite(d.margin), d.code, d.where)
+
+
+def _after_others(roots: list[Diagnosis]) -> list[Diagnosis]:
+    """Ranked causes, each behind those as severe that its rule names in `after`."""
+    rules, waiting, placed = all_rules(), list(roots), list[Diagnosis]()
+    while waiting:
+        free = [
+            d for d in waiting if not any(o.code in rules[d.code].after and o.severity >= d.severity for o in waiting)
+        ]
+        placed.append((free or waiting)[0])  # rules that wait for one another go by rank
+        waiting.remove(placed[-1])
+    return placed
 
 
 def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Diagnosis) -> bool:

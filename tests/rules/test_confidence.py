@@ -88,6 +88,18 @@ def test_some_come_after_others_that_are_less_sure(first, second, turned):
     assert [d.code for d in nest(pair[::-1] if turned else pair)] == [first[0], second[0]]
 
 
+def test_each_comes_behind_those_it_is_to_follow_and_no_further():
+    chain = [("TW202", 8.0), ("TW207", 5.0), ("TW205", MODEST), ("TW203", 0.1), ("TW501", 0.05)]
+    found = [Diagnosis(code, "a", Severity.WARNING, "fault", margin=margin) for code, margin in chain]
+    assert [d.code for d in nest([d for d in found if d.code != "TW202"])] == ["TW203", "TW207", "TW501", "TW205"]
+    assert [d.code for d in nest([d for d in found if d.code != "TW203"])] == ["TW207", "TW202", "TW501", "TW205"]
+
+
+def test_a_measured_margin_of_one_is_no_modest_one():
+    pair = [Diagnosis(code, "a", Severity.WARNING, "fault", margin=m) for code, m in (("TW604", 1.0), ("TW106", 0.5))]
+    assert [d.code for d in nest(pair)] == ["TW604", "TW106"]
+
+
 def test_a_remark_makes_no_finding_come_later():
     spent = Diagnosis("TW203", "a", Severity.INFO, "fault", margin=9.0)  # stands beside each TW202
     found = [Diagnosis(code, "b", Severity.WARNING, "fault", margin=m) for code, m in (("TW207", 0.5), ("TW205", 0.7))]

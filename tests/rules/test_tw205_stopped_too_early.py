@@ -11,6 +11,7 @@ from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
+from trainwatch.rules.base import MODEST
 from trainwatch.rules.tw205_stopped_too_early import StoppedTooEarly
 
 DONE = {"steps": 200, "finished": True, "epochs": 20}
@@ -298,7 +299,7 @@ def test_a_copy_that_goes_on_tells_what_a_curve_at_rest_does_not(scale):
     given = {"before": scale, "error": 0.005 * scale, "scale": scale}
     (found,) = verdict(gone_on(0.9 * scale, **given))
     assert found.evidence[0].value == pytest.approx(0.1 * scale, rel=0.05)
-    assert found.margin == 1
+    assert found.margin == MODEST
     assert "a copy that went on for 100 steps" in found.summary
     assert "from held batches alone" in found.evidence[0].note
     assert verdict(gone_on(0.98 * scale, **given)) == []

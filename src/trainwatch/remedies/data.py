@@ -181,12 +181,12 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="same-class-numbers",
         title="Number the classes of validation as those of training",
-        why="By other names {gain:.1%} more of the validation samples are right: the network is better than it seems.",
+        why="By the names of training, accuracy is {then:.1%}, not {now:.1%}: the network is better than it seems.",
         how="# make what numbers them (class_to_idx, an encoder, a vocabulary) once, from training data; until then:\n"
-        "number = {renamed}  # of validation: that of training; the others are alike\n"
+        "number = {renamed}  # of validation: that of training; others stay as they are\n"
         "targets = torch.tensor([number.get(int(y), int(y)) for y in targets])  # of the validation set",
         when="Classes have been numbered for training and for validation apart.",
-        not_when="The network was trained to swap classes, or validation asks for something else on purpose.",
+        not_when="Classes have no fixed names, as clusters have not, or a low score means yes: turn the score.",
         strength="strong",
         section="§10",
     ),

@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.confidence import confidence_of
 
 SURE = 5.75  # standard errors; beyond, one diagnosis is as sure as another
-MODEST = 1.0  # margin of a diagnosis that whatever else is wrong comes before
+MODEST = 0.999  # margin of a diagnosis that whatever else is wrong comes before; no measurement gives just that
 Predicate = Callable[[Diagnosis, Diagnosis], bool]  # (cause, effect) -> does the cause account for the effect?
 
 
@@ -52,7 +52,7 @@ class Rule(ABC):
         at_first_look: The finding is a fact, not a statistic: reported live without a second look.
         explains: Code of an effect -> when this rule's diagnosis accounts for it.
         explained_by: Code of a cause -> when that rule's diagnosis accounts for this one's.
-        after: Codes that are named before its own where they are found and are as severe.
+        after: Codes that are named before its own where they are found, are as severe and neither is a consequence.
     """
 
     code: ClassVar[str]

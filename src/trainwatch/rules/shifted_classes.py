@@ -40,19 +40,18 @@ def shared_otherwise(record: RunRecord, shift: ClassShift, unseen: float, shares
 
 def named_otherwise(record: RunRecord, found: Renamed, least: float, errors: float) -> dict[str, Any]:
     """The fields of a diagnosis: by other names the network is right by `least` more, beyond standard errors."""
-    names = class_names(record, len(found.named))
-    moved = [(i, int(other)) for i, other in enumerate(found.named) if i != other]
-    listed = ", ".join(f"its {names[i]} is {names[other]} there" for i, other in moved[:SHOWN])
+    names, moved = class_names(record, 1 + max(max(pair) for pair in found.moved.items())), list(found.moved.items())
+    listed = ", ".join(f"what validation calls {names[i]} the network calls {names[k]}" for i, k in moved[:SHOWN])
     more = f" and {len(moved) - SHOWN} more" if len(moved) > SHOWN else ""
     return {
-        "summary": f"validation names classes otherwise than training does: {listed}{more}; so renamed, its accuracy "
-        f"is {found.renamed:.1%}, not {found.accuracy:.1%}",
-        "margin": min((found.gain - least) / max(found.error, 1e-3) - errors, 1e3),
+        "summary": f"classes are named otherwise in validation than in training: {listed}{more}; renamed like that, "
+        f"accuracy in validation is {found.renamed:.1%}, not {found.accuracy:.1%}",
+        "margin": min((found.gain - least) / max(found.error, 1e-9) - errors, 1e3),
         "where": LABELS,
         "onset_step": 0,
         "evidence": (
             Evidence("accuracy gained by renaming the classes of validation", found.gain, least, step=found.step,
                      note=f"{found.renamed:.3g} against {found.accuracy:.3g}, standard error {found.error:.2g}"),
         ),
-        "remedies": (remedy("same-class-numbers", renamed=dict(moved), gain=found.gain),),
+        "remedies": (remedy("same-class-numbers", renamed=found.moved, now=found.accuracy, then=found.renamed),),
     }  # fmt: skip

@@ -98,7 +98,7 @@ class ClassImbalance(Rule):
         sure = self._beyond(gap, error) / error if harmed else 0.0
         yield self.diagnose(
             f"the largest class has {classes.ratio:.3g} times the samples of the smallest; rare: {listed}; {told}",
-            margin=min(sure, MODEST) if record.memo(nothing_learned) else sure,
+            margin=MODEST if harmed and record.memo(nothing_learned) else sure,
             severity=Severity.WARNING if harmed else Severity.INFO,
             where=tuple(names),
             onset_step=self._onset(tables, rare) if harmed else 0,

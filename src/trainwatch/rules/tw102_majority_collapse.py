@@ -81,7 +81,7 @@ class MajorityCollapse(Rule):
         yield self.diagnose(
             f"{named:.1%} of the validation predictions are class {classes.names[major]}; of all other classes "
             f"{hits:.0f} of {total:.0f} samples are recognised",
-            margin=min(sure, MODEST) if record.memo(nothing_learned) else sure,
+            margin=MODEST if record.memo(nothing_learned) else sure,
             where=(classes.names[major],),
             onset_step=tables[first].step,
             evidence=(

@@ -38,8 +38,9 @@ class TrainValShift(Rule):
     Within classes, validation inputs can be told from training inputs, by an area under the ROC curve whose lower bound
     is above `apart`; they lie further from training samples than those from one another, by one above `further`; and
     the network does worse on them. Or they are scaled otherwise, `differs` times wider or narrower. Or more than
-    `unseen` of the validation samples are of classes that were never trained on. Or nothing tells inputs apart, but
-    with its classes renamed validation would agree with the network in `renamed` more, beyond `sure` standard errors.
+    `unseen` of the validation samples are of classes that were never trained on. Or inputs are
+    from the same place, but with its classes renamed validation would agree with the network in `renamed` more, beyond
+    `sure` standard errors.
 
     ## Why it hurts
     The network is asked for what it was not taught, and a gap that looks like overfitting is none: no regularisation
@@ -53,8 +54,8 @@ class TrainValShift(Rule):
     harm it is a remark, from `remark` on: augmented training samples are wider spread than validation samples, not
     elsewhere. Scales are those of nine in ten entries, as the first batches and validation passes have them
     (`input_stats`); validation loss must be above training loss. Shares of the classes are compared by a chi-squared
-    test over all targets; they are remarked on from a total variation of `shares` on, at a chance below `chance`. The
-    renaming is the best one by the confusion matrix of the last validation pass.
+    test over all targets; they are remarked on from a total variation of `shares` on, at a chance below `chance`.
+    Classes are renamed to what the network calls most of each in the last validation pass, if no two come to the same.
     Before training (`trainwatch.audit`) there is no network whose harm could be measured: inputs told apart from
     `remark` on that lie further away are a warning.
 
@@ -98,14 +99,16 @@ class TrainValShift(Rule):
         scaled, why = record.memo(scaled_otherwise), not_comparable(record)
         inputs = None if why else record.memo(input_shift)
         whole = record.facts.get("run", {}).get("finished") and not before_training(record)
-        shift, renamed = record.memo(class_shift) if whole else None, self._renamed(record)
+        shift, renamed = (record.memo(class_shift), self._renamed(record)) if whole else (None, None)
+        found = list(self._inputs(record, inputs)) if inputs is not None and inputs.told.low > self.apart else []
         if otherwise := scaled is not None and scaled.ratio > self.differs:
-            yield self.diagnose(**prepared_otherwise(scaled, self.differs))
-        elif inputs is not None and inputs.told.low > self.apart:
-            yield from self._inputs(record, inputs)
-        elif renamed is not None:
+            found = [self.diagnose(**prepared_otherwise(scaled, self.differs))]
+        if any(d.severity >= Severity.WARNING for d in found):
+            renamed = None  # what lies where others lay in training looks as if it had their name
+        yield from found
+        if renamed is not None:
             yield self.diagnose(**named_otherwise(record, renamed, self.renamed, self.sure))
-        if shift is not None and (
+        elif shift is not None and (
             shift.unseen > self.unseen or (shift.distance > self.shares and shift.chance < self.chance)
         ):
             yield self.diagnose(**shared_otherwise(record, shift, self.unseen, self.shares))

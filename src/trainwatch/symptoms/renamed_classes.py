@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.classes import confusions
-from trainwatch.symptoms.curves import Array
+from trainwatch.symptoms.curves import Array, primary_stream
 
-FEWEST = 30  # samples: the best of many renamings fits a few by chance
+FEWEST = 5  # samples of a class: fewer may be called anything by chance
+MOST = 0.5  # of a class's samples: what the network calls it
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """The renaming of the classes by which validation agrees best with the network.
+    """What the network calls the classes of validation.
 
     Attributes:
         step: Optimiser steps before the pass.
-        named: What the network says where validation says class i, shape (classes,); i where it never says that.
-        accuracy: As validation names them; `renamed` is that by the renaming.
+        moved: Class in validation -> what the network calls it; the others it calls as validation does, or nothing for
+            sure.
+        accuracy: As validation names them; `renamed` is that with the moved ones renamed.
         error: Standard error of the difference.
     """
 
     step: int
-    named: Array
+    moved: dict[int, int]
     accuracy: float
     renamed: float
     error: float
@@ -36,19 +39,28 @@ class Renamed:
 
 
 def renamed_classes(record: RunRecord) -> Renamed | None:
-    """By the last validation pass, for `RunRecord.memo`; None where it says too little.
+    """By the last validation pass, for `RunRecord.memo`; None where fewer than two classes have another name.
 
-    Of all renamings that keep apart what is apart the one with most hits, which is an assignment (Kuhn, 1955).
+    And where two have the same: the network does not tell them apart, so that it is no question of names.
     """
     tables = record.memo(confusions)
-    if not tables or (total := float(tables[-1].table.sum())) < FEWEST:
+    if not tables:
         return None
-    from scipy.optimize import linear_sum_assignment  # here, since a run without classes never needs it
+    table, total = tables[-1].table, float(tables[-1].table.sum())
+    names = {int(i): int(table[i].argmax()) for i in np.flatnonzero(tables[-1].totals >= FEWEST)
+             if table[i].max() > MOST * table[i].sum()}  # fmt: skip
+    moved = {i: name for i, name in names.items() if name != i}
+    if len(moved) < 2 or len(set(names.values())) < len(names):
+        return None
+    hits, lost = (_share(table, pairs, total) for pairs in (moved.items(), ((i, i) for i in moved)))
+    samples = min(total, _samples(record) or total)  # those of one image stand or fall together
+    error = float(np.sqrt(max(hits + lost - (hits - lost) ** 2, 0.0) / samples))
+    return Renamed(tables[-1].step, moved, tables[-1].accuracy, tables[-1].accuracy + hits - lost, error)
 
-    last = tables[-1]
-    rows, named = linear_sum_assignment(last.table, maximize=True)
-    renamed = float(last.table[rows, named].sum() / total)
-    gain = renamed - last.accuracy  # each sample counts for one of the two, for both or for neither
-    moved = (last.table[rows, named].sum() + last.hits.sum() - 2 * last.hits[rows == named].sum()) / total
-    named = np.where(last.table[rows, named] > 0, named, rows)
-    return Renamed(last.step, named, last.accuracy, renamed, float(np.sqrt(max(moved - gain**2, 0.0) / total)))
+
+def _share(table: Array, cells: Iterable[tuple[int, int]], total: float) -> float:
+    return sum(float(table[cell]) for cell in cells) / total
+
+
+def _samples(record: RunRecord) -> int:
+    return int(record.facts.get("validation", {}).get(primary_stream(record) or "", {}).get("samples") or 0)
