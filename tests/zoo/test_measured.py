@@ -175,6 +175,16 @@ def test_overfitting_is_one_fault_whatever_the_score_does_meanwhile(tmp_path):
     assert job[3] == ("TW201", "TW202", "TW203")
 
 
+def test_why_a_class_is_missed_counts_where_it_is_measured(tmp_path):
+    run = judged("TW101", truth=("TW103",), found={"TW101": 1.5, "TW103": 1.2})
+    assert (run.scenario.truth, run.first) == (("TW101", "TW103"), True)
+    assert not judged("TW101", truth=("TW103",), found={"TW101": 0.5, "TW103": 1.2}).found
+    assert not judged("TW101", truth=("TW103",)).found, "not measured"
+    assert not judged("TW103", truth=("TW101",), found={"TW101": 1.5, "TW103": 1.2}).found, "what hides it is no cause"
+    (job,) = labels.to_measure(tmp_path, [outcome(truth=("TW103",))])
+    assert job[3] == ("TW101", "TW102", "TW103", "TW104")
+
+
 def test_what_is_measured_is_stored_and_measured_once(tmp_path):
     s = replace(QUICK, planted=True, truth=("TW102", "TW703"))
     heard = replace(outcome("TW208"), scenario=s)
