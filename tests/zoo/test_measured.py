@@ -180,6 +180,9 @@ def test_why_a_class_is_missed_counts_where_it_is_measured(tmp_path):
     assert (run.scenario.truth, run.first) == (("TW101", "TW103"), True)
     assert not judged("TW101", truth=("TW103",), found={"TW101": 0.5, "TW103": 1.2}).found
     assert not judged("TW101", truth=("TW103",)).found, "not measured"
+    assert not judged("TW101", truth=("TW103",), found={"TW101": 1.5, "TW103": 0.5}).scenario.planted, (
+        "none is unnoticed"
+    )
     assert not judged("TW103", truth=("TW101",), found={"TW101": 1.5, "TW103": 1.2}).found, "what hides it is no cause"
     (job,) = labels.to_measure(tmp_path, [outcome(truth=("TW103",))])
     assert job[3] == ("TW101", "TW102", "TW103", "TW104")

@@ -28,7 +28,9 @@ def to_measure(folder: Path, outcomes: Iterable[Outcome], codes: Collection[str]
     """What is not measured yet of some runs: of `codes`, those of their truth and those that were said of them."""
     jobs = []
     for o in outcomes:
-        asked = {*_planted(o.scenario), *(code for cause in o.said.causes for code in cause)} & set(codes)
+        asked = {*_planted(o.scenario), *_why(o.scenario), *(code for cause in o.said.causes for code in cause)} & set(
+            codes
+        )
         if missing := asked - set(degrees(folder, o.scenario, o.seed)):
             jobs.append((folder, o.scenario, o.seed, tuple(sorted(missing))))
     return jobs
@@ -69,18 +71,23 @@ def of_run(outcome: Outcome, found: Degrees) -> Outcome:
     known = {code: value for code, value in found.items() if value is not None}
     s = outcome.scenario
     least = 1.0 if s.every else BORDER
-    there = {code: known.get(code, float(code in s.truth)) for code in _planted(s)}
-    planted = any(value >= 1 for value in there.values())
+    there = {code: known.get(code, float(code in s.truth)) for code in sorted(_planted(s) | _why(s))}
+    planted = any(there[code] >= 1 for code in _planted(s))
     truth = tuple(code for code, value in there.items() if value >= least) if planted else ()
     also = {*s.truth, *s.also, *known} - set(truth)
     also = {code for code in also if known.get(code, 1.0) >= BORDER}
     return replace(outcome, scenario=replace(s, planted=planted, truth=truth, also=tuple(sorted(also))))
 
 
-def _planted(scenario: Scenario) -> list[str]:
-    """Codes of the truth, those of the same fault, and those that say why it is there."""
+def _planted(scenario: Scenario) -> set[str]:
+    """Codes of the truth, and those of the same fault."""
     truth = set(scenario.truth)
-    return sorted(truth | (RISEN if truth & RISEN else set()) | (MISSED if truth & HIDDEN else set()))
+    return truth | RISEN if truth & RISEN else truth
+
+
+def _why(scenario: Scenario) -> set[str]:
+    """Codes that say why there is what the truth says."""
+    return MISSED if HIDDEN & set(scenario.truth) else set()
 
 
 def _path(folder: Path, scenario: Scenario, seed: int) -> Path:
