@@ -105,7 +105,7 @@ def assert_same(one, other):
     ("net", "optimizer"), [("gated", "adamw"), ("plain", "momentum"), ("dropout", "sgd"), ("batch-norm", "adamw")]
 )
 def test_plain_training_is_bit_identical(net, optimizer, tmp_path):
-    settings = {"quiet": True, "flush_every": 14, "strict": True, "probes": "all"}
+    settings = {"quiet": True, "flush_every": 20, "strict": True, "probes": "all"}
     watched = train(net, optimizer, lambda m, o: trainwatch.watch(m, o, log_dir=tmp_path, settings=settings))
     assert_same(watched, train(net, optimizer, lambda m, o: None))
 
@@ -149,7 +149,7 @@ def test_lightning_training_is_bit_identical(net, tmp_path):
         trainer.fit(module, train_loader, DataLoader(TensorDataset(inputs[64:], labels[64:]), batch_size=16))
         return everything(module, trainer.optimizers[0])
 
-    settings = {"quiet": True, "flush_every": 5, "probes": "all"}
+    settings = {"quiet": True, "flush_every": 7, "probes": "all"}
     callback = trainwatch.TrainWatch(log_dir=tmp_path, settings=settings, preflight=True)
     watched = fit([callback])
     assert callback.report.facts["run"]["steps"] == 12
