@@ -28,9 +28,8 @@ def to_measure(folder: Path, outcomes: Iterable[Outcome], codes: Collection[str]
     """What is not measured yet of some runs: of `codes`, those of their truth and those that were said of them."""
     jobs = []
     for o in outcomes:
-        asked = {*_planted(o.scenario), *_why(o.scenario), *(code for cause in o.said.causes for code in cause)} & set(
-            codes
-        )
+        said = {code for cause in o.said.causes for code in cause}
+        asked = (_planted(o.scenario) | _why(o.scenario) | said) & set(codes)
         if missing := asked - set(degrees(folder, o.scenario, o.seed)):
             jobs.append((folder, o.scenario, o.seed, tuple(sorted(missing))))
     return jobs

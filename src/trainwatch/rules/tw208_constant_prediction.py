@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule
 from trainwatch.symptoms.classes import Confusion, class_names, confusions, share_bounds
-from trainwatch.symptoms.curves import passes, primary_stream
+from trainwatch.symptoms.curves import passes, primary_stream, samples_of
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ConstantPrediction(Rule):
         return bool(losses[-1] < self.at_chance * -(share * np.log(share)).sum())
 
     def _regression(self, record: RunRecord, steps: np.ndarray, rows: np.ndarray, stream: str) -> Diagnosis | None:
-        samples = int(record.facts.get("validation", {}).get(stream, {}).get("samples") or 0)
+        samples = samples_of(record, stream)
         if samples < self.min_samples:
             raise NotChecked(f"{samples} validation samples; a spread is judged from {self.min_samples} on")
         outputs, targets = rows.T

@@ -85,6 +85,11 @@ def primary_stream(record: RunRecord) -> str | None:
     return next((k for k in streams if facts.get(k, {}).get("primary")), streams[0] if streams else None)
 
 
+def samples_of(record: RunRecord, stream: str | None) -> int:
+    """Samples of a validation stream; 0 where that is not known."""
+    return int(record.facts.get("validation", {}).get(stream, {}).get("samples") or 0)
+
+
 def passes(record: RunRecord, quantity: str, stream: str) -> tuple[Array, Array]:
     """Steps and rows of a validation quantity; of several passes at one step the last one counts."""
     series = record.series(quantity, stream)

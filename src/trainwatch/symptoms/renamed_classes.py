@@ -9,7 +9,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.classes import confusions
-from trainwatch.symptoms.curves import Array, primary_stream
+from trainwatch.symptoms.curves import Array, primary_stream, samples_of
 
 FEWEST = 5  # samples of a class: fewer may be called anything by chance
 MOST = 0.5  # of a class's samples: what the network calls it
@@ -53,14 +53,11 @@ def renamed_classes(record: RunRecord) -> Renamed | None:
     if len(moved) < 2 or len(set(names.values())) < len(names):
         return None
     hits, lost = (_share(table, pairs, total) for pairs in (moved.items(), ((i, i) for i in moved)))
-    samples = min(total, _samples(record) or total)  # those of one image stand or fall together
+    known = samples_of(record, primary_stream(record))
+    samples = min(total, known or total)  # positions of one image stand or fall together
     error = float(np.sqrt(max(hits + lost - (hits - lost) ** 2, 0.0) / samples))
     return Renamed(tables[-1].step, moved, tables[-1].accuracy, tables[-1].accuracy + hits - lost, error)
 
 
 def _share(table: Array, cells: Iterable[tuple[int, int]], total: float) -> float:
     return sum(float(table[cell]) for cell in cells) / total
-
-
-def _samples(record: RunRecord) -> int:
-    return int(record.facts.get("validation", {}).get(primary_stream(record) or "", {}).get("samples") or 0)
