@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 TRAIN_BATCH, VAL_BATCH = "train", "val"
 TARGETS = ("target", "targets", "label", "labels", "y")  # names under which batches hold what is to be predicted
 GIVEN = ("args", "kwargs", "target", "further", "batch")  # of a held batch, what has a row for each sample
+MOST_DIMENSIONS = 5  # of predictions in another order: samples, classes, and three of space
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
 
@@ -153,6 +155,11 @@ class HeldBatch(HeldForward):
     def predict(self, model: nn.Module) -> torch.Tensor:
         """What the loss is given, with its graph."""
         return self.predictions(self.forward(model))
+
+    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Self:
+        """The same batch with one of the tensors that the model is given replaced by another, all in copies."""
+        args, kwargs = exchanged((self.args, self.kwargs), old, new)
+        return replace(self, args=args, kwargs=kwargs).copied()
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield from super().tensors()
@@ -310,6 +317,15 @@ def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> Hel
     return None if first is None else HeldStep(kind, step, len(first), *_measured(batch), _fresh(batch), index)
 
 
+def exchanged(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
+    """The same containers with one tensor replaced by another."""
+    if isinstance(value, torch.Tensor):
+        return new if value is old else value
+    if isinstance(value, Mapping):
+        return {key: exchanged(part, old, new) for key, part in value.items()}
+    return type(value)(exchanged(part, old, new) for part in value) if type(value) in (tuple, list) else value
+
+
 def _atoms(value: Any) -> Iterator[Any]:
     """All that containers hold, but None."""
     if isinstance(value, Mapping):
@@ -350,7 +366,7 @@ def parts_of(output: Any) -> Parts:
 
 
 def _path(parts: Parts, wanted: torch.Tensor | None) -> Path | None:
-    """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape."""
+    """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape or order."""
     for keys, reference in parts if wanted is not None else ():
         tensor = reference()
         if tensor is None or wanted is None:
@@ -358,15 +374,32 @@ def _path(parts: Parts, wanted: torch.Tensor | None) -> Path | None:
         if tensor is wanted:
             return partial(_at, keys=keys)
         alike = tensor.data_ptr() == wanted.data_ptr() and tensor.numel() == wanted.numel()
-        if alike and tensor.dtype == wanted.dtype and tensor.is_contiguous() and wanted.is_contiguous():
+        if not alike or tensor.dtype != wanted.dtype:
+            continue
+        if tensor.is_contiguous() and wanted.is_contiguous():
             return partial(_at, keys=keys, shape=(-1, *wanted.shape[1:]) if wanted.ndim else ())
+        order = _order(tensor, wanted)
+        if order:
+            return partial(_at, keys=keys, order=order)
     return None
 
 
-def _at(output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> torch.Tensor:
+def _order(tensor: torch.Tensor, wanted: torch.Tensor) -> tuple[int, ...]:
+    """Of the dimensions, as `permute` takes it; none where the one is not the other in another order."""
+    orders = itertools.permutations(range(tensor.ndim)) if tensor.ndim == wanted.ndim <= MOST_DIMENSIONS else ()
+    for order in orders:
+        moved = tensor.permute(order)
+        if moved.shape == wanted.shape and moved.stride() == wanted.stride():
+            return order
+    return ()
+
+
+def _at(
+    output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None, order: tuple[int, ...] = ()
+) -> torch.Tensor:
     for key in keys:
         output = output[key]
-    found: torch.Tensor = output
+    found: torch.Tensor = output.permute(order) if order else output
     return found if shape is None else found.reshape(shape)
 
 

@@ -6,13 +6,13 @@ import copy
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from trainwatch.capture.batches import TARGETS, loss_in
+from trainwatch.capture.batches import TARGETS, exchanged, loss_in
 from trainwatch.capture.samples import leaves
 from trainwatch.probes.isolation import CannotIsolate, unwrapped
 
@@ -84,6 +84,17 @@ class OneBatch:
         if found is None:
             raise CannotIsolate("the model returns no tensor of floating numbers")
         return found
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        """What it is made of: ``input`` or ``target``, a name, and the tensor."""
+        for role, value in (("input", self.inputs), ("target", self.targets)):
+            for keys, tensor in leaves((value,)):
+                named = isinstance(value, Mapping) and keys[1] in TARGETS
+                yield "target" if named else role, role + "".join(f"[{key!r}]" for key in keys[1:]), tensor
+
+    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> OneBatch:
+        """The same batch with one of its inputs replaced by another."""
+        return replace(self, inputs=exchanged(self.inputs, old, new))
 
     def loss(self, model: nn.Module) -> torch.Tensor:
         """The loss under a model, with its graph."""

@@ -19,6 +19,21 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§6",
     ),
     RemedyEntry(
+        id="hide-the-future",
+        title="Let each position see itself and what came before it",
+        why="What is said at a position follows {input} behind it, which holds the answer; look at {suspects} first.",
+        how="mask = torch.nn.Transformer.generate_square_subsequent_mask(x.size(1), device=x.device)\n"
+        "x = encoder(x, mask=mask, is_causal=True)  # TransformerEncoder, and its layers as src_mask\n"
+        "x, _ = attention(x, x, x, attn_mask=mask, is_causal=True, need_weights=False)  # MultiheadAttention\n"
+        "x = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)\n"
+        "cells = torch.nn.LSTM(width, width, batch_first=True)  # not bidirectional\n"
+        "x = convolution(torch.nn.functional.pad(x, (kernel_size - 1, 0)))  # padding=0: all of it before the first",
+        when="Targets are the inputs one position further, and outputs change with inputs that come later.",
+        not_when="The later positions will be known as well: then targets are not what comes next.",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
         id="classes-from-zero",
         title="Number the classes from 0 to {last}, or give the net {needed} outputs",
         why="Targets hold classes {least} to {most}; the outputs have {width} columns, for classes 0 to {last}.",

@@ -1,0 +1,157 @@
+"""Exchanging what comes later: which targets are the next inputs, in whatever layout, and what then changes."""
+
+import pytest
+import torch
+from torch import nn
+
+from benches import bench, held
+from trainwatch.probes import future
+from trainwatch.probes.isolation import CannotIsolate
+
+N, T, V = 6, 9, 5
+
+
+def tokens(n=N, steps=T + 1, seed=0):
+    return torch.randint(0, V, (n, steps), generator=torch.Generator().manual_seed(seed))
+
+
+class Reader(nn.Module):
+    """Says of each position a function of itself and what is `reach` behind it, by sample, position and class."""
+
+    def __init__(self, reach=0, time_first=False, flat=False, between=False):
+        super().__init__()
+        self.table = nn.Embedding(V, V)
+        self.reach, self.time_first, self.flat, self.between = reach, time_first, flat, between
+
+    def forward(self, x):
+        x = x.argmax(2) if x.is_floating_point() and x.ndim == 3 and x.shape[2] == V else x
+        found = self.table(x.T if self.time_first else x).cumsum(1)
+        found = torch.cat([found[:, self.reach :], found[:, : self.reach]], 1) if self.reach else found
+        found = found.transpose(0, 1) if self.time_first else found
+        found = found.flatten(0, 1) if self.flat else found
+        return found.movedim(-1, 1) if self.between else found
+
+
+def measured(model, x, y, **options):
+    given = bench(model, [held(x, y, **options)])
+    future.measure(given)
+    ((name, row),) = [(key, given.record.latest("future", key)[1].tolist()) for key in given.record.keys("future")]
+    return name, row
+
+
+S = tokens()
+X, Y = S[:, :-1], S[:, 1:]
+SHORT = (S[:, :-1], S[:, 1:-1])  # the last position has no target
+LEFT_OUT = torch.where(torch.arange(T) % 3 == 0, -100, Y)
+LAYOUTS = {
+    "samples first": (X, Y, {"between": True}),
+    "one after the other": (X, Y.flatten(), {"flat": True}),
+    "time first": (X.T, Y.T.flatten(), {"time_first": True, "flat": True}),
+    "some left out": (X, LEFT_OUT.flatten(), {"flat": True}),
+    "as one-hot vectors": (nn.functional.one_hot(X, V).float(), Y.flatten(), {"flat": True}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("reach", [0, 1, 3])
+def test_what_comes_later_is_seen_or_not_in_every_layout(layout, reach):
+    x, y, options = LAYOUTS[layout]
+    torch.manual_seed(0)
+    name, (before, behind, size, positions) = measured(Reader(reach, **options), x, y)
+    assert (name, positions) == ("input", T)
+    assert (before > 0) == (reach > 0)
+    assert behind > 0
+    assert size > 0
+
+
+def test_one_target_less_than_positions_is_enough():
+    class Shortened(Reader):
+        def forward(self, x):
+            return super().forward(x)[:, :-1].flatten(0, 1)
+
+    x, y = SHORT
+    torch.manual_seed(0)
+    for reach in (0, 1):
+        _, (before, _, _, positions) = measured(Shortened(reach), x, y.flatten())
+        assert (before > 0, positions) == (reach > 0, T - 1)
+
+
+class Series(nn.Module):
+    def __init__(self, both_ways):
+        super().__init__()
+        self.cells = nn.GRU(2, 4, batch_first=True, bidirectional=both_ways)
+        self.head = nn.Linear(8 if both_ways else 4, 2)
+
+    def forward(self, x):
+        return self.head(self.cells(x)[0])
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_series_of_numbers_and_a_single_one(both_ways, n):
+    torch.manual_seed(0)
+    series = torch.randn(n, T + 1, 2).cumsum(1)
+    _, (before, behind, _, _) = measured(Series(both_ways), series[:, :-1], series[:, 1:], function="mse_loss")
+    assert (before > 0) == both_ways
+    assert behind > 0
+
+
+OTHERS = {
+    "tags": (X, tokens(seed=1)[:, 1:].flatten()),
+    "the inputs themselves": (X, X.flatten()),
+    "those before": (X[:, 1:], X[:, :-1].flatten()),
+    "some gaps": (X, torch.where(torch.arange(T) < T - 2, -100, X).flatten()),
+    "hardly any is told": (X, torch.where(torch.arange(T) > 2, -100, Y).flatten()),
+    "inputs that stand still": (torch.ones_like(X), torch.ones_like(Y).flatten()),
+    "short ones": (X[:, :3], Y[:, :3].flatten()),
+    "other kinds of numbers": (X.float(), Y.flatten()),
+}
+
+
+@pytest.mark.parametrize("others", OTHERS)
+def test_other_targets_are_left_alone(others):
+    x, y = OTHERS[others]
+    model = Reader(1, flat=True)
+    with pytest.raises(CannotIsolate, match="not the inputs one position further"):
+        measured(model, x, y)
+
+
+def test_outputs_that_cannot_be_laid_over_positions_are_left_alone():
+    class Summed(Reader):
+        def forward(self, x):
+            return super().forward(x).sum(1)
+
+    square = Reader(1, between=True)  # classes and positions that are equally many may be either
+    for model, steps in ((Summed(1), T), (square, V)):
+        with pytest.raises(CannotIsolate, match="no row for each position"):
+            measured(model, S[:, :steps], S[:, 1 : steps + 1])
+
+
+def test_abstains_where_equal_passes_differ_or_predictions_are_not_seen():
+    class Counting(Reader):
+        def forward(self, x):
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().forward(x) * self.calls
+
+    with pytest.raises(CannotIsolate, match="two passes"):
+        measured(Counting(0, flat=True), X, Y.flatten())
+    given = bench(Reader(), [object()])
+    with pytest.raises(CannotIsolate, match="cannot be seen"):
+        future.measure(given)
+
+
+def test_the_batch_and_the_model_stay_as_they_are():
+    class InPlace(Reader):
+        def forward(self, x):
+            found = super().forward(x)
+            x.zero_()
+            return found
+
+    torch.manual_seed(0)
+    x, model = X.clone(), InPlace(1, flat=True)
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    _, (leaked, *_) = measured(model, x, Y.flatten())
+    assert leaked > 0
+    assert torch.equal(x, X)
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+    assert model.training
