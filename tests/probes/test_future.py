@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from benches import bench, held
+from trainwatch.capture import interception
+from trainwatch.capture.batches import held_step
 from trainwatch.probes import future
 from trainwatch.probes.isolation import CannotIsolate
 
@@ -155,3 +158,62 @@ def test_the_batch_and_the_model_stay_as_they_are():
     assert torch.equal(x, X)
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     assert model.training
+
+
+class Step(Reader):
+    """A trainer's module, whose step computes so many losses."""
+
+    def __init__(self, reach, losses=1):
+        super().__init__(reach)
+        self.losses = losses
+
+    def training_step(self, batch, _):
+        x, y = batch
+        return sum(F.cross_entropy(self(x).flatten(0, 1), y.flatten()) for _ in range(self.losses))
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+def test_within_the_step_of_a_trainer(reach):
+    torch.manual_seed(0)
+    given = bench(Step(reach), [held_step(0, (X, Y), 0)])
+    future.measure(given)
+    (name,) = given.record.keys("future")
+    assert name == "batch[0]"
+    assert (given.record.latest("future", name)[1][0] > 0) == (reach > 0)
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+def test_a_step_with_no_single_loss_tells_nothing(losses):
+    class Weighed(Step):
+        def training_step(self, batch, index):
+            return super().training_step(batch, index) + self.table.weight.sum()
+
+    with pytest.raises(NotImplementedError, match="cannot be seen"):
+        future.measure(bench(Weighed(0, losses), [held_step(0, (X, Y), 0)]))
+
+
+class Ear(list):
+    """A listener that counts what it is told."""
+
+    def on_loss(self, call):
+        self.append(call.name)
+
+
+def test_losses_are_collected_and_told_to_nobody_else():
+    ear, x, y = Ear(), torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    interception.subscribe(ear)
+    try:
+        with interception.unheard():
+            with pytest.raises(RuntimeError, match="stop"), interception.losses_collected() as calls:
+                F.cross_entropy(x, y)
+                raise RuntimeError("stop")
+            F.cross_entropy(x, y)
+        assert ([call.name for call in calls], ear) == (["cross_entropy"], [])
+        F.mse_loss(x, x)
+        assert ear == ["mse_loss"]
+    finally:
+        interception.unsubscribe(ear)
+    with interception.losses_collected() as calls:  # nothing is watched
+        F.cross_entropy(x, y)
+    assert len(calls) == 1
+    assert not interception._listeners

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture.classes import version_of
-from trainwatch.capture.interception import LossCall
+from trainwatch.capture.interception import LossCall, losses_collected
 from trainwatch.capture.samples import bare, leaves, loss_again, losses_per_sample, samples_in
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ TRAIN_BATCH, VAL_BATCH = "train", "val"
 TARGETS = ("target", "targets", "label", "labels", "y")  # names under which batches hold what is to be predicted
 GIVEN = ("args", "kwargs", "target", "further", "batch")  # of a held batch, what has a row for each sample
 MOST_DIMENSIONS = 5  # of predictions in another order: samples, classes, and three of space
+INPUTS = ("args", "kwargs", "batch")  # of a held batch, what the model is given
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
 
@@ -101,6 +102,11 @@ class Held:
         contained = [part for part in given if not isinstance(part, (bool, int, float))]  # an option of the call
         return any(not isinstance(part, torch.Tensor) for part in _atoms(contained))
 
+    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Self:
+        """The same batch with one of the tensors that the model is given replaced by another, all in copies."""
+        inputs = {f.name: exchanged(getattr(self, f.name), old, new) for f in fields(self) if f.name in INPUTS}
+        return replace(self, **inputs).copied()
+
     def only(self, samples: Sequence[int]) -> Self:
         """Some of its samples, where `contents` knows them, as a batch of its own."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in GIVEN}
@@ -156,10 +162,9 @@ class HeldBatch(HeldForward):
         """What the loss is given, with its graph."""
         return self.predictions(self.forward(model))
 
-    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Self:
-        """The same batch with one of the tensors that the model is given replaced by another, all in copies."""
-        args, kwargs = exchanged((self.args, self.kwargs), old, new)
-        return replace(self, args=args, kwargs=kwargs).copied()
+    def given_to_loss(self, model: nn.Module) -> torch.Tensor:
+        """The predictions."""
+        return self.predict(model)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield from super().tensors()
@@ -237,6 +242,18 @@ class HeldStep(Held):
     def predict(self, model: nn.Module) -> torch.Tensor:
         """The loss itself: what it was given cannot be seen."""
         return self.loss(model)
+
+    def given_to_loss(self, model: nn.Module) -> torch.Tensor:
+        """The predictions that torch's own loss is given within the step.
+
+        Raises:
+            NotImplementedError: There is no such loss in it, or there are several.
+        """
+        with losses_collected() as calls:
+            self.loss(model)
+        if len(calls) != 1 or calls[0].input is None:
+            raise NotImplementedError("what the loss is given within the training step cannot be seen")
+        return calls[0].input
 
     def losses(self, model: nn.Module) -> torch.Tensor:
         """The loss of the batch, shape (1,): those of its samples cannot be seen."""

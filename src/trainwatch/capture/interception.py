@@ -216,6 +216,34 @@ def heard_by(*listeners: Listener) -> Iterator[None]:
         _listeners = others
 
 
+@contextmanager
+def losses_collected() -> Iterator[list[LossCall]]:
+    """Within, losses go to this list and to nobody else, `unheard` or not."""
+    global _depth
+    collector, depth = _Collector(), _depth
+    subscribe(collector)
+    _depth = 0
+    try:
+        with heard_by(collector):
+            yield collector.calls
+    finally:
+        _depth = depth
+        unsubscribe(collector)
+
+
+class _Collector:
+    """A listener that remembers losses, and nothing else."""
+
+    def __init__(self) -> None:
+        self.calls: list[LossCall] = []
+
+    def on_loss(self, call: LossCall) -> None:
+        self.calls.append(call)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
 def _install() -> None:
     for name in LOSSES:
         _exchange_code(name)

@@ -92,6 +92,10 @@ class OneBatch:
                 named = isinstance(value, Mapping) and keys[1] in TARGETS
                 yield "target" if named else role, role + "".join(f"[{key!r}]" for key in keys[1:]), tensor
 
+    def given_to_loss(self, model: nn.Module) -> torch.Tensor:
+        """As `predict`."""
+        return self.predict(model)
+
     def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> OneBatch:
         """The same batch with one of its inputs replaced by another."""
         return replace(self, inputs=exchanged(self.inputs, old, new))

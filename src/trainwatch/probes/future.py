@@ -28,7 +28,7 @@ class Exchangeable(Protocol):
 
     def exchanged(self, old: Tensor, new: Tensor) -> Any: ...
 
-    def predict(self, model: nn.Module) -> Tensor: ...
+    def given_to_loss(self, model: nn.Module) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def measure(bench: Bench) -> None:
     kept, exchanged = x.detach().narrow(dimension, 0, half), others.narrow(dimension, half, x.shape[dimension] - half)
     later = torch.cat([kept, exchanged], dimension)
     with bench.model(finite=False) as model, torch.no_grad():
-        plain, again, other = (_said(batch.exchanged(x, given).predict(model), order) for given in (x, x, later))
+        plain, again, other = (_said(batch.exchanged(x, given).given_to_loss(model), order) for given in (x, x, later))
     if not torch.equal(plain, again):
         raise CannotIsolate("two passes over the same batch differ, as where a model keeps a state between batches")
     changes = (other - plain).square().mean((0, 2)).sqrt()
