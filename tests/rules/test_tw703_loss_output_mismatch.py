@@ -240,6 +240,23 @@ def test_labels_and_targets_within_reach(function, last, targets, fires):
     assert advice == ["targets-within-reach"] * fires
 
 
+@pytest.mark.parametrize(("ours", "longer"), [("column", "outputs"), ("flat", "targets")])
+def test_a_loss_written_by_hand_that_compares_each_with_all(ours, longer):
+    model = body(1) if ours == "column" else body(1, nn.Flatten(0))
+    targets = NORMAL[:, 0] if ours == "column" else NORMAL
+    (diagnosis,) = found(model, lambda outputs, y: (outputs - y).square().mean(), targets)
+    assert diagnosis.severity == Severity.ERROR
+    assert "64 comparisons for one" in diagnosis.summary
+    assert (diagnosis.evidence[0].value, diagnosis.evidence[0].threshold) == (64 * 64, 64)
+    assert [r.id for r in diagnosis.remedies] == ["same-shape"]
+    assert f"{longer} = {longer}.squeeze(-1)" in diagnosis.remedies[0].how
+
+
+def test_a_loss_written_by_hand_with_equal_shapes_is_not_judged():
+    with pytest.raises(NotChecked, match="no loss function was seen"):
+        found(body(1), lambda outputs, y: (outputs - y).square().mean(), NORMAL)
+
+
 def test_abstains_where_no_loss_was_seen():
     unseen = RunRecord()
     unseen.set_fact("loss", {"root": {"function": "root"}})

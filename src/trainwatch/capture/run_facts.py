@@ -9,6 +9,7 @@ import torch
 
 from trainwatch.capture import wiring
 from trainwatch.capture.augmentation import augmentations
+from trainwatch.capture.broadcast import broadcast_difference
 from trainwatch.capture.interception import LossCall
 from trainwatch.capture.linearity import is_shifted, last_operation
 from trainwatch.capture.tasks import task_of
@@ -114,6 +115,11 @@ class RunFacts:
         self.record.set_fact("loss", self._losses)
         if arguments.get("label_smoothing"):
             self.add_regularisation(label_smoothing=arguments["label_smoothing"])
+
+    def note_broadcast(self, root: torch.Tensor) -> None:
+        """Note that a loss written by hand compares each output with all targets."""
+        if (found := broadcast_difference(root)) is not None:
+            self.record.set_fact("broadcast", found)
 
     def note_task(self, call: LossCall, inputs: torch.Tensor | None) -> None:
         """Note the task that a loss speaks of, unless it is known."""

@@ -11,10 +11,10 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.rules.output_remedies import classify, drop_activation, fit_range, log_probabilities, same_shape
+from trainwatch.rules.broadcast_shapes import REGRESSION, broadcast_by_hand, broadcast_by_torch
+from trainwatch.rules.output_remedies import classify, drop_activation, fit_range, log_probabilities
 from trainwatch.symptoms.ranges import looks_like_classes, range_of
 
-REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 SQUASHING = ("Softmax", "Sigmoid", "Tanh", "Relu", "Softplus", "Hardsigmoid", "Hardtanh")
 NO_LOG = ("Softmax", "Sigmoid", "Tanh", "Relu", "Addmm", "Mm", "Linear", "Convolution")
@@ -40,9 +40,10 @@ class LossOutputMismatch(Rule):
     classes above ln(e + K - 1) - 1. Training runs without an error message, and never gets good.
 
     ## How it is measured
-    The autograd graph tells which operation made what the loss was given. Shapes are noted at the first training
-    batch, `output_stats` and `target_stats` at steps 0, 1, 3, 7 ... Targets are taken for class numbers where they are
-    whole, begin at 0, and are spread as `classes` or fewer equally frequent classes are.
+    The autograd graph tells which operation made what the loss was given, and of a loss written by hand the shape of
+    the difference that it is made of. Shapes are noted at the first training batch, `output_stats` and `target_stats`
+    at steps 0, 1, 3, 7 ... Targets are taken for class numbers where they are whole, begin at 0, and are spread as
+    `classes` or fewer equally frequent classes are.
 
     ## Remedies
     Drop the activation, give log-probabilities, one unit per class, equal shapes, or targets within reach: as the
@@ -68,7 +69,10 @@ class LossOutputMismatch(Rule):
     classes: int = 30
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        losses = record.facts.get("loss")
+        losses, by_hand = record.facts.get("loss"), broadcast_by_hand(record)
+        if by_hand is not None:
+            yield self._found("loss", *by_hand)
+            return
         if not losses:
             raise NotChecked("no loss function was seen, so it is not known what it was given")
         looks = (self._single_unit, self._activation, self._shapes, self._reach, self._class_numbers)
@@ -106,15 +110,8 @@ class LossOutputMismatch(Rule):
         return None
 
     def _shapes(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
-        ours, theirs = known["input_shape"], known["target_shape"]
-        if known["function"] not in REGRESSION or not ours or not theirs:
-            return None
-        whole = int(np.prod(np.broadcast_shapes(tuple(ours), tuple(theirs))))
-        most = int(max(np.prod(ours), np.prod(theirs)))
-        if whole <= most:
-            return None
-        what = f"outputs {tuple(ours)} and targets {tuple(theirs)} are broadcast: {whole // most} comparisons for one"
-        return self._found(stream, what, same_shape(ours, theirs), Evidence("entries compared", whole, most))
+        found = broadcast_by_torch(known)
+        return found and self._found(stream, *found)
 
     def _reach(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         targets, function = range_of(record, "target_stats", stream), known["function"]
