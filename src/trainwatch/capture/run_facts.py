@@ -11,7 +11,7 @@ from trainwatch.capture import wiring
 from trainwatch.capture.augmentation import augmentations
 from trainwatch.capture.broadcast import broadcast_difference
 from trainwatch.capture.interception import LossCall
-from trainwatch.capture.linearity import is_shifted, last_operation
+from trainwatch.capture.linearity import is_shifted, last_operation, normalised_over
 from trainwatch.capture.tasks import task_of
 from trainwatch.record import RunRecord
 
@@ -108,6 +108,7 @@ class RunFacts:
             "arguments": {name: value for name, value in arguments.items() if value is not None},
             "classes": classes,
             "last_operation": last_operation(call.input) if call.input is not None else None,
+            "normalised": normalised_over(call.input) if call.input is not None else None,
             "shifted": call.input is not None and is_shifted(call.input),
             "input_shape": _shape(call.input),
             "target_shape": _shape(call.target),

@@ -11,7 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.rules.broadcast_shapes import REGRESSION, broadcast_by_hand, broadcast_by_torch
+from trainwatch.rules.loss_shapes import REGRESSION, broadcast_by_hand, broadcast_by_torch, one_unit, over_samples
 from trainwatch.rules.output_remedies import classify, drop_activation, fit_range, log_probabilities
 from trainwatch.symptoms.ranges import looks_like_classes, range_of
 
@@ -31,9 +31,9 @@ class LossOutputMismatch(Rule):
 
     ## Symptom
     One of: an activation before a loss that wants logits (softmax twice); probabilities where log-probabilities are
-    wanted; a softmax or cross-entropy over a single unit; outputs and targets that are broadcast against each other;
-    targets that the last activation cannot reach by more than `slack` of their deviation; labels outside 0 to 1 in a
-    binary loss; class numbers as the targets of a regression.
+    wanted; a softmax or cross-entropy over a single unit, a log-softmax over the samples of a batch; outputs and
+    targets that are broadcast against each other; targets that the last activation cannot reach by more than `slack` of
+    their deviation; labels outside 0 to 1 in a binary loss; class numbers as the targets of a regression.
 
     ## Why it hurts
     The loss has its minimum somewhere else than the task, or cannot get near it: a second softmax keeps the loss of K
@@ -75,20 +75,16 @@ class LossOutputMismatch(Rule):
             return
         if not losses:
             raise NotChecked("no loss function was seen, so it is not known what it was given")
-        looks = (self._single_unit, self._activation, self._shapes, self._reach, self._class_numbers)
+        looks = (self._classes, self._activation, self._shapes, self._reach, self._class_numbers)
         for stream, known in losses.items():
             if "last_operation" not in known:
                 continue
             found = (look(record, stream, known) for look in looks)
             yield from [d for d in found if d is not None][:1]
 
-    def _single_unit(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
-        shape = known["input_shape"] or []
-        over_one = len(shape) > 1 and shape[1] == 1 and known["function"] in ("cross_entropy", "nll_loss")
-        if not over_one and (known["last_operation"] != "Softmax" or not shape or shape[-1] != 1):
-            return None
-        what = "a softmax over one unit is 1 whatever the input: the loss teaches nothing"
-        return self._found(stream, what, classify(record, stream), Evidence("units of the last layer", 1.0))
+    def _classes(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
+        found = one_unit(record, stream, known) or over_samples(known)
+        return found and self._found(stream, *found)
 
     def _activation(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         function, last, width = known["function"], known["last_operation"], known["classes"] or 2

@@ -1,4 +1,4 @@
-"""Outputs and targets that are broadcast against each other, for TW703."""
+"""What the shapes of outputs and targets tell of a loss, for TW703."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
-from trainwatch.rules.output_remedies import same_shape
+from trainwatch.remedies import remedy
+from trainwatch.rules.output_remedies import classify, same_shape
 
 REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+OVER_CLASSES = ("cross_entropy", "nll_loss")
 Found = tuple[str, tuple[Remedy, ...], Evidence]
 
 
@@ -30,6 +32,26 @@ def broadcast_by_hand(record: RunRecord) -> Found | None:
         return None
     n, ours = known["outputs"][0], known["outputs"]
     return _found(ours, [n] if len(ours) > 1 else [n, 1], n * n, n)
+
+
+def one_unit(record: RunRecord, stream: str, known: dict[str, Any]) -> Found | None:
+    """A softmax, or a cross-entropy, over a single unit."""
+    shape = known["input_shape"] or []
+    over_one = len(shape) > 1 and shape[1] == 1 and known["function"] in OVER_CLASSES
+    if not over_one and (known["last_operation"] != "Softmax" or not shape or shape[-1] != 1):
+        return None
+    what = "a softmax over one unit is 1 whatever the input: the loss teaches nothing"
+    return what, classify(record, stream), Evidence("units of the last layer", 1.0)
+
+
+def over_samples(known: dict[str, Any]) -> Found | None:
+    """A log-softmax over the samples of the batch in place of the classes."""
+    shape = known["input_shape"] or []
+    if known["function"] not in OVER_CLASSES or known.get("normalised") != 0 or len(shape) < 2:
+        return None
+    what = f"the log-softmax at the end runs over the {shape[0]} samples of a batch, not over the classes of each"
+    evidence = Evidence("dimension of the log-softmax", 0.0, note="classes lie in dimension 1")
+    return what, (remedy("softmax-over-classes", samples=shape[0]),), evidence
 
 
 def _found(ours: list[int], theirs: list[int], whole: int, most: int) -> Found | None:
