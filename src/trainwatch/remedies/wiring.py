@@ -207,7 +207,7 @@ ENTRIES: tuple[RemedyEntry, ...] = (
     RemedyEntry(
         id="softmax-over-classes",
         title="Let the softmax run over the classes: dim=1",
-        why="Over dim=0 the {samples} samples of a batch compete for each class; what is said of one depends on the others.",
+        why="Over dim=0 the {samples} samples of a batch compete for each class: one is judged by the others.",
         how="outputs = torch.nn.functional.log_softmax(outputs, dim=1)  # each row by itself\n"
         "# or leave it out, and use CrossEntropyLoss on raw outputs",
         when="The last log-softmax runs over the first dimension, that of the samples.",
