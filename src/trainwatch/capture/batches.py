@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture.classes import version_of
-from trainwatch.capture.interception import LossCall, losses_collected
+from trainwatch.capture.interception import LossCall, losses_collected, the_one
 from trainwatch.capture.samples import bare, leaves, loss_again, losses_per_sample, samples_in
 
 if TYPE_CHECKING:
@@ -103,8 +103,14 @@ class Held:
         return any(not isinstance(part, torch.Tensor) for part in _atoms(contained))
 
     def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Self:
-        """The same batch with one of the tensors that the model is given replaced by another, all in copies."""
+        """The same batch with one of the tensors that the model is given replaced by another, all in copies.
+
+        Raises:
+            NotImplementedError: It lies in a container that cannot be built again.
+        """
         inputs = {f.name: exchanged(getattr(self, f.name), old, new) for f in fields(self) if f.name in INPUTS}
+        if not any(tensor is new for _, tensor in leaves(tuple(inputs.values()))):
+            raise NotImplementedError("the batch is a container of its own kind, in which nothing can be replaced")
         return replace(self, **inputs).copied()
 
     def only(self, samples: Sequence[int]) -> Self:
@@ -162,9 +168,12 @@ class HeldBatch(HeldForward):
         """What the loss is given, with its graph."""
         return self.predictions(self.forward(model))
 
-    def given_to_loss(self, model: nn.Module) -> torch.Tensor:
-        """The predictions."""
-        return self.predict(model)
+    def evaluation(self, model: nn.Module) -> LossCall:
+        """The loss under a model, and what it is given."""
+        predictions = self.predict(model)
+        target, positional, keywords = _fresh((self.target, self.positional, self.keywords))
+        loss = loss_again(self.function, predictions, target, *positional, **keywords)
+        return LossCall(self.function, loss, predictions, target, positional, keywords, known=True)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield from super().tensors()
@@ -243,17 +252,15 @@ class HeldStep(Held):
         """The loss itself: what it was given cannot be seen."""
         return self.loss(model)
 
-    def given_to_loss(self, model: nn.Module) -> torch.Tensor:
-        """The predictions that torch's own loss is given within the step.
+    def evaluation(self, model: nn.Module) -> LossCall:
+        """The one loss of torch's own within the step, and what it is given.
 
         Raises:
             NotImplementedError: There is no such loss in it, or there are several.
         """
         with losses_collected() as calls:
             self.loss(model)
-        if len(calls) != 1 or calls[0].input is None:
-            raise NotImplementedError("what the loss is given within the training step cannot be seen")
-        return calls[0].input
+        return the_one(calls)
 
     def losses(self, model: nn.Module) -> torch.Tensor:
         """The loss of the batch, shape (1,): those of its samples cannot be seen."""
@@ -335,10 +342,10 @@ def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> Hel
 
 
 def exchanged(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
-    """The same containers with one tensor replaced by another."""
+    """The same containers with one tensor replaced by another; those of a kind of their own are left as they are."""
     if isinstance(value, torch.Tensor):
         return new if value is old else value
-    if isinstance(value, Mapping):
+    if type(value) is dict:
         return {key: exchanged(part, old, new) for key, part in value.items()}
     return type(value)(exchanged(part, old, new) for part in value) if type(value) in (tuple, list) else value
 

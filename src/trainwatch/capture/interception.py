@@ -231,6 +231,17 @@ def losses_collected() -> Iterator[list[LossCall]]:
         unsubscribe(collector)
 
 
+def the_one(calls: list[LossCall]) -> LossCall:
+    """The only loss among those that were collected.
+
+    Raises:
+        NotImplementedError: There is none, or there are several.
+    """
+    if len(calls) != 1:
+        raise NotImplementedError(f"what the loss is given cannot be seen: it calls {len(calls)} of torch's losses")
+    return calls[0]
+
+
 class _Collector:
     """A listener that remembers losses, and nothing else."""
 

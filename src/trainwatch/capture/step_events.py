@@ -66,9 +66,9 @@ class StepEvents(ForwardEvents):
     def _note_order(self, root: torch.Tensor) -> None:
         uses = wiring.first_uses(root)
         self.facts.note_order(uses)
-        self.facts.note_broadcast(root)
         if self.wiring is not None:
             self.wiring.graph_seen(root, uses)
+        self.facts.note_broadcast(root)
 
     @contained("wiring")
     def _watch_backward(self, ended: bool) -> None:

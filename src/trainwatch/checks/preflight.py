@@ -136,7 +136,7 @@ class Preflight:
         if call is not None:
             look = functools.partial(dependence.measure, bench(0), call, first_is_batch=first_is_batch)
             self._measure("batch_dependence", pace, look)
-            self._measure("future", pace, functools.partial(future.measure, self._bench(model, optimizer, call)(0)))
+        self._measure("future", pace, functools.partial(future.measure, bench(0)))
         self._measure("one_batch_fit", one_batch.STEPS * pace, functools.partial(one_batch.measure, bench(steps)))
         return steps
 
@@ -151,7 +151,7 @@ class Preflight:
         try:
             with unheard():
                 look()
-        except CannotIsolate as reason:
+        except (CannotIsolate, NotImplementedError) as reason:
             self._switch_off(quantity, str(reason))
         except StepFailed as failed:
             self._switch_off(quantity, f"in evaluation mode the model raises {type(failed.error).__name__}")

@@ -30,8 +30,8 @@ def broadcast_by_hand(record: RunRecord) -> Found | None:
     known = record.facts.get("broadcast")
     if known is None:
         return None
-    n, ours = known["outputs"][0], known["outputs"]
-    return _found(ours, [n] if len(ours) > 1 else [n, 1], n * n, n)
+    ours, n = known["outputs"], known["outputs"][0]
+    return _found(ours, [n] if len(ours) > 1 else [n, 1], int(np.prod(known["compared"])), n)
 
 
 def one_unit(record: RunRecord, stream: str, known: dict[str, Any]) -> Found | None:

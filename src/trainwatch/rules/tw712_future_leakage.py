@@ -14,7 +14,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
 
 ATTENTION = "NonDynamicallyQuantizableLinear"  # the innermost module of `nn.MultiheadAttention`
-MIXING = ("Attention", "Conv1d", "GRU", "LSTM", "RNN", ATTENTION)  # positions, by what is in names of types
+MIXING = ("Conv1d", "GRU", "GroupNorm", "InstanceNorm", "LSTM", "RNN", ATTENTION)  # positions, by names of types
 OF_SEQUENCES = ("Embedding", *MIXING)
 SHOWN = 4
 
@@ -24,8 +24,9 @@ class FutureLeakage(Rule):
     """The net is to tell what comes next in a sequence, and is shown it.
 
     ## Symptom
-    Targets are the inputs one position further, and where the later half of a sequence is exchanged, what is said of a
-    position before it changes by more than `share` of what the positions behind it change by.
+    The targets of the loss are an input one position further, and where the later half of a sequence is exchanged, what
+    is said of a position before it changes by more than `share` of what the positions behind it change by; and not by
+    more than `most` times that, as where a sequence is told from a summary of itself.
 
     ## Why it hurts
     The answer stands in the input, so the net learns to copy it: losses of training and of validation fall far below
@@ -33,15 +34,16 @@ class FutureLeakage(Rule):
 
     ## How it is measured
     `future`: a copy of the model in evaluation mode is given a held training batch, and the same with the later half of
-    each sequence taken from another sample. Root mean square changes of the outputs are taken over the samples, and the
-    largest over the positions. Targets that are left out of the loss by a negative class are no obstacle.
+    each sequence taken from another sample. Root mean square changes of what the loss is given are taken over the
+    samples, and the largest over the positions; those that the loss leaves out do not count. Asked of nets with an
+    embedding, attention, recurrent cells or convolutions over one dimension, where the loss is one of torch's own.
 
     ## Remedies
     `hide-the-future`.
 
     ## Not a fault when
     Later inputs are known when the net is used, as in tagging or filling of gaps: there targets are no next inputs, and
-    nothing is said.
+    nothing is said. An autoencoder of sequences tells each position from a summary of all.
 
     ## Sources
     §6; Karpathy, "A recipe for training neural networks" (2019): "use backprop to chart dependencies"; Vaswani et al.,
@@ -54,7 +56,8 @@ class FutureLeakage(Rule):
     section: ClassVar[str] = "§6"
     at_first_look: ClassVar[bool] = True
 
-    share: float = 0.01
+    share: float = 1e-3
+    most: float = 2.0
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Exchange what comes later, once, in a net that may be for sequences."""
@@ -66,7 +69,9 @@ class FutureLeakage(Rule):
         """Compare the change before the exchange with the one behind it."""
         rows = {key: record.latest("future", key) for key in record.keys("future")}
         if not rows:
-            reason = record.facts.get("switched_off", {}).get("future", "whether targets are next inputs was not asked")
+            reason = record.facts.get("switched_off", {}).get(
+                "future", "no experiment looked at what is said of sequences"
+            )
             raise NotChecked(reason)
         for name, row in rows.items():
             if row is None or not np.isfinite(row[1]).all():
@@ -74,6 +79,8 @@ class FutureLeakage(Rule):
             before, behind, _, positions = row[1].tolist()
             if behind <= 0:
                 raise NotChecked("the outputs do not depend on the inputs")
+            if before > self.most * behind:
+                raise NotChecked("earlier positions depend on later ones more than these do, as in an autoencoder")
             if before > self.share * behind:
                 yield self._found(record, name, before / behind, round(positions), row[0])
 
@@ -84,13 +91,13 @@ class FutureLeakage(Rule):
             if any(part in m["type"] for part in MIXING)
         ]
         return self.diagnose(
-            f"the net sees what it is to tell: targets are the next of {name}, and exchanged ones change what is said "
-            f"before them by {ratio:.2g} of what is said behind",
+            f"the net sees what it is to predict: where the later half of {name} is replaced, earlier outputs change "
+            f"{ratio:.2g} times as much as later ones",
             margin=float("inf"),
             where=("model",),
             onset_step=0,
             evidence=(
-                Evidence("change of outputs before exchanged inputs, over that behind them", ratio, self.share,
+                Evidence("change of earlier outputs, over that of later ones", ratio, self.share,
                          step=step, note=f"sequences of {positions}"),
             ),
             remedies=(remedy("hide-the-future", input=name, suspects=", ".join(mixing[:SHOWN]) or "forward()"),),
