@@ -16,7 +16,7 @@ CODES = """
 601 learning-rate-too-high, 602 learning-rate-too-low, 603 oscillating-loss, 604 loss-spikes,
 701 train-mode-in-validation, 702 eval-mode-in-training, 703 loss-output-mismatch, 704 gradients-not-zeroed,
 705 parameters-left-out, 706 missing-nonlinearity, 707 batch-dependence, 708 failing-step, 709 not-judgeable,
-710 batch-not-fitted, 711 high-first-loss,
+710 batch-not-fitted, 711 high-first-loss, 712 future-leakage,
 801 full-fine-tuning-on-few-samples, 802 frozen-parameters-in-optimiser, 803 frozen-batch-norm-updating
 """
 NAMES = {f"TW{code}": name for code, name in re.findall(r"(\d{3}) ([a-z0-9-]+)", CODES)}

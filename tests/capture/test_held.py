@@ -46,9 +46,13 @@ CALLS = {
     "keywords": (nn.Linear(4, 3), lambda m, x: F.cross_entropy(input=m(x), target=Y, reduction="sum")),
     "squeezed": (nn.Linear(4, 1), lambda m, x: F.mse_loss(m(x).squeeze(1), x[:, 0])),
     "reshaped": (Language(), lambda m, x: F.cross_entropy(m(x).view(-1, 3), Y.repeat_interleave(2))),
+    "transposed": (Turned(4, 3), lambda m, x: F.cross_entropy(m(x).T, Y)),
+    "classes in the middle": (Language(), lambda m, x: F.cross_entropy(m(x).transpose(1, 2), Y[:, None].expand(-1, 2))),
     "part": (Dictionary(4, 3), lambda m, x: F.cross_entropy(m(x=x, scale=2.0)["logits"][0], Y)),
 }
 UNKNOWN = {
+    "turned round": (nn.Linear(4, 8), lambda m, x: F.cross_entropy(m(x).flip(1), Y)),
+    "every other": (nn.Linear(4, 6), lambda m, x: F.cross_entropy(m(x)[:, ::2], Y)),
     "arithmetic": (nn.Linear(4, 3), lambda m, x: F.cross_entropy(2 * m(x), Y)),
     "own loss": (nn.Linear(4, 3), lambda m, x: (m(x) - 1).square().mean()),
     "variance": (Moments(4, 2), lambda m, x: F.gaussian_nll_loss(m(x)[0], x[:, :1], m(x)[1])),
@@ -56,7 +60,6 @@ UNKNOWN = {
         Dictionary(4, 3),
         lambda m, x: F.mse_loss(m(x=x, scale=1.0)["logits"][0], m(x=2 * x, scale=1.0)["logits"][0]),
     ),
-    "transposed": (Turned(4, 8), lambda m, x: F.cross_entropy(m(x).T, Y)),
 }
 
 

@@ -46,6 +46,9 @@ MISTAKES = {
     "relu before cross-entropy": (lambda: body(4, nn.ReLU()), CE(), CLASSES, "drop-last-activation"),
     "sigmoid twice": (lambda: body(1, nn.Sigmoid()), BCE(), BINARY, "drop-last-activation"),
     "softmax before a binary loss": (lambda: body(4, nn.Softmax(-1)), BCE(), ONE_HOT, "drop-last-activation"),
+    "log-softmax over the samples": (lambda: body(4, nn.LogSoftmax(0)), nn.NLLLoss(), CLASSES, "softmax-over-classes"),
+    "the same, counted from the end": (lambda: body(4, nn.LogSoftmax(-2)), CE(), CLASSES, "softmax-over-classes"),
+    "softmax over the samples": (lambda: body(4, nn.Softmax(0)), CE(), CLASSES, "drop-last-activation"),
     "probabilities for nll": (lambda: body(4, nn.Softmax(-1)), nn.NLLLoss(), CLASSES, "log-probabilities"),
     "raw outputs for nll": (lambda: body(4), nn.NLLLoss(), CLASSES, "log-probabilities"),
     "one unit of cross-entropy": (lambda: body(1), CE(), torch.zeros(64, dtype=torch.long), "one-unit-per-class"),
@@ -79,6 +82,16 @@ SOUND = {
     "soft targets": (lambda: body(4), CE(), torch.full((64, 4), 0.25)),
     "log-softmax for nll": (lambda: body(4, nn.LogSoftmax(-1)), nn.NLLLoss(), CLASSES),
     "log-softmax for cross-entropy": (lambda: body(4, nn.LogSoftmax(-1)), CE(), CLASSES),
+    "log-softmax of positions": (
+        lambda: body(8, nn.Unflatten(1, (4, 2)), nn.LogSoftmax(1)),
+        nn.NLLLoss(),
+        CLASSES[:, None].expand(-1, 2),
+    ),
+    "log-softmax of positions, then one after the other": (
+        lambda: body(8, nn.Unflatten(1, (2, 4)), nn.LogSoftmax(-1), nn.Flatten(0, 1)),
+        nn.NLLLoss(),
+        CLASSES.repeat_interleave(2),
+    ),
     "binary logits": (lambda: body(1), BCE(), BINARY),
     "sigmoid for bce": (lambda: body(1, nn.Sigmoid()), nn.BCELoss(), BINARY),
     "two units": (lambda: body(2), CE(), CLASSES % 2),
@@ -238,6 +251,23 @@ def test_the_largest_output_shows_that_it_is_no_logarithm():
 def test_labels_and_targets_within_reach(function, last, targets, fires):
     advice = [d.remedies[0].id for d in verdict(record(function, last, **targets))]
     assert advice == ["targets-within-reach"] * fires
+
+
+@pytest.mark.parametrize(("ours", "longer"), [("column", "outputs"), ("flat", "targets")])
+def test_a_loss_written_by_hand_that_compares_each_with_all(ours, longer):
+    model = body(1) if ours == "column" else body(1, nn.Flatten(0))
+    targets = NORMAL[:, 0] if ours == "column" else NORMAL
+    (diagnosis,) = found(model, lambda outputs, y: (outputs - y).square().mean(), targets)
+    assert diagnosis.severity == Severity.ERROR
+    assert "64 comparisons for one" in diagnosis.summary
+    assert (diagnosis.evidence[0].value, diagnosis.evidence[0].threshold) == (64 * 64, 64)
+    assert [r.id for r in diagnosis.remedies] == ["same-shape"]
+    assert f"{longer} = {longer}.squeeze(-1)" in diagnosis.remedies[0].how
+
+
+def test_a_loss_written_by_hand_with_equal_shapes_is_not_judged():
+    with pytest.raises(NotChecked, match="no loss function was seen"):
+        found(body(1), lambda outputs, y: (outputs - y).square().mean(), NORMAL)
 
 
 def test_abstains_where_no_loss_was_seen():

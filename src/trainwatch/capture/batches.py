@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture.classes import version_of
-from trainwatch.capture.interception import LossCall
+from trainwatch.capture.interception import LossCall, losses_collected, the_one
 from trainwatch.capture.samples import bare, leaves, loss_again, losses_per_sample, samples_in
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 TRAIN_BATCH, VAL_BATCH = "train", "val"
 TARGETS = ("target", "targets", "label", "labels", "y")  # names under which batches hold what is to be predicted
 GIVEN = ("args", "kwargs", "target", "further", "batch")  # of a held batch, what has a row for each sample
+MOST_DIMENSIONS = 5  # of predictions in another order: samples, classes, and three of space
+INPUTS = ("args", "kwargs", "batch")  # of a held batch, what the model is given
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
 
@@ -99,6 +102,17 @@ class Held:
         contained = [part for part in given if not isinstance(part, (bool, int, float))]  # an option of the call
         return any(not isinstance(part, torch.Tensor) for part in _atoms(contained))
 
+    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Self:
+        """The same batch with one of the tensors that the model is given replaced by another, all in copies.
+
+        Raises:
+            NotImplementedError: It lies in a container that cannot be built again.
+        """
+        inputs = {f.name: exchanged(getattr(self, f.name), old, new) for f in fields(self) if f.name in INPUTS}
+        if not any(tensor is new for _, tensor in leaves(tuple(inputs.values()))):
+            raise NotImplementedError("the batch is a container of its own kind, in which nothing can be replaced")
+        return replace(self, **inputs).copied()
+
     def only(self, samples: Sequence[int]) -> Self:
         """Some of its samples, where `contents` knows them, as a batch of its own."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in GIVEN}
@@ -153,6 +167,13 @@ class HeldBatch(HeldForward):
     def predict(self, model: nn.Module) -> torch.Tensor:
         """What the loss is given, with its graph."""
         return self.predictions(self.forward(model))
+
+    def evaluation(self, model: nn.Module) -> LossCall:
+        """The loss under a model, and what it is given."""
+        predictions = self.predict(model)
+        target, positional, keywords = _fresh((self.target, self.positional, self.keywords))
+        loss = loss_again(self.function, predictions, target, *positional, **keywords)
+        return LossCall(self.function, loss, predictions, target, positional, keywords, known=True)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield from super().tensors()
@@ -230,6 +251,16 @@ class HeldStep(Held):
     def predict(self, model: nn.Module) -> torch.Tensor:
         """The loss itself: what it was given cannot be seen."""
         return self.loss(model)
+
+    def evaluation(self, model: nn.Module) -> LossCall:
+        """The one loss of torch's own within the step, and what it is given.
+
+        Raises:
+            NotImplementedError: There is no such loss in it, or there are several.
+        """
+        with losses_collected() as calls:
+            self.loss(model)
+        return the_one(calls)
 
     def losses(self, model: nn.Module) -> torch.Tensor:
         """The loss of the batch, shape (1,): those of its samples cannot be seen."""
@@ -310,6 +341,15 @@ def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> Hel
     return None if first is None else HeldStep(kind, step, len(first), *_measured(batch), _fresh(batch), index)
 
 
+def exchanged(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
+    """The same containers with one tensor replaced by another; those of a kind of their own are left as they are."""
+    if isinstance(value, torch.Tensor):
+        return new if value is old else value
+    if type(value) is dict:
+        return {key: exchanged(part, old, new) for key, part in value.items()}
+    return type(value)(exchanged(part, old, new) for part in value) if type(value) in (tuple, list) else value
+
+
 def _atoms(value: Any) -> Iterator[Any]:
     """All that containers hold, but None."""
     if isinstance(value, Mapping):
@@ -350,7 +390,7 @@ def parts_of(output: Any) -> Parts:
 
 
 def _path(parts: Parts, wanted: torch.Tensor | None) -> Path | None:
-    """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape."""
+    """How the predictions of a loss follow from a model's output: a part of it, possibly in another shape or order."""
     for keys, reference in parts if wanted is not None else ():
         tensor = reference()
         if tensor is None or wanted is None:
@@ -358,15 +398,32 @@ def _path(parts: Parts, wanted: torch.Tensor | None) -> Path | None:
         if tensor is wanted:
             return partial(_at, keys=keys)
         alike = tensor.data_ptr() == wanted.data_ptr() and tensor.numel() == wanted.numel()
-        if alike and tensor.dtype == wanted.dtype and tensor.is_contiguous() and wanted.is_contiguous():
+        if not alike or tensor.dtype != wanted.dtype:
+            continue
+        if tensor.is_contiguous() and wanted.is_contiguous():
             return partial(_at, keys=keys, shape=(-1, *wanted.shape[1:]) if wanted.ndim else ())
+        order = _order(tensor, wanted)
+        if order:
+            return partial(_at, keys=keys, order=order)
     return None
 
 
-def _at(output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None) -> torch.Tensor:
+def _order(tensor: torch.Tensor, wanted: torch.Tensor) -> tuple[int, ...]:
+    """Of the dimensions, as `permute` takes it; none where the one is not the other in another order."""
+    orders = itertools.permutations(range(tensor.ndim)) if tensor.ndim == wanted.ndim <= MOST_DIMENSIONS else ()
+    for order in orders:
+        moved = tensor.permute(order)
+        if moved.shape == wanted.shape and moved.stride() == wanted.stride():
+            return order
+    return ()
+
+
+def _at(
+    output: Any, keys: tuple[Any, ...], shape: tuple[int, ...] | None = None, order: tuple[int, ...] = ()
+) -> torch.Tensor:
     for key in keys:
         output = output[key]
-    found: torch.Tensor = output
+    found: torch.Tensor = output.permute(order) if order else output
     return found if shape is None else found.reshape(shape)
 
 

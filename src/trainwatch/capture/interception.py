@@ -216,6 +216,45 @@ def heard_by(*listeners: Listener) -> Iterator[None]:
         _listeners = others
 
 
+@contextmanager
+def losses_collected() -> Iterator[list[LossCall]]:
+    """Within, losses go to this list and to nobody else, `unheard` or not."""
+    global _depth
+    collector, depth = _Collector(), _depth
+    subscribe(collector)
+    _depth = 0
+    try:
+        with heard_by(collector):
+            yield collector.calls
+    finally:
+        _depth = depth
+        unsubscribe(collector)
+
+
+def the_one(calls: list[LossCall]) -> LossCall:
+    """The only loss among those that were collected.
+
+    Raises:
+        NotImplementedError: There is none, or there are several.
+    """
+    if len(calls) != 1:
+        raise NotImplementedError(f"what the loss is given cannot be seen: it calls {len(calls)} of torch's losses")
+    return calls[0]
+
+
+class _Collector:
+    """A listener that remembers losses, and nothing else."""
+
+    def __init__(self) -> None:
+        self.calls: list[LossCall] = []
+
+    def on_loss(self, call: LossCall) -> None:
+        self.calls.append(call)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
 def _install() -> None:
     for name in LOSSES:
         _exchange_code(name)

@@ -116,6 +116,18 @@ def last_operation(tensor: torch.Tensor) -> str | None:
     return None if node is None else _name(node)
 
 
+def normalised_over(tensor: torch.Tensor) -> int | None:
+    """The dimension, from 0 on, of the log-softmax that computed a tensor; None where it was another operation.
+
+    And where there is but one dimension, or torch does not tell.
+    """
+    node = _last_node(tensor)
+    known, dimension = getattr(node, "_input_metadata", ()), getattr(node, "_saved_dim", None)
+    if node is None or _name(node) != "LogSoftmax" or not known or len(known[0].shape) < 2 or dimension is None:
+        return None
+    return int(dimension - 2**64 if dimension >= 2**63 else dimension) % len(known[0].shape)  # torch gives it unsigned
+
+
 def is_shifted(tensor: torch.Tensor) -> bool:
     """Whether something that takes no gradient was added to a tensor last, as to logits that are adjusted."""
     node = _last_node(tensor)

@@ -9,8 +9,9 @@ import torch
 
 from trainwatch.capture import wiring
 from trainwatch.capture.augmentation import augmentations
+from trainwatch.capture.broadcast import broadcast_difference
 from trainwatch.capture.interception import LossCall
-from trainwatch.capture.linearity import is_shifted, last_operation
+from trainwatch.capture.linearity import is_shifted, last_operation, normalised_over
 from trainwatch.capture.tasks import task_of
 from trainwatch.record import RunRecord
 
@@ -107,6 +108,7 @@ class RunFacts:
             "arguments": {name: value for name, value in arguments.items() if value is not None},
             "classes": classes,
             "last_operation": last_operation(call.input) if call.input is not None else None,
+            "normalised": normalised_over(call.input) if call.input is not None else None,
             "shifted": call.input is not None and is_shifted(call.input),
             "input_shape": _shape(call.input),
             "target_shape": _shape(call.target),
@@ -114,6 +116,11 @@ class RunFacts:
         self.record.set_fact("loss", self._losses)
         if arguments.get("label_smoothing"):
             self.add_regularisation(label_smoothing=arguments["label_smoothing"])
+
+    def note_broadcast(self, root: torch.Tensor) -> None:
+        """Note that a loss written by hand compares each output with all targets."""
+        if (found := broadcast_difference(root)) is not None:
+            self.record.set_fact("broadcast", found)
 
     def note_task(self, call: LossCall, inputs: torch.Tensor | None) -> None:
         """Note the task that a loss speaks of, unless it is known."""

@@ -68,6 +68,7 @@ class StepEvents(ForwardEvents):
         self.facts.note_order(uses)
         if self.wiring is not None:
             self.wiring.graph_seen(root, uses)
+        self.facts.note_broadcast(root)
 
     @contained("wiring")
     def _watch_backward(self, ended: bool) -> None:

@@ -6,13 +6,14 @@ import copy
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from trainwatch.capture.batches import TARGETS, loss_in
+from trainwatch.capture.batches import TARGETS, exchanged, loss_in
+from trainwatch.capture.interception import LossCall, losses_collected, the_one
 from trainwatch.capture.samples import leaves
 from trainwatch.probes.isolation import CannotIsolate, unwrapped
 
@@ -84,6 +85,34 @@ class OneBatch:
         if found is None:
             raise CannotIsolate("the model returns no tensor of floating numbers")
         return found
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        """What it is made of: ``input`` or ``target``, a name, and the tensor."""
+        for role, value in (("input", self.inputs), ("target", self.targets)):
+            for keys, tensor in leaves((value,)):
+                named = isinstance(value, Mapping) and keys[1] in TARGETS
+                yield "target" if named else role, role + "".join(f"[{key!r}]" for key in keys[1:]), tensor
+
+    def evaluation(self, model: nn.Module) -> LossCall:
+        """The one loss of torch's own within that of the batch, and what it is given.
+
+        Raises:
+            NotImplementedError: There is no such loss in it, or there are several.
+        """
+        with losses_collected() as calls:
+            loss = self.loss(model)
+        return the_one([call for call in calls if call.output.device == loss.device])  # not those on the host
+
+    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> OneBatch:
+        """The same batch with one of its inputs replaced by another.
+
+        Raises:
+            NotImplementedError: It lies in a container that cannot be built again.
+        """
+        inputs = exchanged(self.inputs, old, new)
+        if not any(tensor is new for _, tensor in leaves((inputs,))):
+            raise NotImplementedError("the batch is a container of its own kind, in which nothing can be replaced")
+        return replace(self, inputs=inputs)
 
     def loss(self, model: nn.Module) -> torch.Tensor:
         """The loss under a model, with its graph."""

@@ -20,7 +20,7 @@ from trainwatch.checks.trial import RATE, device_of, take_steps
 from trainwatch.config import Settings
 from trainwatch.containment import Containment
 from trainwatch.engine import fault_of, judge
-from trainwatch.probes import activations, one_batch
+from trainwatch.probes import activations, future, one_batch
 from trainwatch.probes.bench import Batch, Bench
 from trainwatch.probes.isolation import CannotIsolate, untouched
 from trainwatch.record import RunRecord
@@ -31,7 +31,7 @@ SUBJECT = "preflight"
 # What can be said before training: facts of the wiring, and what a single batch shows.
 PREFLIGHT = (
     "TW107", "TW108", "TW109", "TW303", "TW304", "TW305", "TW309", "TW703", "TW705", "TW706", "TW707", "TW708", "TW709",
-    "TW710", "TW711", "TW802",
+    "TW710", "TW711", "TW712", "TW802",
 )  # fmt: skip
 FACTS = ("subject", "run", "task", "loss", "optimizers", "parameters", "tuning")
 OVER = "the time for preflight was over before it was measured"
@@ -136,6 +136,7 @@ class Preflight:
         if call is not None:
             look = functools.partial(dependence.measure, bench(0), call, first_is_batch=first_is_batch)
             self._measure("batch_dependence", pace, look)
+        self._measure("future", pace, functools.partial(future.measure, bench(0)))
         self._measure("one_batch_fit", one_batch.STEPS * pace, functools.partial(one_batch.measure, bench(steps)))
         return steps
 
@@ -150,7 +151,7 @@ class Preflight:
         try:
             with unheard():
                 look()
-        except CannotIsolate as reason:
+        except (CannotIsolate, NotImplementedError) as reason:
             self._switch_off(quantity, str(reason))
         except StepFailed as failed:
             self._switch_off(quantity, f"in evaluation mode the model raises {type(failed.error).__name__}")

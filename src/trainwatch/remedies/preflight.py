@@ -19,6 +19,23 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§6",
     ),
     RemedyEntry(
+        id="hide-the-future",
+        title="Let each position see itself and what came before it",
+        why="What is said at a position follows {input} behind it, which holds the answer; look at {suspects} first.",
+        how="mask = torch.nn.Transformer.generate_square_subsequent_mask(positions, device=x.device)\n"
+        "x = encoder(x, mask=mask, is_causal=True)  # TransformerEncoder; of a layer: src_mask\n"
+        "x = decoder(x, memory, tgt_mask=mask, tgt_is_causal=True)  # TransformerDecoder\n"
+        "x, _ = attention(x, x, x, attn_mask=mask, is_causal=True, need_weights=False)  # MultiheadAttention\n"
+        "x = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)\n"
+        "# cells: bidirectional=False, and half as wide a layer behind them\n"
+        "# convolutions: padding=0, and before them all of it on the left\n"
+        "x = torch.nn.functional.pad(x, ((kernel_size - 1) * dilation, 0))",
+        when="Targets are the inputs one position further, and outputs change with inputs that come later.",
+        not_when="The later positions will be known as well, or a summary of all, as in an autoencoder.",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
         id="classes-from-zero",
         title="Number the classes from 0 to {last}, or give the net {needed} outputs",
         why="Targets hold classes {least} to {most}; the outputs have {width} columns, for classes 0 to {last}.",

@@ -205,6 +205,17 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§6",
     ),
     RemedyEntry(
+        id="softmax-over-classes",
+        title="Let the softmax run over the classes: dim=1",
+        why="Over dim=0 the {samples} samples of a batch compete for each class: one is judged by the others.",
+        how="outputs = torch.nn.functional.log_softmax(outputs, dim=1)  # each row by itself\n"
+        "# or leave it out, and use CrossEntropyLoss on raw outputs",
+        when="The last log-softmax runs over the first dimension, that of the samples.",
+        not_when="There are no samples: the first dimension counts classes.",
+        strength="strong",
+        section="§6",
+    ),
+    RemedyEntry(
         id="log-probabilities",
         title="Use CrossEntropyLoss on raw outputs, or take log_softmax before NLLLoss",
         why="NLLLoss takes the logarithm of probabilities; it was given {given}.",

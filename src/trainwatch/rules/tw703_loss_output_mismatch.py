@@ -11,10 +11,10 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, Rule, always
-from trainwatch.rules.output_remedies import classify, drop_activation, fit_range, log_probabilities, same_shape
+from trainwatch.rules.loss_shapes import REGRESSION, broadcast_by_hand, broadcast_by_torch, one_unit, over_samples
+from trainwatch.rules.output_remedies import classify, drop_activation, fit_range, log_probabilities
 from trainwatch.symptoms.ranges import looks_like_classes, range_of
 
-REGRESSION = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 LOGITS = ("cross_entropy", "binary_cross_entropy_with_logits")
 SQUASHING = ("Softmax", "Sigmoid", "Tanh", "Relu", "Softplus", "Hardsigmoid", "Hardtanh")
 NO_LOG = ("Softmax", "Sigmoid", "Tanh", "Relu", "Addmm", "Mm", "Linear", "Convolution")
@@ -31,18 +31,19 @@ class LossOutputMismatch(Rule):
 
     ## Symptom
     One of: an activation before a loss that wants logits (softmax twice); probabilities where log-probabilities are
-    wanted; a softmax or cross-entropy over a single unit; outputs and targets that are broadcast against each other;
-    targets that the last activation cannot reach by more than `slack` of their deviation; labels outside 0 to 1 in a
-    binary loss; class numbers as the targets of a regression.
+    wanted; a softmax or cross-entropy over a single unit, a log-softmax over the samples of a batch; outputs and
+    targets that are broadcast against each other; targets that the last activation cannot reach by more than `slack` of
+    their deviation; labels outside 0 to 1 in a binary loss; class numbers as the targets of a regression.
 
     ## Why it hurts
     The loss has its minimum somewhere else than the task, or cannot get near it: a second softmax keeps the loss of K
     classes above ln(e + K - 1) - 1. Training runs without an error message, and never gets good.
 
     ## How it is measured
-    The autograd graph tells which operation made what the loss was given. Shapes are noted at the first training
-    batch, `output_stats` and `target_stats` at steps 0, 1, 3, 7 ... Targets are taken for class numbers where they are
-    whole, begin at 0, and are spread as `classes` or fewer equally frequent classes are.
+    The autograd graph tells which operation made what the loss was given, and of a loss written by hand the shape of
+    the difference that it is made of. Shapes are noted at the first training batch, `output_stats` and `target_stats`
+    at steps 0, 1, 3, 7 ... Targets are taken for class numbers where they are whole, begin at 0, and are spread as
+    `classes` or fewer equally frequent classes are.
 
     ## Remedies
     Drop the activation, give log-probabilities, one unit per class, equal shapes, or targets within reach: as the
@@ -68,23 +69,21 @@ class LossOutputMismatch(Rule):
     classes: int = 30
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        losses = record.facts.get("loss")
-        if not losses:
+        losses, by_hand = record.facts.get("loss"), broadcast_by_hand(record)
+        if by_hand is not None:
+            yield self._found("loss", *by_hand)
+        elif not losses:
             raise NotChecked("no loss function was seen, so it is not known what it was given")
-        looks = (self._single_unit, self._activation, self._shapes, self._reach, self._class_numbers)
-        for stream, known in losses.items():
+        looks = (self._classes, self._activation, self._shapes, self._reach, self._class_numbers)
+        for stream, known in (losses or {}).items():
             if "last_operation" not in known:
                 continue
             found = (look(record, stream, known) for look in looks)
             yield from [d for d in found if d is not None][:1]
 
-    def _single_unit(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
-        shape = known["input_shape"] or []
-        over_one = len(shape) > 1 and shape[1] == 1 and known["function"] in ("cross_entropy", "nll_loss")
-        if not over_one and (known["last_operation"] != "Softmax" or not shape or shape[-1] != 1):
-            return None
-        what = "a softmax over one unit is 1 whatever the input: the loss teaches nothing"
-        return self._found(stream, what, classify(record, stream), Evidence("units of the last layer", 1.0))
+    def _classes(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
+        found = one_unit(record, stream, known) or over_samples(known)
+        return found and self._found(stream, *found)
 
     def _activation(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         function, last, width = known["function"], known["last_operation"], known["classes"] or 2
@@ -106,15 +105,8 @@ class LossOutputMismatch(Rule):
         return None
 
     def _shapes(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
-        ours, theirs = known["input_shape"], known["target_shape"]
-        if known["function"] not in REGRESSION or not ours or not theirs:
-            return None
-        whole = int(np.prod(np.broadcast_shapes(tuple(ours), tuple(theirs))))
-        most = int(max(np.prod(ours), np.prod(theirs)))
-        if whole <= most:
-            return None
-        what = f"outputs {tuple(ours)} and targets {tuple(theirs)} are broadcast: {whole // most} comparisons for one"
-        return self._found(stream, what, same_shape(ours, theirs), Evidence("entries compared", whole, most))
+        found = broadcast_by_torch(known)
+        return found and self._found(stream, *found)
 
     def _reach(self, record: RunRecord, stream: str, known: dict[str, Any]) -> Diagnosis | None:
         targets, function = range_of(record, "target_stats", stream), known["function"]
