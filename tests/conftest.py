@@ -25,6 +25,13 @@ def pictures_are_drawn_where_they_are_looked_at(request, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def no_experiments_at_the_end_of_what_is_only_captured(request, monkeypatch):
+    """They take a second or two, and say nothing of what a record holds of the loop."""
+    if request.path.parent.name == "capture":
+        monkeypatch.setattr("trainwatch.monitor.LAST_ROUND", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_left_watching():
     """A test that fails in mid-training must not take the next ones with it."""
     yield
@@ -35,7 +42,9 @@ def nothing_is_left_watching():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--all-seeds", action="store_true", help="real trainings with every seed, not the first alone")
+    parser.addoption(
+        "--all-seeds", action="store_true", help="real trainings with every seed, not the first alone, and long ones"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -53,6 +62,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def trains_again(item):
-    """A training of rules or probes that a test repeats with a further seed: minutes in all."""
+    """A training of rules or probes that a test repeats with a further seed, or a long one: minutes in all."""
+    if "long" in item.keywords:
+        return True
     seed = getattr(item, "callspec", None) and item.callspec.params.get("seed", 0)
     return bool(seed) and item.path.parent.name in ("rules", "probes")

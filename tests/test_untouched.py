@@ -105,13 +105,14 @@ def assert_same(one, other):
     ("net", "optimizer"), [("gated", "adamw"), ("plain", "momentum"), ("dropout", "sgd"), ("batch-norm", "adamw")]
 )
 def test_plain_training_is_bit_identical(net, optimizer, tmp_path):
-    settings = {"quiet": True, "flush_every": 20, "strict": True, "probes": "all"}
+    rounds = 40 if net == "gated" else 20  # one at its end, since that is slow; or one amid the run as well
+    settings = {"quiet": True, "flush_every": rounds, "strict": True, "probes": "all"}
     watched = train(net, optimizer, lambda m, o: trainwatch.watch(m, o, log_dir=tmp_path, settings=settings))
     assert_same(watched, train(net, optimizer, lambda m, o: None))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning:lightning")
-@pytest.mark.parametrize("net", ["gated", "batch-norm"])
+@pytest.mark.parametrize("net", ["dropout", "batch-norm"])
 def test_lightning_training_is_bit_identical(net, tmp_path):
     lightning = pytest.importorskip("lightning")
 

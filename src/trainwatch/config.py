@@ -40,6 +40,7 @@ PROBE_KINDS = (
     "prior",
     "shift",
     "backward_gain",
+    "future",
     "gates",
     "gradient_noise",
     "rank",

@@ -45,13 +45,13 @@ def test_the_run_that_is_measured_is_the_one_that_was_watched(framework):
 
 
 PAIRS = [
-    ("TW201", "overfitted/wide_and_long"),
+    pytest.param("TW201", "overfitted/wide_and_long", marks=pytest.mark.long),
     ("TW101", "rare_digits/four_rare"),
     ("TW103", "praised_for_the_healthy/a_twentieth_of_the_ill_collected"),
-    ("TW205", "stopped_while_learning/two_passes"),
-    ("TW204", "too_small_or_held_back/two_units"),
-    ("TW601", "rate_too_high_for_plain_steps/hundredfold"),
-    ("TW301", "twenty_thin_layers/eight_sigmoids"),
+    pytest.param("TW205", "stopped_while_learning/two_passes", marks=pytest.mark.long),
+    pytest.param("TW204", "too_small_or_held_back/two_units", marks=pytest.mark.long),
+    pytest.param("TW601", "rate_too_high_for_plain_steps/hundredfold", marks=pytest.mark.long),
+    pytest.param("TW301", "twenty_thin_layers/eight_sigmoids", marks=pytest.mark.long),
     ("TW304", "one_step_kills_all_units/adam"),
     ("TW305", "hidden_tanh_on_its_flat_ends/inputs_of_hundreds"),
     ("TW107", "inputs_left_as_measured/relu"),
