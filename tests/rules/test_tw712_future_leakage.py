@@ -110,16 +110,16 @@ def test_tagging_may_look_ahead():
     assert report.not_checked["TW712"] == "what the loss wants was not recognised as the inputs one position further"
 
 
-def record_of(before, behind, size=1.0, key="input"):
+def record_of(before, behind, key="input"):
     record = RunRecord()
-    record.append("future", key, 20, [before, behind, size, 16.0])
+    record.append("future", key, 20, [before, behind, 16.0])
     return record
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize(("ratio", "fires"), [(0.0, False), (0.0009, False), (0.0011, True), (1.9, True)])
 def test_the_threshold_is_a_share_whatever_the_unit(ratio, fires, unit):
-    found = list(RULE.check(record_of(ratio * unit, unit, unit)))
+    found = list(RULE.check(record_of(ratio * unit, unit)))
     assert bool(found) == fires
     for one in found:
         assert one.evidence[0].value == pytest.approx(ratio)
@@ -149,5 +149,5 @@ def test_asks_once_and_of_nets_for_sequences_alone(kind, asked):
     record = RunRecord()
     record.set_fact("modules", [{"name": "a", "type": kind}, {"name": "b", "type": "Linear"}])
     assert [request.kind for request in RULE.asks(record)] == ["future"] * asked
-    record.append("future", "input", 20, [0.0, 1.0, 1.0, 16.0])
+    record.append("future", "input", 20, [0.0, 1.0, 16.0])
     assert list(RULE.asks(record)) == []

@@ -87,7 +87,7 @@ def measure(bench: Bench) -> None:
 
     Asked is that the targets of the loss are an input one position further. A row of `future`, under the name of the
     input, is the largest root mean square change of what is said at a position before the exchange, that at one behind
-    it, what is said itself, and the positions of a sequence; of positions that count in the loss.
+    it, and the positions of a sequence; of positions that count in the loss.
 
     Raises:
         CannotIsolate: The loss is not given the next inputs, equal passes differ, or memory does not suffice.
@@ -107,10 +107,9 @@ def measure(bench: Bench) -> None:
             raise CannotIsolate("two passes over the same batch differ, as where a model keeps a state between batches")
         later = batch.exchanged(found.x, found.exchanged_from(half)).evaluation(model)
         apart = _apart(plain, _said(found, later, bench.memory))
-        size = float(plain.double().nan_to_num(0, 0, 0).square().mean().sqrt())
     counted = found.told.sum(1).clamp(min=1)
     changes = (torch.where(found.told, apart, 0.0).sum(1) / counted).sqrt()
-    row = [float(changes[:half].max()), float(changes[half:].max()), size, len(changes)]
+    row = [float(changes[:half].max()), float(changes[half:].max()), len(changes)]
     bench.record.append(KIND, found.name, bench.step, row)
 
 

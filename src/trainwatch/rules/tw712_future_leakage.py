@@ -76,7 +76,7 @@ class FutureLeakage(Rule):
         for name, row in rows.items():
             if row is None or not np.isfinite(row[1]).all():
                 raise NotChecked("the outputs are no numbers")
-            before, behind, _, positions = row[1].tolist()
+            before, behind, *_, positions = row[1].tolist()
             if behind <= 0:
                 raise NotChecked("the outputs do not depend on the inputs")
             if before > self.most * behind:
