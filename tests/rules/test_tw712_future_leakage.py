@@ -10,7 +10,6 @@ from trainwatch.rules import NotChecked
 from trainwatch.rules.tw712_future_leakage import FutureLeakage
 
 V, T, D = 12, 16, 16
-RULE = FutureLeakage()
 
 
 def chain(n, seed):
@@ -82,7 +81,7 @@ def test_a_language_model_that_sees_the_next_word_is_told_from_one_that_does_not
     assert watched(Language(kind, leaks=False), loss, seed).findings() == []
     (found,) = watched(Language(kind, leaks=True), loss, seed).findings()
     assert (found.code, found.severity, found.where) == ("TW712", "error", ("model",))
-    assert found.evidence[0].value > found.evidence[0].threshold == RULE.share
+    assert found.evidence[0].value > found.evidence[0].threshold == FutureLeakage.share
     module = {"transformer": "body.layers.0.self_attn", "lstm": "body", "convolution": "body"}[kind]
     assert module in found.remedies[0].why
 
@@ -119,11 +118,26 @@ def record_of(before, behind, key="input"):
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize(("ratio", "fires"), [(0.0, False), (0.0009, False), (0.0011, True), (1.9, True)])
 def test_the_threshold_is_a_share_whatever_the_unit(ratio, fires, unit):
-    found = list(RULE.check(record_of(ratio * unit, unit)))
+    found = list(FutureLeakage().check(record_of(ratio * unit, unit)))
     assert bool(found) == fires
     for one in found:
         assert one.evidence[0].value == pytest.approx(ratio)
         assert (one.evidence[0].step, one.onset_step) == (20, 0)
+
+
+def test_the_remedy_names_what_mixes_positions_and_nothing_else():
+    record = record_of(0.5, 1.0)
+    types = {
+        "words": "Embedding",
+        "attention.out_proj": "NonDynamicallyQuantizableLinear",
+        "body": "GRU",
+        "head": "Linear",
+    }
+    record.set_fact("modules", [{"name": name, "type": kind} for name, kind in types.items()])
+    (found,) = FutureLeakage().check(record)
+    assert "look at attention, body first" in found.remedies[0].why
+    (unknown,) = FutureLeakage().check(record_of(0.5, 1.0))
+    assert "look at forward() first" in unknown.remedies[0].why
 
 
 def test_abstains_with_a_reason():
@@ -134,11 +148,11 @@ def test_abstains_with_a_reason():
         (record_of(float("nan"), 1.0), "no numbers"),
     ):
         with pytest.raises(NotChecked, match=reason):
-            list(RULE.check(record))
+            list(FutureLeakage().check(record))
     refused = RunRecord()
     refused.set_fact("switched_off", {"future": "why not"})
     with pytest.raises(NotChecked, match="why not"):
-        list(RULE.check(refused))
+        list(FutureLeakage().check(refused))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +162,6 @@ def test_abstains_with_a_reason():
 def test_asks_once_and_of_nets_for_sequences_alone(kind, asked):
     record = RunRecord()
     record.set_fact("modules", [{"name": "a", "type": kind}, {"name": "b", "type": "Linear"}])
-    assert [request.kind for request in RULE.asks(record)] == ["future"] * asked
+    assert [request.kind for request in FutureLeakage().asks(record)] == ["future"] * asked
     record.append("future", "input", 20, [0.0, 1.0, 16.0])
-    assert list(RULE.asks(record)) == []
+    assert list(FutureLeakage().asks(record)) == []
