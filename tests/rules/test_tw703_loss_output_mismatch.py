@@ -294,3 +294,34 @@ def test_its_code_takes_the_activation_out_wherever_it_is(advice, last):
     told = remedy(advice, activation=type(last).__name__.lower(), loss="CrossEntropyLoss", probabilities="outputs")
     exec(told.how, {"torch": torch, "model": model, "outputs": None})
     assert torch.equal(model(x), model.net[0](x))
+
+
+@pytest.mark.parametrize(
+    ("change", "fires"),
+    [
+        ({}, True),
+        ({"function": "cross_entropy"}, True),
+        ({"function": "kl_div"}, False),
+        ({"normalised": 1}, False),
+        ({"normalised": None}, False),
+        ({"input_shape": [64]}, False),
+        ({"input_shape": None}, False),
+    ],
+)
+def test_over_which_dimension_a_log_softmax_runs(change, fires):
+    known = {"function": "nll_loss", "last_operation": "LogSoftmax", "normalised": 0, "input_shape": [64, 4],
+             "target_shape": [64], "classes": 4} | change  # fmt: skip
+    record = RunRecord()
+    record.set_fact("loss", {"loss": known})
+    found = list(LossOutputMismatch().check(record))
+    assert [r.id for d in found for r in d.remedies] == ["softmax-over-classes"] * fires
+    assert all("64 samples of a batch" in d.summary for d in found)
+
+
+@pytest.mark.parametrize(("outputs", "targets"), [([8, 1], "(8,)"), ([8], "(8, 1)")])
+def test_what_the_graph_told_of_a_loss_written_by_hand(outputs, targets):
+    record = RunRecord()
+    record.set_fact("broadcast", {"outputs": outputs, "compared": [8, 8]})
+    (diagnosis,) = LossOutputMismatch().check(record)
+    assert f"outputs {tuple(outputs)} and targets {targets} are broadcast: 8 comparisons for one" in diagnosis.summary
+    assert (diagnosis.evidence[0].value, diagnosis.evidence[0].threshold) == (64, 8)
