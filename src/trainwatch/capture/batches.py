@@ -108,10 +108,8 @@ class Held:
         Raises:
             NotImplementedError: It lies in a container that cannot be built again.
         """
-        inputs = {f.name: exchanged(getattr(self, f.name), old, new) for f in fields(self) if f.name in INPUTS}
-        if not any(tensor is new for _, tensor in leaves(tuple(inputs.values()))):
-            raise NotImplementedError("the batch is a container of its own kind, in which nothing can be replaced")
-        return replace(self, **inputs).copied()
+        inputs = {f.name: getattr(self, f.name) for f in fields(self) if f.name in INPUTS}
+        return replace(self, **exchanged(inputs, old, new)).copied()
 
     def only(self, samples: Sequence[int]) -> Self:
         """Some of its samples, where `contents` knows them, as a batch of its own."""
@@ -342,12 +340,15 @@ def held_step(step: int, batch: Any, index: int, kind: str = TRAIN_BATCH) -> Hel
 
 
 def exchanged(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
-    """The same containers with one tensor replaced by another; those of a kind of their own are left as they are."""
-    if isinstance(value, torch.Tensor):
-        return new if value is old else value
-    if type(value) is dict:
-        return {key: exchanged(part, old, new) for key, part in value.items()}
-    return type(value)(exchanged(part, old, new) for part in value) if type(value) in (tuple, list) else value
+    """The same containers with one tensor replaced by another.
+
+    Raises:
+        NotImplementedError: It lies in a container of another kind than tuple, list and dictionary.
+    """
+    found = _each(value, lambda tensor: new if tensor is old else tensor)
+    if not any(tensor is new for _, tensor in leaves((found,))):
+        raise NotImplementedError("the batch is a container of its own kind, in which nothing can be replaced")
+    return found
 
 
 def _atoms(value: Any) -> Iterator[Any]:
@@ -446,10 +447,19 @@ def _name(base: str, keys: tuple[Any, ...]) -> str:
 
 def _fresh(value: Any, *, clone: bool = False) -> Any:
     """The same tensors in containers of their own; copies of those made in inference mode, or of all."""
-    if isinstance(value, torch.Tensor):
+
+    def fresh(tensor: torch.Tensor) -> torch.Tensor:
         if clone:
-            return value.detach().clone().requires_grad_(value.requires_grad)
-        return value.clone() if value.is_inference() and not torch.is_inference_mode_enabled() else value
+            return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        return tensor.clone() if tensor.is_inference() and not torch.is_inference_mode_enabled() else tensor
+
+    return _each(value, fresh)
+
+
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Containers of their own with each tensor changed; those of a kind of their own are left as they are."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
     if type(value) is dict:
-        return {k: _fresh(v, clone=clone) for k, v in value.items()}
-    return type(value)(_fresh(v, clone=clone) for v in value) if type(value) in (tuple, list) else value
+        return {k: _each(v, change) for k, v in value.items()}
+    return type(value)(_each(v, change) for v in value) if type(value) in (tuple, list) else value

@@ -60,7 +60,7 @@ class LinearChains:
 
     def _visit(self, node: Any) -> frozenset[int] | None:
         """The weight layers that a node's output is linear in (empty: none yet); None where it is not linear."""
-        name = _name(node)
+        name = operation(node)
         below = [n for n, _ in node.next_functions if n is not None]
         if "Compiled" in name or "Checkpoint" in name:
             self.opaque = True
@@ -90,7 +90,15 @@ class LinearChains:
         return None if has_layers else frozenset()
 
 
-def _name(node: Any) -> str:
+def shape_given(node: Any, place: int) -> list[int]:
+    """Of what a node of the graph gave at a place; no number at all where torch does not tell."""
+    try:
+        return [int(n) for n in node._input_metadata[place].shape]
+    except Exception:  # nested tensors have none, and raise errors of several kinds
+        return [-1]
+
+
+def operation(node: Any) -> str:
     """`AddmmBackward0` -> `Addmm`."""
     return str(node.name()).rstrip("0123456789").removesuffix("Backward")
 
@@ -99,7 +107,7 @@ def _leaf(node: Any) -> torch.Tensor | None:
     """The leaf that a node is, or is a mere reshaping of."""
     while node is not None and not hasattr(node, "variable"):
         inner = [n for n, _ in node.next_functions if n is not None]
-        if len(inner) != 1 or _name(node) not in RESHAPES:
+        if len(inner) != 1 or operation(node) not in RESHAPES:
             return None
         node = inner[0]
     return node.variable if node is not None else None
@@ -113,7 +121,7 @@ def _weight(node: Any) -> int | None:
 def last_operation(tensor: torch.Tensor) -> str | None:
     """Name of the operation that computed a tensor, such as ``Softmax``, apart from mere reshaping; None for a leaf."""
     node = _last_node(tensor)
-    return None if node is None else _name(node)
+    return None if node is None else operation(node)
 
 
 def normalised_over(tensor: torch.Tensor) -> int | None:
@@ -122,16 +130,20 @@ def normalised_over(tensor: torch.Tensor) -> int | None:
     And where there is but one dimension, or torch does not tell.
     """
     node = _last_node(tensor)
-    known, dimension = getattr(node, "_input_metadata", ()), getattr(node, "_saved_dim", None)
-    if node is None or _name(node) != "LogSoftmax" or not known or len(known[0].shape) < 2 or dimension is None:
+    dimension, dimensions = getattr(node, "_saved_dim", None), len(shape_given(node, 0))
+    if node is None or operation(node) != "LogSoftmax" or dimensions < 2 or dimension is None:
         return None
-    return int(dimension - 2**64 if dimension >= 2**63 else dimension) % len(known[0].shape)  # torch gives it unsigned
+    return int(dimension - 2**64 if dimension >= 2**63 else dimension) % dimensions  # torch gives it unsigned
 
 
 def is_shifted(tensor: torch.Tensor) -> bool:
     """Whether something that takes no gradient was added to a tensor last, as to logits that are adjusted."""
     node = _last_node(tensor)
-    return node is not None and _name(node) in ("Add", "Sub") and any(below is None for below, _ in node.next_functions)
+    return (
+        node is not None
+        and operation(node) in ("Add", "Sub")
+        and any(below is None for below, _ in node.next_functions)
+    )
 
 
 def _last_node(tensor: torch.Tensor) -> Any:
@@ -139,7 +151,7 @@ def _last_node(tensor: torch.Tensor) -> Any:
     node = tensor.grad_fn
     while node is not None:
         below = [n for n, _ in node.next_functions if n is not None]
-        if _name(node) not in RESHAPES or len(below) != 1:
+        if operation(node) not in RESHAPES or len(below) != 1:
             return None if hasattr(node, "variable") else node
         node = below[0]
     return None

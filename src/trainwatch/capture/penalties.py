@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from trainwatch.capture.deferred import DeferredReads
+from trainwatch.capture.linearity import operation
 
 # Operations of which a sum of terms is made, and those that only arrange the entries of a parameter.
 ALGEBRA = ("Add", "Mul", "Div", "Neg", "Sum", "Mean", "Stack", "Cat", "Squeeze", "Unsqueeze", "View", "ToCopy")
@@ -139,4 +140,4 @@ def _norm(node: Node) -> tuple[str | None, Node]:
 
 def _is(node: Node, names: tuple[str, ...]) -> bool:
     """Whether a node of the graph is of one of these operations: ``SumBackward1`` is a ``Sum``."""
-    return node.name().rstrip("0123456789").removesuffix("Backward") in names
+    return operation(node) in names

@@ -109,10 +109,7 @@ class OneBatch:
         Raises:
             NotImplementedError: It lies in a container that cannot be built again.
         """
-        inputs = exchanged(self.inputs, old, new)
-        if not any(tensor is new for _, tensor in leaves((inputs,))):
-            raise NotImplementedError("the batch is a container of its own kind, in which nothing can be replaced")
-        return replace(self, inputs=inputs)
+        return replace(self, inputs=exchanged(self.inputs, old, new))
 
     def loss(self, model: nn.Module) -> torch.Tensor:
         """The loss under a model, with its graph."""

@@ -69,13 +69,13 @@ class LossOutputMismatch(Rule):
     classes: int = 30
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        losses, by_hand = record.facts.get("loss"), broadcast_by_hand(record)
+        losses, by_hand = record.facts.get("loss") or {}, broadcast_by_hand(record)
         if by_hand is not None:
             yield self._found("loss", *by_hand)
         elif not losses:
             raise NotChecked("no loss function was seen, so it is not known what it was given")
         looks = (self._classes, self._activation, self._shapes, self._reach, self._class_numbers)
-        for stream, known in (losses or {}).items():
+        for stream, known in losses.items():
             if "last_operation" not in known:
                 continue
             found = (look(record, stream, known) for look in looks)
