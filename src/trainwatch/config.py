@@ -37,6 +37,8 @@ PROBE_KINDS = (
     "higher_rate",
     "lower_start",
     "usual_start",
+    "standard_targets",
+    "standard_inputs",
     "prior",
     "shift",
     "backward_gain",

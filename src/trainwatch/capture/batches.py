@@ -26,7 +26,6 @@ TRAIN_BATCH, VAL_BATCH = "train", "val"
 TARGETS = ("target", "targets", "label", "labels", "y")  # names under which batches hold what is to be predicted
 GIVEN = ("args", "kwargs", "target", "further", "batch")  # of a held batch, what has a row for each sample
 MOST_DIMENSIONS = 5  # of predictions in another order: samples, classes, and three of space
-INPUTS = ("args", "kwargs", "batch")  # of a held batch, what the model is given
 DEEP = 2  # levels of tuples, lists and mappings in which predictions are looked for
 
 
@@ -103,13 +102,13 @@ class Held:
         return any(not isinstance(part, torch.Tensor) for part in _atoms(contained))
 
     def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Self:
-        """The same batch with one of the tensors that the model is given replaced by another, all in copies.
+        """The same batch with one of its `tensors` replaced by another, all in copies.
 
         Raises:
             NotImplementedError: It lies in a container that cannot be built again.
         """
-        inputs = {f.name: getattr(self, f.name) for f in fields(self) if f.name in INPUTS}
-        return replace(self, **exchanged(inputs, old, new)).copied()
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in GIVEN}
+        return replace(self, **exchanged(given, old, new)).copied()
 
     def only(self, samples: Sequence[int]) -> Self:
         """Some of its samples, where `contents` knows them, as a batch of its own."""

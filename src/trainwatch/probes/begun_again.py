@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
+from trainwatch.probes.evaluated import evaluating, level
 from trainwatch.probes.rates import highest_rates, set_rates
+
+Losses = NDArray[np.float64]
+Some = TypeVar("Some", bound=Batch)
 
 WARM_UP = 0.1  # of the steps: the rate rises, for nets that bear no long first step
 
@@ -46,6 +53,39 @@ def cycle(
 def marks(steps: int, count: int) -> set[int]:
     """So many steps at even distances, the last of them included."""
     return {steps * (k + 1) // count for k in range(count)}
+
+
+def best_look(
+    bench: Bench,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sides: tuple[Sequence[Some], Sequence[Some]],
+    steps: int,
+    looks: int,
+    losses: Callable[[nn.Module, Sequence[Some]], Losses],
+) -> tuple[Losses, Losses]:
+    """Let a copy learn as in `cycle`, and say its losses where those of validation are lowest.
+
+    Few samples are soon learned by heart, so that the best may be long before the end.
+
+    Args:
+        bench: What the probe is given.
+        model: The copy.
+        optimizer: What trains it.
+        sides: Batches to learn from, and batches of validation.
+        steps: How many.
+        looks: How often the losses are looked at, in evaluation mode.
+        losses: Of a model and some batches, shape (n,).
+
+    Returns:
+        Losses of the training and of the validation batches.
+    """
+    looked_at, found = marks(steps, looks), []
+    for step in cycle(bench, model, optimizer, sides[0], steps):
+        if step in looked_at:
+            with evaluating(model):
+                found.append((losses(model, sides[0]), losses(model, sides[1])))
+    return min(found, key=lambda look: level(look[1]))
 
 
 def begin_again(bench: Bench, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

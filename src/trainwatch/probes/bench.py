@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,30 @@ class Divisible(Batch, Protocol):
     def contents(self) -> list[bytes]: ...
 
     def only(self, samples: Sequence[int]) -> Batch: ...
+
+
+class Evaluation(Protocol):
+    """What a loss was given."""
+
+    @property
+    def input(self) -> torch.Tensor | None: ...
+
+    @property
+    def target(self) -> torch.Tensor | None: ...
+
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Exchangeable(Batch, Protocol):
+    """A batch of which one tensor can be replaced, and whose loss tells what it is given."""
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]: ...
+
+    def exchanged(self, old: torch.Tensor, new: torch.Tensor) -> Exchangeable: ...
+
+    def evaluation(self, model: nn.Module) -> Any: ...
 
 
 class Bench:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainwatch.probes.bench import Bench
+from trainwatch.probes.bench import Bench, Evaluation, Exchangeable
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "future"
@@ -21,30 +20,6 @@ VARIED = 0.1  # of the neighbours in time differ: what stands still tells no ord
 TOLD = 8  # entries that are no padding, at least
 MOST_DIMENSIONS = 4
 LEFT_OUT = -100  # a class that losses leave out, unless they name another
-
-
-class Evaluation(Protocol):
-    """What a loss was given."""
-
-    @property
-    def input(self) -> Tensor | None: ...
-
-    @property
-    def target(self) -> Tensor | None: ...
-
-    @property
-    def arguments(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class Exchangeable(Protocol):
-    """A batch of which one tensor can be replaced, and whose loss tells what it is given."""
-
-    def tensors(self) -> Iterator[tuple[str, str, Tensor]]: ...
-
-    def exchanged(self, old: Tensor, new: Tensor) -> Any: ...
-
-    def evaluation(self, model: nn.Module) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from trainwatch.probes.begun_again import begin_again, cycle, marks
+from trainwatch.probes.begun_again import Losses, begin_again, best_look
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import compared, evaluating, level, losses_of, to_try
+from trainwatch.probes.evaluated import compared, losses_of, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.symptoms.gradients import SQUASHING
 
@@ -22,8 +20,6 @@ FEWEST, MOST = 60, 400  # steps of each copy: as many as the run took, within th
 MARKS = 5  # times that a copy is looked at: few samples are soon learned by heart
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 3 * FEWEST + LOOKS
-
-Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:
@@ -81,13 +77,7 @@ def _learned(
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, nn.ReLU())
             _draw(model, optimizer, last, rectified)
-        looks: list[tuple[Losses, Losses]] = []
-        looked_at = marks(steps, MARKS)
-        for step in cycle(bench, model, optimizer, train, steps):
-            if step in looked_at:
-                with evaluating(model):
-                    looks.append((losses_of(model, train), losses_of(model, val)))
-    return min(looks, key=lambda look: level(look[1]))
+        return best_look(bench, model, optimizer, (train, val), steps, MARKS, losses_of)
 
 
 def _draw(model: nn.Module, optimizer: torch.optim.Optimizer, last: str, rectified: bool) -> None:

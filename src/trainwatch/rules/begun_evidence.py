@@ -1,4 +1,4 @@
-"""What copies that learned from the start tell TW301, TW305, TW309 and TW602."""
+"""What copies that learned from the start tell TW107, TW108, TW301, TW305, TW309 and TW602."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import ProbeRequest
-from trainwatch.symptoms.begun_again import BegunAgain, higher_rate, usual_start
+from trainwatch.symptoms.begun_again import BegunAgain, higher_rate, standard_inputs, standard_targets, usual_start
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import SURE
 
 BEST = 0.98  # share of the loss of a constant guess: where more is gone, no other beginning is tried
 MOST = 1e3  # standard errors: a lead is no surer than that
+PRIORITY = 0.648  # of standardised data, where they are out of the ordinary
 CHANGED = {"usual": "usual weights", "rectified": "usual weights and ReLUs"}
 
 
@@ -25,12 +26,14 @@ class Ahead:
         copy: Its losses beside those of the run, and of another that is as the run.
         least: What counts.
         factor: On the learning rate.
+        measure: What was compared in validation.
     """
 
     changed: str
     copy: BegunAgain
     least: float
-    factor: float
+    factor: float = 1.0
+    measure: str = "validation loss"
 
     @property
     def margin(self) -> float:
@@ -42,7 +45,7 @@ class Ahead:
         """The lead in words."""
         before, usual, other = self.copy.validation
         return (
-            f"a copy with {self.changed} came to a validation loss of {other:.3g}, where another came to {usual:.3g} "
+            f"a copy with {self.changed} came to a {self.measure} of {other:.3g}, where another came to {usual:.3g} "
             f"without, and the run ended at {before:.3g}"
         )
 
@@ -84,5 +87,29 @@ def begun_better(record: RunRecord, share: float, *names: str) -> Ahead | None:
     if course is None:
         return None
     least = share * course.span
-    leading = [Ahead(CHANGED[name], copies[name], least, factor=1.0) for name in names if name in copies]
+    leading = [Ahead(CHANGED[name], copies[name], least) for name in names if name in copies]
     return max((one for one in leading if one.copy.leads(least)), key=lambda one: one.copy.gain, default=None)
+
+
+def standard_wanted(record: RunRecord, what: str) -> ProbeRequest | None:
+    """Copies that learn from standardised ``inputs`` or ``targets``, where something is left to learn."""
+    course = record.memo(loss_course)
+    if course is None or course.gained >= BEST:
+        return None
+    return ProbeRequest(f"standard_{what}", (), f"{what} are out of the ordinary: does their scale cost?", PRIORITY)
+
+
+def inputs_better(record: RunRecord, share: float) -> Ahead | None:
+    """The copy on standardised inputs, where it leads by at least a share of the loss of a constant guess."""
+    course, copy = record.memo(loss_course), record.memo(standard_inputs)
+    if course is None or copy is None or not copy.leads(least := share * course.span):
+        return None
+    return Ahead("standardised inputs", copy, least)
+
+
+def targets_better(record: RunRecord, share: float) -> Ahead | None:
+    """The copy on standardised targets, where it explains at least a share more of their variance."""
+    copy = record.memo(standard_targets)
+    if copy is None or not copy.leads(share):
+        return None
+    return Ahead("standardised targets", copy, share, measure="mean squared error over the variance")

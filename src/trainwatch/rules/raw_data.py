@@ -1,4 +1,4 @@
-"""Scales judged on the data alone, before a training could show whether it copes with them (TW107)."""
+"""Scales judged on the data alone, before a training could show whether it copes with them (TW107, TW108)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 from trainwatch.diagnosis import Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.rules.base import NotChecked
 from trainwatch.symptoms.features import features
 from trainwatch.symptoms.ranges import range_of
+from trainwatch.symptoms.scaled_otherwise import times_wider
 
 MOST = 0.9  # of the features, which share a scale where the others are odd ones
 
@@ -67,3 +69,26 @@ def odd_features(record: RunRecord, uneven: float, alike: float) -> list[tuple[s
         return []
     found = np.flatnonzero(np.nan_to_num(scale) > uneven * middle)
     return sorted(((look.names[j], float(scale[j] / middle)) for j in found), key=lambda row: -row[1])
+
+
+def raw_targets(record: RunRecord, small: float, large: float, differs: float) -> Iterator[dict[str, Any]]:
+    """What the data alone tell of the scale of targets; see TW108 for the thresholds."""
+    train, val = (range_of(record, "target_stats", split) for split in ("train", "val"))
+    if train is None:
+        raise NotChecked("the targets are not all finite numbers")
+    ratio = 1.0 if val is None else times_wider(record, "targets", train, val)
+    if ratio <= differs and small <= train.rms <= large:
+        return
+    told = f"; those of validation {val.mean:.3g} +- {val.sd:.3g}" if val and ratio > differs else ""
+    yield {
+        "summary": f"targets of {train.mean:.3g} +- {train.sd:.3g}{told}: scale before training",
+        "margin": float("inf") if told else 0.0,
+        "severity": Severity.WARNING if told else Severity.INFO,
+        "where": ("targets",),
+        "evidence": (
+            Evidence("root mean square of the targets", train.rms, large, where="targets",
+                     note=f"too small below {small:g}"),
+            Evidence("scale of validation targets against training targets", ratio, differs),
+        ),
+        "remedies": (remedy("normalise-targets", mean=f"{train.mean:.4g}", std=f"{train.sd:.4g}"),),
+    }  # fmt: skip

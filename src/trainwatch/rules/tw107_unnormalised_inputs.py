@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +11,8 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
+from trainwatch.rules.begun_evidence import Ahead, inputs_better, standard_wanted
 from trainwatch.rules.raw_data import raw_inputs
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.ranges import Range, range_of
@@ -30,7 +31,8 @@ class UnnormalisedInputs(Rule):
     ## Symptom
     The root mean square of the inputs is above `large` or below `small`, or that of the largest feature above `uneven`
     times the median one; nothing normalises them before the first layer; and the run ends with less than `learned` of
-    its loss gone.
+    its loss gone. Or a copy that learns from the start on standardised inputs is better than another without and than
+    the run, in training and, by `better` of the loss of a constant guess, in validation.
 
     ## Why it hurts
     The gradient of the first layer is proportional to its inputs. No rate fits features of 0.1 and of 1,000 at once:
@@ -38,7 +40,9 @@ class UnnormalisedInputs(Rule):
 
     ## How it is measured
     `input_stats` at steps 0, 1, 3, 7 ..., and the course of the training loss against that of a constant guess. Judged
-    from `steps` optimiser steps on. Before training (`trainwatch.audit`) such a scale is a remark, since a table as it
+    from `steps` optimiser steps on. Copies learn from held batches (`standard_inputs`) where the root mean square is
+    `unusual` times 1 or less than its inverse, the mean as many deviations, or the largest feature `unusual` squared
+    times the median one. Before training (`trainwatch.audit`) such a scale is a remark, since a table as it
     was collected harms nobody yet; a warning where it is above `extreme`, and where a feature is `uneven` beside others
     that share a scale, nine in ten of them within `alike` times the median one.
 
@@ -65,7 +69,16 @@ class UnnormalisedInputs(Rule):
     learned: float = 0.7
     alike: float = 3.0
     extreme: float = 1e6
+    unusual: float = 3.0
+    better: float = 0.05
     steps: int = 20
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Where inputs are of another size than is usual: what standardised ones would bring."""
+        inputs = None if is_of_data(record) else range_of(record, "input_stats", "train")
+        if inputs is not None and self._is_unusual(inputs) and not _begins_with_a_norm(record):
+            wanted = standard_wanted(record, "inputs")
+            yield from [wanted] if wanted is not None else []
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         inputs, course = range_of(record, "input_stats", "train"), record.memo(loss_course)
@@ -81,16 +94,26 @@ class UnnormalisedInputs(Rule):
             raise NotChecked("no training loss was seen")
         if record.steps < (self.steps if record.facts.get("run", {}).get("finished") else 10 * self.steps):
             return
-        if not off or _begins_with_a_norm(record):
+        ahead = inputs_better(record, self.better) if self._is_unusual(inputs) else None
+        if not (off or ahead) or _begins_with_a_norm(record):
             return
         margin = (self.learned - course.learned) / course.gained_error
-        if np.isnan(margin) or margin > 0:
-            yield self._found(record, inputs, uneven, course, min(float(np.nan_to_num(margin, nan=1e3)), 1e3))
+        if ahead is not None or np.isnan(margin) or margin > 0:
+            margin = ahead.margin if ahead else min(float(np.nan_to_num(margin, nan=1e3)), 1e3)
+            yield self._found(record, inputs, uneven, course, margin, ahead)
 
-    def _found(self, record: RunRecord, inputs: Range, uneven: float, course: LossCourse, margin: float) -> Diagnosis:
+    def _is_unusual(self, inputs: Range) -> bool:
+        unit = 1 / self.unusual <= inputs.rms <= self.unusual
+        uneven = inputs.largest > self.unusual**2 * inputs.median > 0
+        return not unit or uneven or abs(inputs.mean) > self.unusual * inputs.sd
+
+    def _found(
+        self, record: RunRecord, inputs: Range, uneven: float, course: LossCourse, margin: float, ahead: Ahead | None
+    ) -> Diagnosis:
         of_features = f", the largest feature {uneven:.3g} times the median one" if uneven > self.uneven else ""
+        told = f"the loss went {course.story}" if ahead is None else ahead.told
         return self.diagnose(
-            f"inputs have a root mean square of {inputs.rms:.3g}{of_features}, and the loss went {course.story}",
+            f"inputs have a root mean square of {inputs.rms:.3g}{of_features}, and {told}",
             margin=margin,
             where=("inputs",),
             onset_step=0,
@@ -100,6 +123,7 @@ class UnnormalisedInputs(Rule):
                 Evidence("largest over median feature", uneven, self.uneven, where="inputs", step=inputs.step),
                 Evidence("share of the loss that training removed", course.learned, self.learned, where=course.stream,
                          step=record.steps),
+                *([ahead.shown] if ahead else []),
             ),
             remedies=(remedy("normalise-inputs", rms=f"{inputs.rms:.3g}", mean=f"{inputs.mean:.4g}",
                              std=f"{inputs.sd:.4g}"),),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, Predicate, Rule, no_remark
+from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
+from trainwatch.rules.begun_evidence import standard_wanted, targets_better
+from trainwatch.rules.raw_data import raw_targets
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
-from trainwatch.symptoms.ranges import range_of
-from trainwatch.symptoms.scaled_otherwise import times_wider
+from trainwatch.symptoms.ranges import Range, range_of
 from trainwatch.symptoms.subject import is_of_data
 
 SQUARED = ("mse_loss",)
@@ -32,7 +33,8 @@ class UnnormalisedTargets(Rule):
     ## Symptom
     The root mean square of the targets is above `large` or below `small`, and the loss is not below what predicting
     their mean would cost until `late` of the run is over, or never. Or the targets are large, an update is on average
-    `stretch` times the weights, and less than `learned` of the loss of chance is gone.
+    `stretch` times the weights, and less than `learned` of the loss of chance is gone. Or a copy that learns from the
+    start on standardised targets explains `better` more of their variance, in training and validation.
 
     ## Why it hurts
     An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large,
@@ -41,15 +43,17 @@ class UnnormalisedTargets(Rule):
 
     ## How it is measured
     `target_stats` at steps 0, 1, 3, 7 ... gives mean and deviation; their constant guess costs the variance (squared
-    error) or 0.8 deviations (absolute error). Judged from `steps` optimiser steps on. Before training
-    (`trainwatch.audit`) such targets are a remark; a warning where those of validation lie `differs` times wider or
-    narrower than those of training.
+    error) or 0.8 deviations (absolute error). Judged from `steps` optimiser steps on. Copies learn from held batches
+    where that size is `unusual` times 1 or less than its inverse, or the mean as many deviations (`standard_targets`).
+    Before training (`trainwatch.audit`) such targets are a remark; a warning where those of validation lie `differs`
+    times wider or narrower than those of training.
 
     ## Remedies
     `normalise-targets` with this run's numbers.
 
     ## Not a fault when
-    The net reaches that level soon: a fitting rate, an output bias set to the mean.
+    The net reaches that level soon, and a copy on standardised targets is no better: a fitting rate, an output bias set
+    to the mean.
 
     ## Sources
     §10; Bishop, "Neural Networks for Pattern Recognition" (1995), section 8.2.
@@ -67,12 +71,22 @@ class UnnormalisedTargets(Rule):
     stretch: float = 0.3
     differs: float = 3.0
     learned: float = 0.75
+    unusual: float = 2.0
+    better: float = 0.05
     steps: int = 20
+
+    def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
+        """Where targets are of another size than outputs: what standardised ones would bring."""
+        course = record.memo(loss_course)
+        targets = None if course is None or is_of_data(record) else range_of(record, "target_stats", course.stream)
+        if targets is not None and self._is_unusual(targets):
+            wanted = standard_wanted(record, "targets")
+            yield from [wanted] if wanted is not None else []
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         if is_of_data(record):
-            yield from self._raw(record)
-            return
+            raw = raw_targets(record, self.small, self.large, self.differs)
+            return (yield from (self.diagnose(**fields) for fields in raw))
         course = record.memo(loss_course)
         if course is None:
             raise NotChecked("no training loss was seen")
@@ -81,7 +95,12 @@ class UnnormalisedTargets(Rule):
         if targets is None or function not in (*SQUARED, *LINEAR) or known[course.stream]["reduction"] != "mean":
             raise NotChecked("the loss is none of a regression on single targets, or its targets are not known")
         finished = record.facts.get("run", {}).get("finished")
-        if record.steps < (self.steps if finished else 10 * self.steps) or self.small <= targets.rms <= self.large:
+        if record.steps < (self.steps if finished else 10 * self.steps):
+            return
+        if (ahead := targets_better(record, self.better)) is not None and self._is_unusual(targets):
+            yield self._found(targets, ahead.told, ahead.margin, ahead.shown)
+            return
+        if self.small <= targets.rms <= self.large:
             return
         mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
         reached, reach = _reached(course, mean_costs), record.memo(reach_of)
@@ -100,7 +119,10 @@ class UnnormalisedTargets(Rule):
             evidence = Evidence("mean update over weights", mean, self.stretch, step=record.steps)
         else:
             return
-        yield self.diagnose(
+        yield self._found(targets, what, margin, evidence)
+
+    def _found(self, targets: Range, what: str, margin: float, evidence: Evidence) -> Diagnosis:
+        return self.diagnose(
             f"targets of {targets.mean:.3g} +- {targets.sd:.3g}: {what}",
             margin=min(margin, 1e3),
             where=("targets",),
@@ -113,25 +135,9 @@ class UnnormalisedTargets(Rule):
             remedies=(remedy("normalise-targets", mean=f"{targets.mean:.4g}", std=f"{targets.sd:.4g}"),),
         )  # fmt: skip
 
-    def _raw(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """What the data alone tell."""
-        train, val = (range_of(record, "target_stats", split) for split in ("train", "val"))
-        if train is None:
-            raise NotChecked("the targets are not all finite numbers")
-        ratio = 1.0 if val is None else times_wider(record, "targets", train, val)
-        if ratio <= self.differs and self.small <= train.rms <= self.large:
-            return
-        told = f"; those of validation {val.mean:.3g} +- {val.sd:.3g}" if val and ratio > self.differs else ""
-        yield self.diagnose(
-            f"targets of {train.mean:.3g} +- {train.sd:.3g}{told}: scale before training",
-            margin=float("inf") if told else 0.0,
-            severity=Severity.WARNING if told else Severity.INFO,
-            where=("targets",),
-            evidence=(Evidence("root mean square of the targets", train.rms, self.large, where="targets",
-                               note=f"too small below {self.small:g}"),
-                      Evidence("scale of validation targets against training targets", ratio, self.differs)),
-            remedies=(remedy("normalise-targets", mean=f"{train.mean:.4g}", std=f"{train.sd:.4g}"),),
-        )  # fmt: skip
+    def _is_unusual(self, targets: Range) -> bool:
+        unit = 1 / self.unusual <= targets.rms <= self.unusual
+        return not unit or abs(targets.mean) > self.unusual * targets.sd
 
 
 def _reached(course: LossCourse, level: float) -> float:

@@ -1,4 +1,4 @@
-"""What copies found that learned from the start: at a higher rate, from usual weights, with rectified units."""
+"""What copies found that learned from the start: at a higher rate, from usual weights, on standardised data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import worsened
+from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import SURE
 
 
@@ -115,12 +116,26 @@ def usual_start(record: RunRecord) -> dict[str, BegunAgain]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _begun_again(record: RunRecord, step: int, row: Sequence[float]) -> BegunAgain | None:
+def standard_inputs(record: RunRecord) -> BegunAgain | None:
+    """What standardised inputs would have brought, for `RunRecord.memo`; None where it was not tried, or failed."""
+    row = record.latest("standard_inputs", "held")
+    return None if row is None else _begun_again(record, row[0], row[1].tolist())
+
+
+def standard_targets(record: RunRecord) -> BegunAgain | None:
+    """What standardised targets would have brought, in variances, for `RunRecord.memo`; None as above."""
+    row, course = record.latest("standard_targets", "held"), record.memo(loss_course)
+    if row is None or course is None:
+        return None
+    return _begun_again(record, row[0], row[1].tolist(), unit=course.span)
+
+
+def _begun_again(record: RunRecord, step: int, row: Sequence[float], unit: float = 1.0) -> BegunAgain | None:
     curve = record.memo(validation_curve)
     if curve is None or not np.isfinite(row).all():
         return None
     training, validation = _three(row[:3]), _three(row[5:8])
-    best = min(validation[1], validation[0] - worsened(record))
+    best = min(validation[1], validation[0] - worsened(record) / unit)
     errors = [row[8], row[9]]
     return BegunAgain(training, validation, best - validation[2], max(errors), step)
 
