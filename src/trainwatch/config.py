@@ -39,6 +39,7 @@ PROBE_KINDS = (
     "usual_start",
     "standard_targets",
     "standard_inputs",
+    "wider",
     "prior",
     "shift",
     "backward_gain",

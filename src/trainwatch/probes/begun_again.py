@@ -118,9 +118,9 @@ def put_back(bench: Bench, model: nn.Module) -> None:
 
 def forget(optimizer: torch.optim.Optimizer) -> None:
     """Empty the state of an optimiser."""
-    if not isinstance(optimizer, torch.optim.Adagrad):
-        optimizer.state.clear()
-        return
-    for state in optimizer.state.values():  # made by its constructor
-        state["step"].zero_()
-        state["sum"].fill_(optimizer.defaults["initial_accumulator_value"])
+    optimizer.state.clear()
+    if isinstance(optimizer, torch.optim.Adagrad):  # which makes its state when it is constructed
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                began = torch.full_like(parameter, group["initial_accumulator_value"])
+                optimizer.state[parameter].update(step=torch.tensor(0.0), sum=began.detach())

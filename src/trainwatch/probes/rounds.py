@@ -46,6 +46,7 @@ from trainwatch.probes import (
     tuning,
     usual_start,
     votes,
+    wider,
     without_regulariser,
 )
 from trainwatch.probes.bench import Bench
@@ -71,6 +72,7 @@ KINDS = (
     usual_start,
     standard_targets,
     standard_inputs,
+    wider,
     prior,
     shift,
     backward_gain,

@@ -249,8 +249,8 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         title="Enlarge the network",
         why="{reason}",
         how="Double the narrowest hidden layers, or add one, and compare the training losses at equal steps. What a "
-        "wider copy gains: not measured.",
-        when="Other predictors do better on the same samples, training ones included.",
+        "wider copy gains: {measured}.",
+        when="Other predictors do better on the same samples, training ones included, or a wider copy does.",
         not_when="One batch cannot be fitted: then capacity is not what lacks.",
         strength="strong",
         section="§3",

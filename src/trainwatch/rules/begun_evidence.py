@@ -1,4 +1,4 @@
-"""What copies that learned from the start tell TW107, TW108, TW301, TW305, TW309 and TW602."""
+"""What copies that learned from the start tell TW107, TW108, TW204, TW301, TW305, TW309 and TW602."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import ProbeRequest
-from trainwatch.symptoms.begun_again import BegunAgain, higher_rate, standard_inputs, standard_targets, usual_start
+from trainwatch.symptoms.begun_again import (
+    BegunAgain,
+    higher_rate,
+    standard_inputs,
+    standard_targets,
+    usual_start,
+    wider,
+)
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import SURE
 
@@ -113,3 +120,11 @@ def targets_better(record: RunRecord, share: float) -> Ahead | None:
     if copy is None or not copy.leads(share):
         return None
     return Ahead("standardised targets", copy, share, measure="mean squared error over the variance")
+
+
+def wider_better(record: RunRecord, room: float, gain: float) -> Ahead | None:
+    """The wider copy, where it is better by shares of the loss of a constant guess, in training and validation."""
+    course, copy = record.memo(loss_course), record.memo(wider)
+    if course is None or copy is None or not copy.fits(room * course.span, least := gain * course.span):
+        return None
+    return Ahead(f"{copy.times} times the width", copy, least)

@@ -9,6 +9,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.robust_loss import heavy_tails
+from trainwatch.symptoms.begun_again import wider
 from trainwatch.symptoms.experiments import Lead, OneBatch, evaluated, one_batch
 from trainwatch.symptoms.plateau import Trend
 from trainwatch.symptoms.rest import Rest
@@ -81,10 +82,11 @@ def reason(causes: list[Restraint], ahead: Lead | None) -> str:
 
 def advice(record: RunRecord, causes: list[Restraint]) -> Iterator[Remedy]:
     """A larger network, and boosting as a yardstick."""
+    measured = _width_gains(record)
     for cause in causes:
-        yield remedy(cause.remedy, **cause.numbers)
+        yield remedy(cause.remedy, **({"measured": measured} if cause.remedy == "larger-model" else {}) | cause.numbers)
     if not causes:
-        yield remedy("larger-model", reason=_capacity(record.memo(one_batch)))
+        yield remedy("larger-model", reason=_capacity(record.memo(one_batch)), measured=measured)
     regression: Any = record.facts.get("task") == "regression"
     yield remedy("boosting", estimator=f"HistGradientBoosting{'Regressor' if regression else 'Classifier'}")
     yield from heavy_tails(record)[1]
@@ -98,3 +100,14 @@ def _capacity(batch: OneBatch | None) -> str:
     if batch.reference < FITTED * batch.before:
         return f"{told}{batch.reference:.3g}: capacity is there, what holds it back comes first."
     return f"{told}no less than {batch.reference:.3g}: capacity is short, or out of use."
+
+
+def _width_gains(record: RunRecord) -> str:
+    copy = record.memo(wider)
+    if copy is None:
+        return "not measured"
+    return (
+        f"one of {copy.times} times the width came to a training loss of {copy.training[2]:.3g} and a validation loss of "
+        f"{copy.validation[2]:.3g} on held batches, one as wide as this to {copy.training[1]:.3g} and "
+        f"{copy.validation[1]:.3g}"
+    )

@@ -9,18 +9,20 @@ from typing import ClassVar
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import Predicate, ProbeRequest, Rule, no_remark
+from trainwatch.rules.begun_evidence import Ahead, wider_better
 from trainwatch.rules.fit_evidence import advice, falling, reason, shown
 from trainwatch.rules.poor_fit import rest
 from trainwatch.symptoms.experiments import Lead, lead, one_batch
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import rate_is_steady, validation_trend
+from trainwatch.symptoms.rest import Rest
 from trainwatch.symptoms.restraints import narrow_layers
 
 CLOSES = 0.5  # of the lead of another: what would get that far by half as many steps again has only to go on
 GAP = 0.1  # of the loss of a constant guess, between validation and training: more is memorised, not missed
 STARTED = 0.02  # a network that learned less than that has another fault, unless something holds it back
 GOOD = 0.9  # of the loss of a constant guess gone: then no experiment is worth its time
-PROBES = {"train_eval": 0.7, "reference": 0.6, "one_batch": 0.5}  # the most telling first
+PROBES = {"train_eval": 0.7, "wider": 0.643, "reference": 0.6, "one_batch": 0.5}  # the most telling first
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Underfitting(Rule):
     At the end neither training nor validation has removed `poor` of the loss of a constant guess (`held` with a layer
     of two units), and a layer is too narrow for the classes. Or another predictor does better on samples new to it than
     the network on those and on its own training samples, by `lead` of the loss of a constant guess and by `errors`
-    standard errors.
+    standard errors. Or a wider copy that learns from the start ends lower than another as wide as the network, and than
+    the run: by `room` of that loss in training, by `gain` in validation.
 
     ## Why it hurts
     The network would do better on new data if it were allowed to fit its training data better.
@@ -44,7 +47,9 @@ class Underfitting(Rule):
     not make the network good. Nearest neighbours and gradient boosting learn from the held training batches alone, so
     one of them may be ahead for sure (`reference_loss`, `evaluated_loss`), but being behind says nothing. Where the
     learning rate was brought down, the loss may rest for that alone: the lead of another then counts only if `kept` of
-    the loss of a single batch is left after steps on nothing else at the run's highest rate (`one_batch_fit`).
+    the loss of a single batch is left after steps on nothing else at the run's highest rate (`one_batch_fit`). Wider
+    copies (`wider`) learn from held batches as well; half as many steps again of the run must not close half of their
+    lead either.
 
     ## Remedies
     `larger-model`; `boosting` as a measure of what can be reached.
@@ -70,6 +75,8 @@ class Underfitting(Rule):
     lead: float = 0.1
     errors: float = 3.0
     kept: float = 0.75
+    room: float = 0.15
+    gain: float = 0.05
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """What is within reach, and what keeps the network from it, where the loss is not low."""
@@ -82,13 +89,15 @@ class Underfitting(Rule):
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare where both losses came to rest with the loss of a constant guess."""
         end = rest(record)
-        ahead, causes = self._ahead(record), narrow_layers(record)
+        ahead, wide, causes = self._ahead(record), self._wider(record, end), narrow_layers(record)
         poor = self.held if any(c.strong for c in causes) else self.poor
         settled = end.trends[0]
         if ahead is not None and (
             end.flat or settled.gains_less_than(CLOSES * ahead.lead / end.guess, of=end.guess, steps=0.5)
         ):
             margin = ahead.lead / ahead.error
+        elif wide is not None:
+            ahead, margin = None, wide.margin
         elif end.gone > poor:
             return
         else:
@@ -106,11 +115,16 @@ class Underfitting(Rule):
             end.best.stream,
         )
         yield self.diagnose(
-            end.story + reason(causes, ahead),
-            severity=Severity.WARNING if causes or ahead else Severity.INFO,
+            end.story + (f"; {wide.told}" if wide and not ahead else reason(causes, ahead)),
+            severity=Severity.WARNING if causes or ahead or wide else Severity.INFO,
             margin=min(margin, 1e3),
             where=(causes[0].where,) if causes else (end.best.stream,),
-            evidence=(share, *falling(end, causes), *shown(record, end.trends, causes, ahead, self.lead)),
+            evidence=(
+                share,
+                *falling(end, causes),
+                *shown(record, end.trends, causes, ahead, self.lead),
+                *([wide.shown] if wide else []),
+            ),
             remedies=tuple(advice(record, causes)),
         )
 
@@ -122,3 +136,12 @@ class Underfitting(Rule):
         batch = record.memo(one_batch)  # a rate that was brought down makes a loss rest that would fall on
         stuck = batch is not None and batch.own > self.kept * batch.before
         return found if stuck or rate_is_steady(record) else None
+
+    def _wider(self, record: RunRecord, end: Rest) -> Ahead | None:
+        """The lead of a wider copy, where it is beyond the thresholds and not closed by going on."""
+        found = wider_better(record, self.room, self.gain)
+        if found is None or not (
+            end.flat or end.trends[0].gains_less_than(CLOSES * found.copy.gain / end.guess, of=end.guess, steps=0.5)
+        ):
+            return None
+        return found

@@ -57,6 +57,21 @@ class OtherRate(BegunAgain):
 
 
 @dataclass(frozen=True)
+class Wider(BegunAgain):
+    """Two copies, one of them several times as wide.
+
+    Attributes:
+        times: How many times.
+    """
+
+    times: int
+
+    def fits(self, more: float, least: float) -> bool:
+        """The wider copy is better by so much in training and, beyond noise, in validation."""
+        return min(self.training[:2]) - self.training[2] > more and self.leads(least)
+
+
+@dataclass(frozen=True)
 class Calmer:
     """A copy that learned from the start, at a rate that fell to nothing.
 
@@ -128,6 +143,13 @@ def standard_targets(record: RunRecord) -> BegunAgain | None:
     if row is None or course is None:
         return None
     return _begun_again(record, row[0], row[1].tolist(), unit=course.span)
+
+
+def wider(record: RunRecord) -> Wider | None:
+    """What wider layers would have brought, for `RunRecord.memo`; None where that was not tried, or failed."""
+    row = record.latest("wider", "held")
+    found = None if row is None else _begun_again(record, row[0], row[1][:10].tolist())
+    return None if row is None or found is None else Wider(**vars(found), times=round(row[1][10]))
 
 
 def _begun_again(record: RunRecord, step: int, row: Sequence[float], unit: float = 1.0) -> BegunAgain | None:
