@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from begun_copies import tried
 from scaled import table, train
 from torch import nn
 
@@ -184,3 +185,67 @@ def test_what_never_changes_in_training_stays_small_in_validation(constant):
     assert code["x"].isfinite().all()
     assert code["x"][:, 1] == pytest.approx(1.0, abs=0.05)
     assert code["x"].std(0)[[0, 2]] == pytest.approx(1.0, rel=1e-3)
+
+
+def ahead(made=None, **losses):
+    return tried(made or run(rms=5.0, end=0.2), "standard_inputs", **{"before": 0.9, "usual": 0.8, **losses})
+
+
+def test_a_copy_on_standardised_inputs_that_leads_is_told():
+    (found,) = verdict(ahead())
+    assert found.margin > 10
+    assert "inputs have a root mean square of 5, and a copy with standardised inputs came to a" in found.summary
+    shown = found.evidence[-1]
+    assert (shown.name, shown.value) == ("lead of the copy with standardised inputs", pytest.approx(0.4))
+    assert found.remedies[0].id == "normalise-inputs"
+    assert verdict(ahead(), better=0.5) == []
+
+
+@pytest.mark.parametrize(
+    "how", [{"other": 0.79}, {"other": 0.89, "before": 0.9, "usual": 1.3}, {"error": 0.3}, {"training": 0.85}]
+)
+def test_one_that_does_not_lead_is_not(how):
+    assert verdict(ahead(**how)) == []
+
+
+def wanted(made, **thresholds):
+    return [(wish.kind, wish.priority) for wish in UnnormalisedInputs(**thresholds).asks(made)]
+
+
+def test_copies_are_asked_for_where_inputs_are_unusual_and_something_is_left_to_learn():
+    asked_for = [("standard_inputs", 0.648)]
+    for unusual, usual in (
+        ({"rms": 3.1}, {"rms": 2.9}),
+        ({"rms": 0.32}, {"rms": 0.34}),
+        ({"rms": 1.0, "uneven": 9.1}, {"rms": 1.0, "uneven": 8.9}),
+        ({}, {"first": "LayerNorm"}),
+        ({"end": 0.1}, {"end": -0.1}),
+    ):
+        assert wanted(run(**unusual)) == asked_for
+        assert wanted(run(**usual)) == []
+    assert wanted(run(rms=5.0), unusual=6.0) == []
+    beside = run(rms=1.0)
+    beside.append("input_stats", "train", 1, np.array([0, 0, 2.0, 0.5, 1, 3, 0, 2, 2]))
+    assert wanted(beside) == []  # medians over the looks
+    for step in (3, 7):
+        beside.append("input_stats", "train", step, np.array([0, 0, 2.0, 0.5, 1, 3, 0, 2, 2]))
+    assert wanted(beside) == asked_for
+    assert wanted(asked([part("train", np.eye(3), np.ones(3))], features)[0]) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fires_where_most_is_learned_from_readings_far_from_zero_and_could_have_been_sooner(seed):
+    x, y, x_val, y_val = table("wine", seed)
+    how = {"optimizer": torch.optim.Adam, "lr": 0.003, "epochs": 40, "seed": seed}
+    report, _ = train((x + 8, y, x_val + 8, y_val), nn.CrossEntropyLoss(), **how)
+    (found,) = [d for d in report.diagnoses if d.code == "TW107"]
+    assert found.evidence[2].value > 0.7  # of its loss is gone
+    assert "a copy with standardised inputs" in found.summary
+    assert not codes(train((x, y, x_val, y_val), nn.CrossEntropyLoss(), **how)[0])
+
+
+def test_stays_silent_where_large_inputs_make_up_for_a_low_rate():
+    x, y, x_val, y_val = table("wine", 0)
+    report, record = train((2 * x + 8, y, 2 * x_val + 8, y_val), nn.CrossEntropyLoss(), lr=0.003)
+    assert record.has("standard_inputs")
+    assert not codes(report)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from begun_copies import tried
 from scaled import table, train
 from synthetic_gradients import parameter
 from torch import nn
@@ -158,3 +159,62 @@ def test_on_data_alone_a_heavy_tail_is_no_other_scale(seed):
 def test_on_data_alone_it_abstains_without_numbers_to_predict():
     with pytest.raises(NotChecked, match="finite"):
         list(UnnormalisedTargets().check(asked([part("train", np.eye(3), np.full(3, np.nan))], features)[0]))
+
+
+def ahead(made=None, **errors):
+    """Copies of a run whose targets are out of the ordinary, and not so far that this alone would tell."""
+    losses = {"before": 0.6, "usual": 0.55, "other": 0.2, "training": 0.2, **errors}
+    return tried(made or run(mean=4.0, sd=3.0, late=0.0), "standard_targets", **losses)
+
+
+def test_a_copy_on_standardised_targets_that_leads_is_told():
+    (found,) = verdict(ahead())
+    assert found.margin > 10
+    assert "targets of 4 +- 3: a copy with standardised targets came to a mean squared error over the" in found.summary
+    shown = found.evidence[1]
+    assert (shown.name, shown.value) == ("lead of the copy with standardised targets", pytest.approx(0.35))
+    assert shown.threshold == 0.05
+    assert found.remedies[0].id == "normalise-targets"
+    assert verdict(ahead(), better=0.4) == verdict(ahead(), unusual=6.0) == []
+
+
+@pytest.mark.parametrize("how", [{"other": 0.51}, {"other": 0.58, "usual": 1.3}, {"error": 0.3}, {"training": 0.57}])
+def test_one_that_does_not_lead_is_not(how):
+    assert verdict(ahead(**how)) == []
+
+
+def test_the_best_pass_of_the_run_counts_in_variances():
+    worse = ahead()
+    worse._series.pop("val_loss")
+    worse.append("val_loss", "val", [50, 99], [0.2 * 9, 0.6 * 9])  # the run was as good as the copy
+    assert verdict(worse) == []
+
+
+def wanted(made, **thresholds):
+    return [(wish.kind, wish.priority) for wish in UnnormalisedTargets(**thresholds).asks(made)]
+
+
+def test_copies_are_asked_for_where_targets_are_unusual_and_something_is_left_to_learn():
+    asked_for = [("standard_targets", 0.648)]
+    for unusual, usual in (
+        ({"mean": 0.0, "sd": 2.1}, {"mean": 0.0, "sd": 1.9}),
+        ({"mean": 0.0, "sd": 0.49}, {"mean": 0.0, "sd": 0.51}),
+        ({"mean": -1.1, "sd": 0.5}, {"mean": -0.9, "sd": 0.5}),
+        ({}, {"late": 0.0, "after": 0.01}),
+    ):
+        assert wanted(run(**unusual)) == asked_for
+        assert wanted(run(**usual)) == []
+    assert wanted(run(mean=0.0, sd=2.1), unusual=3.0) == []
+    assert wanted(RunRecord()) == []
+    y = 150 + np.arange(40.0)
+    assert wanted(asked([part("train", np.eye(40), y)], features, task="regression")[0]) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_fires_on_targets_of_some_units_that_are_only_half_told(seed):
+    how = {**ADAM, "lr": 0.001, "epochs": 20, "seed": seed}
+    x, y, x_val, y_val = table("diabetes", seed)
+    report, record = train((x, 3 * y + 8, x_val, 3 * y_val + 8), nn.MSELoss(), **how)
+    print(record.latest("standard_targets", "held"))
+    assert codes(report)
+    assert not codes(train((x, y, x_val, y_val), nn.MSELoss(), **how)[0])

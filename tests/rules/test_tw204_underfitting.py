@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from begun_copies import tried
 from synthetic import fit_record
 
 from trained import trained
@@ -314,13 +315,43 @@ def test_thresholds_of_the_lead_can_silence_it(threshold):
     assert verdict(annealed, kept=0.9)[0].severity == Severity.INFO
 
 
+def wide(loss=STUCK, **losses):
+    """A run a wider copy of which went on where it rests; a constant guess costs 2.3."""
+    losses = {"before": 1.6, "usual": 1.7, "other": 0.9, "training": 0.8, "further": [4], "step": 199, **losses}
+    return tried(record_of(loss), "wider", **losses)
+
+
+def test_a_wider_copy_that_leads_makes_it_a_warning():
+    (found,) = verdict(wide())
+    assert found.severity == Severity.WARNING
+    assert found.margin > 10
+    assert "a copy with 4 times the width came to a validation loss of 0.9, where another came to 1.7" in found.summary
+    shown = found.evidence[-1]
+    assert (shown.name, shown.value) == ("lead of the copy with 4 times the width", pytest.approx(0.7))
+    assert shown.threshold == pytest.approx(0.05 * np.log(10))
+    assert "one of 4 times the width came to 0.8 in training and 0.9 in validation" in found.remedies[0].how
+    (found,) = verdict(wide(np.full(20, 0.8), before=0.8, usual=0.9, other=0.4, training=0.3))
+    assert found.severity == Severity.WARNING  # most of the loss is gone, and yet
+    assert verdict(wide(), room=0.4)[0].severity == verdict(wide(), gain=0.4)[0].severity == Severity.INFO
+
+
+@pytest.mark.parametrize("how", [{"other": 1.5}, {"other": 1.62, "usual": 2.0}, {"error": 0.4}, {"training": 1.3}])
+def test_one_that_does_not_lead_is_no_reason(how):
+    assert [d.severity for d in verdict(wide(**how))] == [Severity.INFO]
+
+
+def test_what_going_on_would_bring_as_well_is_no_lead():
+    falling = np.linspace(2.3, 0.9, 20)
+    assert verdict(wide(falling, before=0.9, usual=0.95, other=0.7, training=0.5)) == []
+
+
 def asked(record):
     return {wish.kind for wish in Underfitting().asks(record)}
 
 
 def test_it_asks_for_the_experiments_where_the_loss_is_not_low():
     for loss in (STUCK, np.full(20, 0.8)):
-        assert asked(record_of(loss)) == {"train_eval", "reference", "one_batch"}
+        assert asked(record_of(loss)) == {"train_eval", "wider", "reference", "one_batch"}
     assert asked(record_of(np.full(20, 0.2))) == set()
 
 

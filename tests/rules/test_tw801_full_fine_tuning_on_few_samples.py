@@ -205,6 +205,23 @@ def test_the_surer_of_two_harms_makes_the_margin():
     assert margin(0.44, rises=True) == margin(0.5, rises=True) > margin(0.44, rises=False)
 
 
+def test_samples_that_were_learned_by_heart_are_harm_enough():
+    def found(training, validation, error=0.02, **options):
+        record = a_record(rises=False)
+        record.append("evaluated_loss", "held", 200, [training, error, training, validation, error])
+        (one,) = FullFineTuningOnFewSamples(**options).check(record)
+        return one
+
+    learned = found(0.05, 0.5)
+    assert learned.severity == Severity.WARNING
+    assert "are trained on 100 samples, by heart; copies learn as well" in learned.summary
+    assert learned.margin == pytest.approx(0.075 / np.hypot(0.02, 0.005), rel=1e-3)
+    (shown,) = [e for e in learned.evidence if e.name == "training loss over validation loss"]
+    assert (shown.value, shown.threshold) == (pytest.approx(0.1), 0.25)
+    assert found(0.13, 0.5).severity == found(0.05, 0.5, by_heart=0.05).severity == Severity.INFO
+    assert found(0.05, np.nan).severity == found(0.05, 0.5, error=0.0).severity == Severity.INFO
+
+
 def test_copies_that_learn_better_are_no_harm_where_the_run_itself_was_not_validated():
     record = a_record(frozen=((2, 0.44, 0.02), (3, 0.9, 0.01)), rises=False)
     del record._series["val_loss"]
@@ -286,11 +303,11 @@ def test_abstains_where_it_cannot_know():
 
 def test_it_asks_for_experiments_where_they_can_tell_something():
     kinds = [request.kind for request in FullFineTuningOnFewSamples().asks(a_record())]
-    assert kinds == ["frozen_part", "tuning"]
+    assert kinds == ["frozen_part", "train_eval", "tuning"]
     assert list(FullFineTuningOnFewSamples().asks(a_record(trained=1))) == []
     running = a_record(finished=False)
     running.set_fact("run", {"steps": 0, "epochs": 0, "samples": 0})  # as it stands until the run has ended
-    assert len(list(FullFineTuningOnFewSamples().asks(running))) == 2
+    assert len(list(FullFineTuningOnFewSamples().asks(running))) == 3
 
 
 @pytest.mark.parametrize("code", ["TW201", "TW202", "TW203", "TW207"])

@@ -42,8 +42,11 @@ def widen(model: nn.Module, optimizer: torch.optim.Optimizer, ran: list[str], ti
     if not all(parameter.requires_grad for parameter in old.values()):
         raise CannotIsolate("some weights are not trained")
     first, last = _ends(kept, order)
+    if first == last and not isinstance(kept[order[first]], nn.Linear):
+        raise CannotIsolate("the model has a single layer, which is no linear one")
     for i, name in enumerate(order):
-        built = _build(kept[name], name, 1 if i <= first else times, 1 if i >= last else times)
+        before, after = (times if first < i <= last else 1), (times if i < last else 1)
+        built = _build(kept[name], name, before, after)
         if not name:
             model = built
             continue
@@ -72,8 +75,8 @@ def _layers(model: nn.Module, ran: list[str]) -> list[str]:
 
 
 def _ends(modules: Mapping[str, nn.Module], order: list[str]) -> tuple[int, int]:
-    """Places of the first and of the last layer that is no norm."""
-    layers = [i for i, name in enumerate(order) if BUILD.get(type(modules[name])) not in NORMS]
+    """Places of the first and of the last layer that is neither norm nor activation."""
+    layers = [i for i, name in enumerate(order) if BUILD.get(type(modules[name])) not in PASSING]
     if not layers:
         raise CannotIsolate("there is no layer to make wider")
     return layers[0], layers[-1]
@@ -139,6 +142,10 @@ def _recurrent(old: Any, before: int, after: int) -> nn.Module:
     return made
 
 
+def _rectifier(old: nn.PReLU, before: int, _: int) -> nn.Module:
+    return nn.PReLU(old.num_parameters if old.num_parameters == 1 else before * old.num_parameters)
+
+
 def _embedding(old: nn.Embedding, _: int, after: int) -> nn.Module:
     return nn.Embedding(old.num_embeddings, after * old.embedding_dim, old.padding_idx)
 
@@ -151,9 +158,10 @@ BUILD: Mapping[type[nn.Module], Build] = {
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _norm),
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
+    nn.PReLU: _rectifier,
     nn.Embedding: _embedding,
 }
-NORMS = (_norm, _layer_norm, _group_norm)
+PASSING = (_norm, _layer_norm, _group_norm, _rectifier)  # as wide as what they are given
 
 
 def _hand_over(optimizer: torch.optim.Optimizer, old: Mapping[str, nn.Parameter], model: nn.Module) -> None:

@@ -106,8 +106,8 @@ def _width_gains(record: RunRecord) -> str:
     copy = record.memo(wider)
     if copy is None:
         return "not measured"
+    (_, narrow, wide), (_, narrow_val, wide_val) = copy.training, copy.validation
     return (
-        f"one of {copy.times} times the width came to a training loss of {copy.training[2]:.3g} and a validation loss of "
-        f"{copy.validation[2]:.3g} on held batches, one as wide as this to {copy.training[1]:.3g} and "
-        f"{copy.validation[1]:.3g}"
+        f"one of {copy.times} times the width came to {wide:.3g} in training and {wide_val:.3g} in validation on held "
+        f"batches, one as wide as this to {narrow:.3g} and {narrow_val:.3g}"
     )

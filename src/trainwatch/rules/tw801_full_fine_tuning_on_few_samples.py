@@ -6,13 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+import numpy as np
+
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, no_remark
 from trainwatch.rules.rising_validation import Risen, RisingValidation, best_weights_are_back
+from trainwatch.rules.tuning_evidence import shown
 from trainwatch.rules.tuning_remedies import Spared, spared_by, tuning_remedies
 from trainwatch.symptoms.curves import validation_curve
-from trainwatch.symptoms.tuning import Extent, extent_of, trained_before
+from trainwatch.symptoms.experiments import evaluated
+from trainwatch.symptoms.tuning import extent_of, trained_before
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,8 @@ class FullFineTuningOnFewSamples(RisingValidation):
     ## Symptom
     The weights carry training at the start, at least `full` of the numbers are trained, more than `crowded` for each
     training sample, and copies with the first modules frozen learn as well. A warning where the validation loss rises
-    from its minimum while the training loss keeps falling, or where those copies learn better, and better than the run;
-    else a remark.
+    from its minimum while the training loss keeps falling, or where those copies learn better, and better than the run,
+    or where the samples were learned by heart: their loss is below `by_heart` of that of validation; else a remark.
 
     ## Why it hurts
     What the model knew from much data is overwritten by what is particular to a few samples. Time, memory, and a whole
@@ -62,11 +66,13 @@ class FullFineTuningOnFewSamples(RisingValidation):
     errors: float = 2.0
     alike: float = 0.02
     slack: float = 0.1
+    by_heart: float = 0.25
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Where all of a pretrained model is trained on few samples: which changes are needed."""
         if self._applies(record):
             yield ProbeRequest("frozen_part", (), "a pretrained model is trained: can a part stay frozen?", 0.6)
+            yield ProbeRequest("train_eval", (), "a pretrained model is trained: by heart?", 0.58)
             yield ProbeRequest("tuning", (), "a pretrained model is trained: which of its changes are needed?", 0.55)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -94,15 +100,19 @@ class FullFineTuningOnFewSamples(RisingValidation):
         margins = [found.margin] if found is not None else []
         if (better := self._better(record, spared)) is not None:
             margins.append(better)
+        if (learned := self._by_heart(record)) is not None:
+            margins.append(learned)
+            harm += ", by heart"
+        warns = lasting or better is not None or learned is not None
         yield self.diagnose(
             f"{extent.share:.0%} of a pretrained model, {extent.trained:,} numbers, are trained on {extent.samples:,} "
             f"samples{harm}; copies learn {'better' if better else 'as well'} with {copies} modules "
             f"frozen, to a validation loss of {spared.loss:.3g} against {spared.before:.3g}",
-            severity=self.severity if lasting or better is not None else Severity.INFO,
+            severity=self.severity if warns else Severity.INFO,
             margin=max(margins, default=float("inf")),
             where=spared.modules,
             onset_step=found.rise.best_step if found is not None else 0,
-            evidence=(*self._evidence(record, extent, spared), *(self.evidence(found) if found is not None else ())),
+            evidence=(*shown(record, extent, spared, self), *(self.evidence(found) if found is not None else ())),
             remedies=tuple(tuning_remedies(record, spared, self._allowed)),
         )
 
@@ -118,22 +128,18 @@ class FullFineTuningOnFewSamples(RisingValidation):
             return None
         return beyond / spared.error if spared.error else float("inf")
 
+    def _by_heart(self, record: RunRecord) -> float | None:
+        """Standard errors by which training samples cost less than the threshold; None where they do not."""
+        look = record.memo(evaluated)
+        if look is None or not look.training < self.by_heart * look.validation:
+            return None
+        error = float(np.hypot(look.training_error, self.by_heart * look.validation_error))
+        return (self.by_heart * look.validation - look.training) / error if error > 0 else None
+
     def _applies(self, record: RunRecord) -> bool:
         extent, known = record.memo(extent_of), record.facts.get("start_weights", {})
         crowded = extent.trained > self.crowded * extent.samples  # 0 where that is not known yet
         return bool(trained_before(record) and not known["resumed"] and extent.share >= self.full and crowded)
-
-    def _evidence(self, record: RunRecord, extent: Extent, spared: Spared) -> Iterator[Evidence]:
-        yield Evidence("numbers trained per training sample", extent.trained / extent.samples, self.crowded, step=0,
-                       note=f"{extent.trained:,} for {extent.samples:,}")  # fmt: skip
-        yield Evidence("share of the model that is trained", extent.share, self.full, step=0)
-        yield Evidence("validation loss of a copy with modules frozen", spared.loss, spared.most, step=spared.step,
-                       where=", ".join(spared.modules), note=f"{spared.before:.4g} with none; {spared.freed:.0%} of "
-                       f"the numbers need not be trained; standard error {spared.error:.2g}")  # fmt: skip
-        starts = record.facts["start_weights"]
-        yield Evidence("weights in which training showed at the start", starts["trained"], step=0,
-                       note=f"of {starts['judged']} that were looked at; start kept of {starts['kept']:,} numbers, not "
-                       f"of {starts['left_out']} modules")  # fmt: skip
 
 
 def _rise(found: Risen) -> str:

@@ -22,7 +22,8 @@ class BegunAgain:
         training: Of training batches: loss at the end of the run, of the copy that learned as it did, of the other.
         validation: The same of validation batches.
         gain: By how much the changed copy is better in validation than the other and the run at its best.
-        error: Standard error of that, the larger of both.
+        error: Standard error of its lead over the one of both that it leads less surely.
+        sure: Its leads over both are beyond noise.
         step: Optimiser steps taken before.
     """
 
@@ -30,11 +31,12 @@ class BegunAgain:
     validation: tuple[float, float, float]
     gain: float
     error: float
+    sure: bool
     step: int
 
     def leads(self, least: float) -> bool:
         """The changed copy is better in validation by so much, beyond noise, and in training at all."""
-        return self.training[2] < min(self.training[:2]) and self.gain > max(least, SURE * self.error)
+        return self.training[2] < min(self.training[:2]) and self.gain > max(least, 0.0) and self.sure
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,11 @@ def _begun_again(record: RunRecord, step: int, row: Sequence[float], unit: float
     if curve is None or not np.isfinite(row).all():
         return None
     training, validation = _three(row[:3]), _three(row[5:8])
-    best = min(validation[1], validation[0] - worsened(record) / unit)
-    errors = [row[8], row[9]]
-    return BegunAgain(training, validation, best - validation[2], max(errors), step)
+    best = validation[0] - worsened(record) / unit
+    leads = [(validation[1] - validation[2], row[8]), (best - validation[2], row[9])]
+    _, error = min(leads, key=lambda lead: lead[0] - SURE * lead[1])
+    sure = all(gain > SURE * error for gain, error in leads)
+    return BegunAgain(training, validation, min(gain for gain, _ in leads), error, sure, step)
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
