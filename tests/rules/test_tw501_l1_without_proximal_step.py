@@ -5,6 +5,7 @@ from penalised import PROX, training, zeros_in
 from trainwatch.diagnosis import Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
+from trainwatch.rules.base import MODEST
 from trainwatch.rules.tw501_l1_without_proximal_step import L1WithoutProximalStep
 
 NAMES = ("a.weight", "a.bias", "b.weight")
@@ -43,10 +44,10 @@ def test_weights_that_hover_about_zero():
         "an L1 term of 0.001 is in the loss and 0.0% of the weights are zero: 60% hover about it, and 20% change sign "
         "from one step to the next"
     )
-    hovering, crossing, zeros, own, larger = found.evidence
+    hovering, crossing, zeros, part, size, own, larger = found.evidence
     assert (hovering.value, hovering.threshold, hovering.step) == (pytest.approx(0.6), 0.1, 300)
     assert (crossing.value, crossing.threshold) == (pytest.approx(0.2), 0.02)
-    assert zeros.value == 0.0
+    assert (zeros.value, zeros.threshold, part.value, size.value) == (0.0, 0.01, 0.0, 0.0)
     assert (own.value, larger.value) == (pytest.approx(0.55), pytest.approx(0.75))
     assert own.note == (
         "after 20 further steps on held batches; the gradient keeps 98% of them at zero; training loss 0.31; "
@@ -119,6 +120,37 @@ def beside(penalties):
         made.append("train_loss", stream, steps, values)
     made.append("loss_factor", "cross_entropy", 0, 1.0)
     return made
+
+
+def weighty(term=0.2, zeros=0.0, **options):
+    """A run of a classifier of ten whose loss has a term beside the criterion, and whose weights do not hover."""
+    made = record_of(near=zeros + 0.04, zeros=zeros, crossing=0.0, **options)
+    steps, falls = np.arange(100), np.linspace(2.0, 1.0, 100)
+    for stream, values in (("root", falls + term), ("cross_entropy", falls)):
+        made.append("train_loss", stream, steps, values)
+    made.append("loss_factor", "cross_entropy", 0, 1.0)
+    facts = {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 10}
+    made.set_fact("loss", {"cross_entropy": facts})
+    return made
+
+
+def test_a_term_that_weighs_and_selects_nothing_is_told_behind_all_else():
+    (found,) = verdict(weighty())
+    assert found.margin == MODEST
+    assert found.summary == (
+        "an L1 term of 0.001 is in the loss and 0.0% of the weights are zero: it makes up as much as 16% of what is "
+        "minimised, and gradient steps select none"
+    )
+    shown = {e.name: (e.value, e.threshold) for e in found.evidence}
+    assert shown["term over the loss of a constant guess"] == (pytest.approx(0.2 / np.log(10), rel=1e-3), 0.01)
+    assert [wish.kind for wish in L1WithoutProximalStep().asks(weighty(path=False))] == ["sparsity"]
+
+
+def test_a_term_that_weighs_little_or_selects_is_none():
+    assert verdict(weighty(term=0.1)) == verdict(weighty(zeros=0.02)) == []
+    assert verdict(weighty(), part=0.2) == verdict(weighty(), weighty=0.1) == verdict(weighty(), selected=0.0) == []
+    both = {"l1": {"a.weight": 1e-3}, "l2": {"a.weight": 1e-3}}
+    assert verdict(weighty(penalties=both)) == []  # which of them weighs is not known
 
 
 def test_a_term_that_was_not_seen_is_not_judged():

@@ -11,8 +11,8 @@ import numpy as np
 from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.base import NotChecked, ProbeRequest, Rule
-from trainwatch.symptoms.losses import penalty_share
+from trainwatch.rules.base import MODEST, NotChecked, ProbeRequest, Rule
+from trainwatch.symptoms.losses import penalty_share, penalty_size
 from trainwatch.symptoms.sparsity import Planned, Pulled, plan, pulled
 
 
@@ -22,7 +22,9 @@ class L1WithoutProximalStep(Rule):
 
     ## Symptom
     A sum of absolute weights is part of what is backpropagated. At least `hovering` of those weights lie next to zero
-    without being zero, and at least `crossing` of all change sign from one step to the next.
+    without being zero, and at least `crossing` of all change sign from one step to the next. Or the term makes up
+    `part` of what is backpropagated at some time and is on average `weighty` of the loss of a constant guess, and less
+    than `selected` of those weights are zero.
 
     ## Why it hurts
     An L1 penalty is chosen to select: weights that matter little are to be exactly zero. Its gradient is as large for
@@ -40,8 +42,8 @@ class L1WithoutProximalStep(Rule):
     `proximal-step`.
 
     ## Not a fault when
-    Fewer weights than `hovering` are near zero: then the term is too weak to select any, and shrinks them a little. The
-    network was never meant to be sparse: a penalty on the squares shrinks without the to and fro.
+    Fewer weights than `hovering` are near zero and the term is next to nothing beside the loss: then it shrinks them a
+    little. The network was never meant to be sparse: a penalty on the squares shrinks without the to and fro.
 
     ## Sources
     §8 §16; Parikh and Boyd, "Proximal algorithms" (2014); Duchi and Singer, "Efficient online and batch learning using
@@ -55,11 +57,14 @@ class L1WithoutProximalStep(Rule):
 
     hovering: float = 0.1
     crossing: float = 0.02
+    part: float = 0.1
+    weighty: float = 0.01
+    selected: float = 0.01
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Where weights hover: how many of them proximal steps would make zero."""
+        """Where weights hover, or are to be selected: how many of them proximal steps would make zero."""
         found = record.memo(pulled)
-        if found is not None and self._margin(found) > 0:
+        if found is not None and (self._margin(found) > 0 or self._selects_none(record, found)):
             yield ProbeRequest("sparsity", found.names, "how many weights would proximal steps make zero?", 0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
@@ -69,23 +74,33 @@ class L1WithoutProximalStep(Rule):
             if record.memo(penalty_share) > 0 and not record.facts.get("regularisation", {}).get("penalties"):
                 raise NotChecked("a term is added to the loss, and it was not seen what it is made of")
             return
-        margin = self._margin(found)
-        if margin <= 0:
+        margin, share = self._margin(found), record.memo(penalty_share)
+        if margin <= 0 and not self._selects_none(record, found):
             return
         lines = record.memo(plan)
+        told = f"{found.hovering:.0%} hover about it, and {found.crossing:.0%} change sign from one step to the next"
+        if margin <= 0:
+            told = f"it makes up as much as {share:.0%} of what is minimised, and gradient steps select none"
         yield self.diagnose(
-            f"an L1 term of {_range(found)} is in the loss and {found.zeros:.1%} of the weights are zero: "
-            f"{found.hovering:.0%} hover about it, and {found.crossing:.0%} change sign from one step to the next",
-            margin=min(margin, 1e3),
+            f"an L1 term of {_range(found)} is in the loss and {found.zeros:.1%} of the weights are zero: {told}",
+            margin=min(margin, 1e3) if margin > 0 else MODEST,
             where=found.names,
             evidence=(
                 Evidence("share of weights next to zero and not zero", found.hovering, self.hovering, step=found.step),
                 Evidence("share of weights that change sign in a step", found.crossing, self.crossing, step=found.step),
-                Evidence("share of weights that are zero", found.zeros, step=found.step),
+                Evidence("share of weights that are zero", found.zeros, self.selected, step=found.step),
+                Evidence("share of what is backpropagated that the term makes up", share, self.part),
+                Evidence("term over the loss of a constant guess", record.memo(penalty_size), self.weighty),
                 *(_planned(line) for line in lines),
             ),
             remedies=(remedy("proximal-step", coefficient=found.largest, planned=_promise(lines)),),
         )
+
+    def _selects_none(self, record: RunRecord, found: Pulled) -> bool:
+        """The term is a good part of what is minimised, and next to no weight is zero for it."""
+        others = record.facts["regularisation"]["penalties"].keys() - {"l1"}
+        weighs = record.memo(penalty_share) >= self.part and record.memo(penalty_size) >= self.weighty
+        return not others and weighs and found.zeros < self.selected
 
     def _margin(self, found: Pulled) -> float:
         """Standard errors beyond the nearer of both thresholds."""

@@ -192,17 +192,36 @@ def penalty_share(record: RunRecord) -> float:
     For `RunRecord.memo`. Of the medians of each twentieth of the steps: a term that has pulled all weights to nothing
     is itself nothing in the end.
     """
+    terms, totals = _beside_the_criterion(record)
+    usable = totals > 0
+    shares = terms[usable] / totals[usable]
+    return float(max(0.0, *shares)) if usable.any() else 0.0
+
+
+def penalty_size(record: RunRecord) -> float:
+    """That term at its median, over what there is to learn by the criterion; 0 where either is not known.
+
+    For `RunRecord.memo`.
+    """
+    (terms, _), course = _beside_the_criterion(record), record.memo(loss_course)
+    if not len(terms) or course is None or not course.span > 0:
+        return 0.0
+    return float(np.median(terms)) / course.span
+
+
+def _beside_the_criterion(record: RunRecord) -> tuple[Array, Array]:
+    """What is added to the only criterion, and the sum of both: medians of each twentieth of the steps, or nothing."""
     criteria = [s for s in record.keys("train_loss") if s != "root"]
     series = [record.series(q, s) for q, s in (("train_loss", "root"), *(("train_loss", c) for c in criteria),
                                                *(("loss_factor", c) for c in criteria))]  # fmt: skip
     if len(criteria) != 1 or len(series) != 3 or any(s is None or not len(s) for s in series):
-        return 0.0
+        return np.zeros(0), np.zeros(0)
     whole, part, factor = (s.values for s in series if s is not None)
     n = min(len(whole), len(part))
     totals, parts = (_block_medians(values[-n:], min(BLOCKS, n)) for values in (whole, part))
-    usable = (totals > 0) & np.isfinite(totals) & np.isfinite(parts)
-    shares = 1 - float(factor[-1]) * parts[usable] / totals[usable]
-    return float(max(0.0, *shares)) if usable.any() and np.isfinite(shares).all() else 0.0
+    terms = totals - float(factor[-1]) * parts
+    known = np.isfinite(terms)
+    return terms[known], totals[known]
 
 
 @dataclass(frozen=True)
