@@ -219,9 +219,8 @@ def _beside_the_criterion(record: RunRecord) -> tuple[Array, Array]:
     whole, part, factor = (s.values for s in series if s is not None)
     n = min(len(whole), len(part))
     totals, parts = (_block_medians(values[-n:], min(BLOCKS, n)) for values in (whole, part))
-    terms = totals - float(factor[-1]) * parts
-    known = np.isfinite(terms)
-    return terms[known], totals[known]
+    known = np.isfinite(totals) & np.isfinite(parts)
+    return totals[known] - float(factor[-1]) * parts[known], totals[known]
 
 
 @dataclass(frozen=True)
