@@ -50,6 +50,26 @@ def test_stays_silent(counts, tables):
     assert verdict(class_record(counts, tables)) == []
 
 
+def weighing(counts, table, *, weight=None, sampler="RandomSampler"):
+    record = class_record(counts, [table, table])
+    record.set_fact("loss", {"cross_entropy": {"function": "cross_entropy", "arguments": {"weight": weight}}})
+    record.set_fact("loaders", {"train": {"sampler": sampler}})
+    return record
+
+
+def test_under_weights_it_may_be_any_class():
+    minor = np.array([[3, 177], [1, 59]])
+    for weights in ({"weight": [1.0, 30.0]}, {"sampler": "WeightedRandomSampler"}):
+        (found,) = verdict(weighing([500, 500], ALL_MAJOR, **weights))
+        assert found.where == ("0",)
+        (found,) = verdict(weighing([750, 250], minor, **weights))
+        assert found.where == ("1",)
+        assert "98.3% of the validation predictions are class 1; of all other classes 3 of 180" in found.summary
+    assert verdict(weighing([500, 500], ALL_MAJOR)) == verdict(weighing([750, 250], minor)) == []
+    spread = np.array([[20, 160], [1, 59]])
+    assert verdict(weighing([750, 250], spread, weight=[1.0, 30.0])) == []
+
+
 def test_waits_for_a_second_pass():
     with pytest.raises(NotChecked, match="1 validation passes"):
         verdict(class_record([900, 100], [ALL_MAJOR]))

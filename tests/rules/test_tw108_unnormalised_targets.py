@@ -205,6 +205,13 @@ def test_copies_are_asked_for_where_targets_are_unusual_and_something_is_left_to
         assert wanted(run(**unusual)) == asked_for
         assert wanted(run(**usual)) == []
     assert wanted(run(mean=0.0, sd=2.1), unusual=3.0) == []
+    labels = run()
+    for step in (1, 3, 7):
+        labels.append("target_stats", "mse_loss", step, np.array([0, 1, 0.1, 0.3, 0, 1, 1.0]))
+    assert wanted(labels) == asked_for  # the first look had other numbers
+    labels._series["target_stats"].clear()
+    labels.append("target_stats", "mse_loss", 7, np.array([0, 1, 0.1, 0.3, 0, 1, 1.0]))
+    assert wanted(labels) == []
     assert wanted(RunRecord()) == []
     y = 150 + np.arange(40.0)
     assert wanted(asked([part("train", np.eye(40), y)], features, task="regression")[0]) == []

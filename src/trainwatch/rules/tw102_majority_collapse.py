@@ -1,4 +1,4 @@
-"""TW102: the network names the most frequent class whatever it is shown."""
+"""TW102: the network names one class whatever it is shown: the most frequent one, or that which weighs most."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis, Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.rules.balance_remedies import balance_remedies
 from trainwatch.rules.base import MODEST, NotChecked, Predicate, Rule, always
+from trainwatch.rules.threshold_remedies import measured_best, threshold_remedy
+from trainwatch.symptoms.balance import sampler_in_use, weights_in_use
 from trainwatch.symptoms.classes import Confusion, confusions, share_bounds, train_classes
 from trainwatch.symptoms.plateau import nothing_learned
 
 
 @dataclass(frozen=True)
 class MajorityCollapse(Rule):
-    """Nearly every prediction in validation is the class that is most frequent in training.
+    """Nearly every prediction in validation is the class that is most frequent in training, or that weighs most.
 
     ## Symptom
     The largest class has at least `imbalance` times the samples of an average other class, at least `majority_share` of
-    the predictions name it, and the recall of all other classes together is below 1 / K.
+    the predictions name it, and the recall of all other classes together is below 1 / K. Under weights of the classes,
+    in the loss or in a sampler, it may be any class.
 
     ## Why it hurts
-    The network has learned how often classes occur and nothing about the inputs. Accuracy equals the majority rate and
-    may look good.
+    The network has learned how often classes occur, or how much they weigh, and nothing about the inputs. Accuracy
+    equals the majority rate and may look good.
 
     ## How it is measured
     In each of the last `min_passes` validation passes the upper Clopper-Pearson bound (97.5 %) of the recall of the
     other classes lies below 1 / K, with K the number of classes seen in training.
 
     ## Remedies
-    Those of imbalance: adjusted logits, class weights, resampling, more samples of the rare classes, a metric that
-    shows it; anomaly detection for a class whose share is below `anomaly_share`.
+    Under weights `retune-weights`, for two classes. Those of imbalance: adjusted logits, class weights, resampling,
+    more samples of the rare classes, a metric that shows it; anomaly detection for a class whose share is below
+    `anomaly_share`.
 
     ## Not a fault when
     Training has hardly begun. Even classes are another matter (a constant prediction), and so are classes with too
@@ -64,9 +68,10 @@ class MajorityCollapse(Rule):
         present = classes.present
         if len(present) < 2:
             return
-        major = int(classes.counts.argmax())
+        weighted = weights_in_use(record) or sampler_in_use(record)
+        major = int((tables[-1].table.sum(0) if weighted else classes.counts).argmax())
         others = present[present != major]
-        if classes.counts[major] < self.imbalance * classes.counts[others].mean():
+        if not weighted and classes.counts[major] < self.imbalance * classes.counts[others].mean():
             return
         chance = 1 / len(present)
         stuck = [self._collapsed(t, major, chance) for t in tables]
@@ -97,12 +102,23 @@ class MajorityCollapse(Rule):
                 Evidence("balanced accuracy", table.balanced_accuracy, step=table.step, note=f"chance is {chance:.3f}"),
                 Evidence("MCC", table.mcc, step=table.step, note="0 is no better than chance"),
             ),
-            remedies=balance_remedies(record, classes, table, np.asarray(others), self.imbalance, self.anomaly_share),
+            remedies=(
+                *_retuned(record, len(present) if weighted else 0),
+                *balance_remedies(record, classes, table, np.asarray(others), self.imbalance, self.anomaly_share),
+            ),
         )
 
     def _collapsed(self, table: Confusion, major: int, chance: float) -> bool:
         named = table.table[:, major].sum() / table.table.sum()
         return bool(named >= self.majority_share and _others(table, major)[2] < chance)
+
+
+def _retuned(record: RunRecord, classes: int) -> Iterator[Remedy]:
+    """Weights under which both of two classes are named."""
+    best = measured_best(record) if classes == 2 else []
+    found = threshold_remedy(record, 1, best) if best else None
+    if found is not None:
+        yield found
 
 
 def _others(table: Confusion, major: int) -> tuple[float, float, float]:

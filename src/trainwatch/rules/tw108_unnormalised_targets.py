@@ -52,8 +52,8 @@ class UnnormalisedTargets(Rule):
     `normalise-targets` with this run's numbers.
 
     ## Not a fault when
-    The net reaches that level soon, and a copy on standardised targets is no better: a fitting rate, an output bias set
-    to the mean.
+    The targets are labels, zeros and ones. The net reaches that level soon, and a copy on standardised targets is no
+    better: a fitting rate, an output bias set to the mean.
 
     ## Sources
     §10; Bishop, "Neural Networks for Pattern Recognition" (1995), section 8.2.
@@ -76,7 +76,7 @@ class UnnormalisedTargets(Rule):
     steps: int = 20
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """Where targets are of another size than outputs: what standardised ones would bring."""
+        """Where targets are of an unusual size: what standardised ones would bring."""
         course = record.memo(loss_course)
         targets = None if course is None or is_of_data(record) else range_of(record, "target_stats", course.stream)
         if targets is not None and self._is_unusual(targets):
@@ -136,8 +136,9 @@ class UnnormalisedTargets(Rule):
         )  # fmt: skip
 
     def _is_unusual(self, targets: Range) -> bool:
+        labels = targets.whole == 1 and 0 <= targets.least <= targets.most <= 1  # of one output for each class
         unit = 1 / self.unusual <= targets.rms <= self.unusual
-        return not unit or abs(targets.mean) > self.unusual * targets.sd
+        return not labels and not (unit and abs(targets.mean) <= self.unusual * targets.sd)
 
 
 def _reached(course: LossCourse, level: float) -> float:
