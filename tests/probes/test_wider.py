@@ -7,7 +7,7 @@ from torch import nn
 from benches import bench, blobs, in_batches, net, row
 from trainwatch.probes import wider
 from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.widening import HIDDEN, narrowest, widen
+from trainwatch.probes.widening import HIDDEN, bytes_of, narrowest, widen
 
 X, Y, XV, YV = blobs(classes=5)
 NAMES = ("before", "usual", "other", "error", "before_error",
@@ -98,7 +98,9 @@ def test_all_between_input_and_output_is_wider(make, shape, kind):
     x = torch.zeros(3, 4, dtype=torch.long) if shape is None else torch.randn(shape)
     out, few = model(x), sum(p.numel() for p in model.parameters())
     optimizer = kind(model.parameters(), 0.1)
+    most = bytes_of(model, [m["name"] for m in modules_of(model)], 4)
     made = widen(model, optimizer, [m["name"] for m in modules_of(model)], 4)
+    assert 4 * sum(p.numel() for p in made.parameters()) <= most <= 20 * sum(p.numel() for p in made.parameters())
     assert made(x).shape == out.shape
     assert not any(module.training for name, module in made.named_modules() if name and not [*module.children()])
     assert sum(p.numel() for p in made.parameters()) > 3 * few
@@ -119,6 +121,15 @@ def test_each_new_weight_is_in_the_group_of_the_one_it_stands_for():
     made = widen(single, optimizer, [""], 4)
     assert made[0].out_features == HIDDEN
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in made.parameters()]
+
+
+def test_memory_is_told_before_it_is_taken():
+    single = nn.Sequential(nn.Linear(3000, 2))
+    assert bytes_of(single, ["0"], 4) >= 4 * HIDDEN * (3000 + 2)
+    made = given(net(6, 3000, 5))
+    made._most_bytes = 2_000_000
+    with pytest.raises(CannotIsolate, match="probe_memory"):
+        wider.measure(made)
 
 
 def test_the_narrowest_layer_is_between_input_and_output():

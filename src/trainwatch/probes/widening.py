@@ -44,8 +44,7 @@ def widen(model: nn.Module, optimizer: torch.optim.Optimizer, ran: list[str], ti
     first, last = _ends(kept, order)
     if first == last and not isinstance(kept[order[first]], nn.Linear):
         raise CannotIsolate("the model has a single layer, which is no linear one")
-    for i, name in enumerate(order):
-        before, after = (times if first < i <= last else 1), (times if i < last else 1)
+    for name, before, after in _factors(kept, order, times):
         built = _build(kept[name], name, before, after)
         if not name:
             model = built
@@ -62,6 +61,24 @@ def narrowest(model: nn.Module, ran: list[str]) -> int:
     order = _layers(model, ran)
     widths = [_units(modules[name]) for name in order[: _ends(modules, order)[1]]]
     return min((width for width in widths if width), default=HIDDEN)
+
+
+def bytes_of(model: nn.Module, ran: list[str], times: int) -> int:
+    """Bytes that the weights of a wider copy take at most, before it is made."""
+    modules = dict(model.named_modules())
+    total = 0
+    for name, before, after in _factors(modules, _layers(model, ran), times):
+        factor = after**2 if isinstance(modules[name], nn.RNNBase) else before * after  # a state is read and written
+        if before == after == 1 and BUILD.get(type(modules[name])) is _linear:
+            factor = 2 * HIDDEN  # two layers stand in its place
+        total += factor * sum(p.numel() * p.element_size() for p in modules[name].parameters(recurse=False))
+    return total
+
+
+def _factors(modules: Mapping[str, nn.Module], order: list[str], times: int) -> list[tuple[str, int, int]]:
+    """Name of each layer, and the factors on the width of its inputs and of its outputs."""
+    first, last = _ends(modules, order)
+    return [(name, times if first < i <= last else 1, times if i < last else 1) for i, name in enumerate(order)]
 
 
 def _layers(model: nn.Module, ran: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from trainwatch.probes.begun_again import begin_again, best_look
 from trainwatch.probes.bench import Bench, Exchangeable
 from trainwatch.probes.evaluated import compared, losses_of, to_try
 from trainwatch.probes.isolation import CannotIsolate
-from trainwatch.probes.widening import narrowest, widen
+from trainwatch.probes.widening import bytes_of, narrowest, widen
 
 KIND = "wider"
 QUANTITIES = (KIND,)
@@ -16,6 +16,7 @@ AT_END = True
 FEWEST, MOST = 60, 400  # steps of each copy: as many as the run took, within these bounds
 TIMES, MOST_TIMES = 4, 16  # as wide, and at most where layers have a few units:
 UNITS = 32  # so many are the least, then
+KEPT = 4  # tensors of the size of each weight: itself, its gradient, two moments
 MARKS = 5  # times that a copy is looked at
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = (1 + TIMES) * FEWEST + LOOKS
@@ -42,15 +43,15 @@ def measure(bench: Bench) -> None:
         if isinstance(train[0], Exchangeable) and _rebuilds(train[0]):
             raise CannotIsolate("the model rebuilds what it is given: how narrow it is is meant")
         times = min(max(TIMES, -(-UNITS // narrowest(model, ran))), MOST_TIMES)
+        if KEPT * bytes_of(model, ran, times) > bench.memory:
+            raise CannotIsolate("a wider model takes more than probe_memory allows")
         before = losses_of(model, train), losses_of(model, val)
     steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / (1 + TIMES))))
     with bench.learner() as (model, optimizer):
         begin_again(bench, model, optimizer)
         usual = best_look(bench, model, optimizer, (train, val), steps, MARKS, losses_of)
-    with bench.learner(further=TIMES**2) as (model, optimizer):
+    with bench.learner() as (model, optimizer):
         model = widen(model, optimizer, ran, times)
-        if sum(p.numel() * p.element_size() for p in model.parameters()) * 4 > bench.memory:
-            raise CannotIsolate("a wider model takes more than probe_memory allows")
         try:
             losses_of(model, train[:1])
         except Exception as error:
