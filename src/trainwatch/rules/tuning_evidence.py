@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from trainwatch.diagnosis import Evidence
 from trainwatch.record import RunRecord
@@ -12,31 +11,20 @@ from trainwatch.symptoms.experiments import evaluated
 from trainwatch.symptoms.tuning import Extent
 
 
-class Thresholds(Protocol):
-    """Those of TW801."""
-
-    @property
-    def full(self) -> float: ...
-
-    @property
-    def crowded(self) -> float: ...
-
-    @property
-    def by_heart(self) -> float: ...
-
-
-def shown(record: RunRecord, extent: Extent, spared: Spared, limits: Thresholds) -> Iterator[Evidence]:
+def shown(
+    record: RunRecord, extent: Extent, spared: Spared, *, full: float, crowded: float, by_heart: float
+) -> Iterator[Evidence]:
     """How much is trained on how little, what a copy with a part frozen comes to, and how the start looked."""
-    yield Evidence("numbers trained per training sample", extent.trained / extent.samples, limits.crowded, step=0,
+    yield Evidence("numbers trained per training sample", extent.trained / extent.samples, crowded, step=0,
                    note=f"{extent.trained:,} for {extent.samples:,}")  # fmt: skip
-    yield Evidence("share of the model that is trained", extent.share, limits.full, step=0)
+    yield Evidence("share of the model that is trained", extent.share, full, step=0)
     yield Evidence("validation loss of a copy with modules frozen", spared.loss, spared.most, step=spared.step,
                    where=", ".join(spared.modules), note=f"{spared.before:.4g} with none; {spared.freed:.0%} of "
                    f"the numbers need not be trained; standard error {spared.error:.2g}")  # fmt: skip
     look = record.memo(evaluated)
     if look is not None and look.validation > 0:
         note = f"of held batches, {look.training:.3g} and {look.validation:.3g}"
-        yield Evidence("training loss over validation loss", look.training / look.validation, limits.by_heart,
+        yield Evidence("training loss over validation loss", look.training / look.validation, by_heart,
                        step=look.step, note=note)  # fmt: skip
     starts = record.facts["start_weights"]
     yield Evidence("weights in which training showed at the start", starts["trained"], step=0,

@@ -103,6 +103,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
         if (learned := self._by_heart(record)) is not None:
             margins.append(learned)
             harm += ", by heart"
+        limits = {"full": self.full, "crowded": self.crowded, "by_heart": self.by_heart}
         warns = lasting or better is not None or learned is not None
         yield self.diagnose(
             f"{extent.share:.0%} of a pretrained model, {extent.trained:,} numbers, are trained on {extent.samples:,} "
@@ -112,7 +113,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
             margin=max(margins, default=float("inf")),
             where=spared.modules,
             onset_step=found.rise.best_step if found is not None else 0,
-            evidence=(*shown(record, extent, spared, self), *(self.evidence(found) if found is not None else ())),
+            evidence=(*shown(record, extent, spared, **limits), *(self.evidence(found) if found is not None else ())),
             remedies=tuple(tuning_remedies(record, spared, self._allowed)),
         )
 
