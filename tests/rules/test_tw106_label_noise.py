@@ -7,6 +7,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules import NotChecked
 from trainwatch.rules.tw106_label_noise import LabelNoise
 from trainwatch.symptoms.labels import label_contrast, label_noise
+from trainwatch.symptoms.unrelated import unrelated
 
 
 def labelled(wrong=0.1, *, n=400, classes=4, overlap=0.0, seed=0):
@@ -273,3 +274,87 @@ def test_few_validation_samples_are_not_compared(n, classes, known):
     """Of all, or of each class."""
     assert (label_contrast(record_of(labelled(0.0), labelled(0.0, n=n, classes=classes))) is not None) is known
     assert label_contrast(record_of(labelled(0.0))) is None
+
+
+def by_heart(learned=0.2, carried=-0.05, agreement=0.0, n=500, classes=4, noise=0.02, seed=0):
+    """Training that ends below a guess, validation passes beside one, and a forest that agrees by about that kappa."""
+    rng, guess = np.random.default_rng(seed), np.log(classes)
+    record = RunRecord()
+    for topic, value in (
+        ("task", "multiclass"),
+        ("loss", {"cross_entropy": {"function": "cross_entropy", "reduction": "mean", "classes": classes}}),
+        ("validation", {"val": {"criterion": "cross_entropy", "primary": True}}),
+    ):
+        record.set_fact(topic, value)
+    losses = guess * (1 - learned * np.linspace(0, 1, 100) ** 0.5 + noise * rng.standard_normal(100))
+    record.append("train_loss", "cross_entropy", np.arange(100), losses)
+    for step, kept in ((25, 1.02), (50, 1.0 - carried), (75, 1.1), (100, 1.2)):
+        record.append("val_loss", "val", step, guess * kept)
+    for kind in ("train", "val"):
+        given = rng.integers(0, classes, n)
+        said = np.where(rng.random(n) < agreement, given, rng.integers(0, classes, n))
+        row = np.stack([np.full(n, 30), np.arange(n), given, said, np.full(n, 0.4), np.full(n, 0.2)], 1)
+        record.append("held_labels", kind, 100, row)
+    return record
+
+
+@pytest.mark.parametrize("classes", [2, 4, 40])
+def test_labels_that_nothing_learns_from_do_not_follow_from_the_inputs(classes):
+    (found,) = verdict(by_heart(classes=classes))
+    assert "do not follow" in found.summary
+    assert [r.id for r in found.remedies] == ["pair-labels"]
+    assert "1000 samples" in found.remedies[0].why
+    learned, carried, agreement = found.evidence
+    assert learned.value == pytest.approx(0.2, abs=0.03)
+    assert carried.value == pytest.approx(-0.02, abs=1e-5)
+    assert abs(agreement.value) < 0.1
+    assert (learned.threshold, carried.threshold, agreement.threshold) == (0.03, 0.01, 0.1)
+    assert found.margin > 1.96
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        by_heart(learned=0.0),
+        by_heart(learned=0.02),
+        by_heart(carried=0.03),
+        by_heart(agreement=0.15),
+        by_heart(n=50),
+        by_heart(noise=2.0),
+    ],
+    ids=["nothing", "hardly anything", "validation gains", "a forest learns", "few samples", "a wild loss"],
+)
+def test_what_may_follow_from_the_inputs_is_left_alone(record):
+    with pytest.raises(NotChecked):
+        verdict(record)
+
+
+@pytest.mark.parametrize(("threshold", "value"), [("by_heart", 0.3), ("carried", -0.04), ("unrelated", 0.0)])
+def test_each_threshold_can_silence_what_does_not_follow(threshold, value):
+    with pytest.raises(NotChecked):
+        verdict(by_heart(), **{threshold: value})
+
+
+def test_validation_on_a_hair_of_a_guess_counts_as_none():
+    assert verdict(by_heart(carried=0.009))
+    with pytest.raises(NotChecked):
+        verdict(by_heart(carried=0.011))
+
+
+def test_without_a_guess_or_a_pass_of_validation_nothing_can_be_told():
+    unknown, alone = by_heart(), by_heart()
+    unknown.facts["loss"]["cross_entropy"]["reduction"] = "sum"
+    for record in (unknown, record_of(*(alone.latest("held_labels", kind)[1] for kind in ("train", "val")))):
+        assert record.memo(unrelated) is None
+
+
+def slipped(x, y, xv, yv):
+    """Labels of other rows."""
+    draw = np.random.default_rng(0)
+    return x, y[draw.permutation(len(y))], xv, yv[draw.permutation(len(yv))]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_real_runs_whose_labels_slipped_against_their_rows(seed):
+    (found,) = [d for d in said("digits", seed, moved=slipped, epochs=4).diagnoses if d.code == "TW106"]
+    assert "do not follow" in found.summary

@@ -124,6 +124,20 @@ ENTRIES: tuple[RemedyEntry, ...] = (
         section="§7",
     ),
     RemedyEntry(
+        id="pair-labels",
+        title="Look at a few inputs beside their labels, where they leave the loader",
+        why="Nothing learned from {samples} samples tells the label of another.",
+        how="inputs, labels = next(iter(loader))\n"
+        "for one, label in zip(inputs[:10], labels[:10]):\n"
+        "    print(label, one)  # or a picture of it: does it belong to this label?\n"
+        "# Then the same in the file. What mispairs them: rows sorted, filtered or shuffled without their labels,\n"
+        "# a column that slipped by a row, a join by the wrong key, file names sorted as text (10 before 2).",
+        when="Training learns by heart, and neither validation nor another model learns anything.",
+        not_when="The inputs are known to say next to nothing of the label, such as tomorrow's price.",
+        strength="strong",
+        section="§10",
+    ),
+    RemedyEntry(
         id="shuffle",
         title="Shuffle the training samples anew in each epoch",
         why="{gain}",

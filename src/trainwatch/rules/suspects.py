@@ -1,4 +1,4 @@
-"""The samples whose labels are most likely wrong, as TW106 shows them and the remedy `clean-data` names them."""
+"""What labels are held against, as TW106 shows it, and the samples that the remedy `clean-data` names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,43 @@ from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.symptoms.classes import class_names
-from trainwatch.symptoms.labels import LabelNoise, Suspect, label_noise
+from trainwatch.symptoms.labels import Contrast, LabelNoise, Suspect, label_noise
 from trainwatch.symptoms.subject import is_of_data
+from trainwatch.symptoms.unrelated import Unrelated
 
 NAMED = {"train": "training", "val": "validation"}
 SHOWN = 5
 FIRST = 20  # samples to look at where it is not known how many are wrong
+
+
+def share_of_wrong(noise: LabelNoise, least: float) -> Evidence:
+    """How many labels of one kind are wrong."""
+    return Evidence(
+        f"wrong {NAMED[noise.kind]} labels, lower bound", noise.low, least, where=NAMED[noise.kind],
+        step=noise.step,
+        note=f"estimate {noise.rate:.1%}, at most {noise.high:.1%}; {noise.samples} samples, "
+        f"{noise.disagreeing:.1%} of them labelled unlike what a forest says; kappa {noise.agreement:.2f}",
+    )  # fmt: skip
+
+
+def contrast(found: Contrast, sure: float) -> Evidence:
+    """How much more often training labels are unlike what a forest says."""
+    return Evidence(
+        "share of training labels unlike what a forest says, above that in validation", found.gap, sure * found.error,
+        step=found.noise.step,
+        note=f"standard error {found.error:.2g}; wrong are {found.noise.rate:.1%}, at least {found.noise.low:.1%}",
+    )  # fmt: skip
+
+
+def by_heart(found: Unrelated, learned: float, carried: float, agreement: float) -> tuple[Evidence, ...]:
+    """What training learned, what of it served validation, and what a forest makes of the labels."""
+    return (
+        Evidence("share of a constant guess's loss that training got rid of", found.learned, learned,
+                 note=f"standard error {found.learned_error:.2g}"),
+        Evidence("the most that a pass got rid of", found.carried, carried, where="validation"),
+        Evidence("agreement of labels and a forest (kappa)", found.agreement, agreement, step=found.step,
+                 note=f"standard error {found.agreement_error:.2g}; {found.samples} samples"),
+    )  # fmt: skip
 
 
 def listed(record: RunRecord, noise: LabelNoise, names: tuple[str, ...]) -> Iterator[Evidence]:

@@ -8,29 +8,32 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence
+from trainwatch.diagnosis import Diagnosis
 from trainwatch.record import RunRecord
+from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, always
 from trainwatch.rules.fit_remedies import label_smoothing
 from trainwatch.rules.rising_validation import ranked
-from trainwatch.rules.suspects import NAMED, clean_data, listed
-from trainwatch.symptoms import labels
+from trainwatch.rules.suspects import NAMED, by_heart, clean_data, contrast, listed, share_of_wrong
 from trainwatch.symptoms.classes import class_names
 from trainwatch.symptoms.labels import Contrast, label_contrast, label_noise
+from trainwatch.symptoms.labels import LabelNoise as Noise
 from trainwatch.symptoms.shift import input_shift
+from trainwatch.symptoms.unrelated import Unrelated, unrelated
 
 SHOWN_PAIRS = 3
-CLASSIFIED = ("binary", "multiclass")
 PRIORITY = 0.65  # before costlier ones
+SURE = 1.96  # standard errors of a 95 % bound
 
 
 @dataclass(frozen=True)
 class LabelNoise(Rule):
-    """Some labels contradict what samples like theirs are labelled, where such samples leave no doubt.
+    """Labels contradict what samples like theirs are labelled, or do not follow from the inputs at all.
 
     ## Symptom
     A forest that has not seen a sample's label says another, as surely as it is right elsewhere, for more than `least`
-    of the held training or validation samples, by the lower bound of that share.
+    of the held training or validation samples, by the lower bound of that share. Or neither validation gains by what
+    training learned, nor a forest learns anything.
 
     ## Why it hurts
     Wrong training labels can be fitted only by heart, and the network that does so repeats them. Wrong validation
@@ -46,10 +49,11 @@ class LabelNoise(Rule):
     `accounts` of the disagreement; that falls to `some` where it accounts for `mostly` of it. Or, whatever the forest
     knows, training labels contradict it more often than validation labels of the same classes, by `sure` standard
     errors, while nothing tells their inputs apart by an area under the ROC curve above `alike` (`held_shift`). Judged
-    from `samples` samples on.
+    from `samples` samples on. Or training got rid of more than `by_heart` of what a constant guess costs, no validation
+    pass of more than `carried`, and labels and forest agree by a kappa below `unrelated`; sure by 95 %.
 
     ## Remedies
-    `clean-data`, with the samples to look at first; `label-smoothing`.
+    `clean-data`, with the samples to look at first; `label-smoothing`. Where nothing is learned: `pair-labels`.
 
     ## Not a fault when
     The label is a matter of chance and not of the inputs everywhere alike, as with a coin that decides one case in ten:
@@ -74,28 +78,35 @@ class LabelNoise(Rule):
     mostly: float = 0.5
     sure: float = 3.0
     alike: float = 0.6
+    by_heart: float = 0.03
+    carried: float = 0.01
+    unrelated: float = 0.1
     samples: int = 60
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """A look at the labels of the held samples, where they are classes; rows of several numbers may be one-hot."""
         shapes = [list(loss.get("target_shape") or ()) for loss in record.facts.get("loss", {}).values()]
-        if record.facts.get("task") in CLASSIFIED or any(len(s) == 2 and s[1] > 1 for s in shapes):
+        if record.facts.get("task") in ("binary", "multiclass") or any(len(s) == 2 and s[1] > 1 for s in shapes):
             yield ProbeRequest("labels", (), "are all labels right?", PRIORITY)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare the labels of held samples with what others say of them."""
         looks = [noise for noise in record.memo(label_noise) if noise.samples >= self.samples]
+        found = record.memo(unrelated)
+        if found is not None and (margin := found.margin(self.by_heart, self.carried, self.unrelated)) > SURE:
+            yield self._by_heart(found, margin)
+            return
         if not looks:
             raise NotChecked(f"fewer than {self.samples} samples of classes that can be recognised are held")
         wrong = [noise for noise in looks if noise.low > self.least and self._is_told(noise)]
-        contrast = None if wrong else self._contrasted(record)
-        if wrong or contrast is not None:
-            yield self._found(record, wrong, looks, contrast)
+        beside = None if wrong else self._contrasted(record)
+        if wrong or beside is not None:
+            yield self._found(record, wrong, looks, beside)
         elif all(noise.agreement < self.agreement for noise in looks):
             kappa = max(noise.agreement for noise in looks)
             raise NotChecked(f"wrong labels and classes that overlap look alike here: kappa {kappa:.2f} with a forest")
 
-    def _is_told(self, noise: labels.LabelNoise) -> bool:
+    def _is_told(self, noise: Noise) -> bool:
         """Whether the forest knows enough of the classes to doubt a label."""
         accounted = noise.low / noise.disagreeing if noise.disagreeing > 0 else 0.0
         needed = np.interp(accounted, [self.accounts, self.mostly], [self.agreement, self.some])
@@ -108,9 +119,18 @@ class LabelNoise(Rule):
             return None  # augmented inputs are harder to tell
         return found if found.gap > self.sure * found.error and found.noise.low > self.least else None
 
-    def _found(
-        self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], beside: Contrast | None
-    ) -> Diagnosis:
+    def _by_heart(self, found: Unrelated, margin: float) -> Diagnosis:
+        return self.diagnose(
+            f"labels do not follow from the inputs: training got rid of {found.learned:.0%} of what a constant guess "
+            f"costs, no validation pass of more than {max(found.carried, 0):.1%}, and a forest learns nothing either",
+            margin=margin,
+            where=("training labels",),
+            onset_step=0,
+            evidence=by_heart(found, self.by_heart, self.carried, self.unrelated),
+            remedies=(remedy("pair-labels", samples=found.samples),),
+        )
+
+    def _found(self, record: RunRecord, wrong: list[Noise], looks: list[Noise], beside: Contrast | None) -> Diagnosis:
         wrong = wrong if beside is None else [beside.noise]
         worst = max(wrong, key=lambda noise: noise.low)
         names = class_names(record, 1 + max(max(s.given, s.predicted) for n in wrong for s in n.suspects))
@@ -121,25 +141,10 @@ class LabelNoise(Rule):
             margin=(worst.low - self.least) / max((worst.rate - worst.low) / 1.96, 1e-3),
             where=tuple(f"{NAMED[noise.kind]} labels" for noise in wrong),
             onset_step=0,
-            evidence=(*self._beside(beside), *self._shown(record, wrong, looks, names)),
-            # Look at the suspects; until then, do not ask the net to be sure of every label.
+            evidence=(
+                *([contrast(beside, self.sure)] if beside is not None else []),
+                *(share_of_wrong(noise, self.least) for noise in looks),
+                *(evidence for noise in wrong for evidence in listed(record, noise, names)),
+            ),
             remedies=ranked([clean_data(record), label_smoothing(record)]),
         )
-
-    def _beside(self, found: Contrast | None) -> Iterator[Evidence]:
-        if found is not None:
-            note = f"standard error {found.error:.2g}; wrong are {found.noise.rate:.1%}, at least {found.noise.low:.1%}"
-            yield Evidence("share of training labels unlike what a forest says, above that in validation", found.gap,
-                           self.sure * found.error, step=found.noise.step, note=note)  # fmt: skip
-
-    def _shown(
-        self, record: RunRecord, wrong: list[labels.LabelNoise], looks: list[labels.LabelNoise], names: tuple[str, ...]
-    ) -> Iterator[Evidence]:
-        for noise in looks:
-            yield Evidence(
-                f"wrong {NAMED[noise.kind]} labels, lower bound", noise.low, self.least, where=NAMED[noise.kind],
-                step=noise.step, note=f"estimate {noise.rate:.1%}, at most {noise.high:.1%}; {noise.samples} samples, "
-                f"{noise.disagreeing:.1%} of them labelled unlike what a forest says; kappa {noise.agreement:.2f}",
-            )  # fmt: skip
-        for noise in wrong:
-            yield from listed(record, noise, names)

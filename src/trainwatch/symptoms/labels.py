@@ -79,7 +79,7 @@ class LabelNoise:
 
 def label_noise(record: RunRecord) -> list[LabelNoise]:
     """Of training and of validation samples, as far as they were looked at, for `RunRecord.memo`."""
-    tables = _tables(record)
+    tables = held_labels(record)
     well = {kind: _recognised(table, WELL, FEWEST) for kind, (_, table) in tables.items()}
     other = {"train": well.get("val", set()), "val": well.get("train", set())}
     return [_noise(kind, step, table, other[kind]) for kind, (step, table) in tables.items()]
@@ -105,7 +105,7 @@ def label_contrast(record: RunRecord) -> Contrast | None:
     Classes that overlap, or that a forest hardly knows, do so in both kinds. Classes are weighted as differences of
     means would be; one hit and one miss are added to each (Agresti and Caffo, 2000).
     """
-    tables = _tables(record)
+    tables = held_labels(record)
     if len(tables) < 2:
         return None
     (step, train), (_, val) = tables["train"], tables["val"]
@@ -124,12 +124,12 @@ def label_contrast(record: RunRecord) -> Contrast | None:
     rate, low, high = (float(np.clip(g / max(1 - weight @ other, 0.1), 0, 1)) for g in
                        (gap, gap - 1.96 * error, gap + 1.96 * error))  # fmt: skip
     wrong = train[:, 2] != train[:, 3]
-    suspects, kappa = _suspects(train, round(rate * len(train))), _kappa(train[:, 2], train[:, 3])
-    noise = LabelNoise("train", rate, low, high, len(train), 1.0, float(wrong.mean()), kappa, suspects, step)
+    suspects, agreement = _suspects(train, round(rate * len(train))), kappa(train[:, 2], train[:, 3])
+    noise = LabelNoise("train", rate, low, high, len(train), 1.0, float(wrong.mean()), agreement, suspects, step)
     return Contrast(gap, error, noise)
 
 
-def _tables(record: RunRecord) -> dict[str, tuple[int, Array]]:
+def held_labels(record: RunRecord) -> dict[str, tuple[int, Array]]:
     """Of each kind that was looked at: optimiser steps taken before, and the rows of its samples."""
     rows = {kind: record.latest("held_labels", kind) for kind in ("train", "val")}
     return {kind: (row[0], row[1][~np.isnan(row[1][:, 2])]) for kind, row in rows.items() if row is not None}
@@ -155,7 +155,7 @@ def _noise(kind: str, step: int, table: Array, elsewhere: set[float]) -> LabelNo
         int(known.sum()),
         float(known.mean()),
         float(1 - right[known].mean()) if known.any() else np.nan,
-        _kappa(given, predicted),
+        kappa(given, predicted),
         _suspects(table[known], round(rate * int(known.sum()))),
         step,
     )
@@ -193,7 +193,8 @@ def _log_odds(votes: Array) -> Array:
     return np.asarray(np.log(share / (1 - share)))
 
 
-def _kappa(given: Array, predicted: Array) -> float:
+def kappa(given: Array, predicted: Array) -> float:
+    """Agreement of labels and predictions beyond what chance gives (Cohen, 1960)."""
     labels = np.union1d(given, predicted)
     chance = sum(float((given == k).mean() * (predicted == k).mean()) for k in labels)
     return float(((given == predicted).mean() - chance) / (1 - chance)) if chance < 1 else 0.0
