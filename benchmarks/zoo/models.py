@@ -58,8 +58,9 @@ class Recurrent(nn.Module):
         width = spec.hidden[0]
         self.embedding = nn.Embedding(outputs, width) if characters else None
         inner = {"dropout": spec.dropout} if len(spec.hidden) > 1 else {}
-        self.body = cell(width if characters else inputs, width, len(spec.hidden), batch_first=True, **inner)
-        self.head = nn.Linear(width, outputs)
+        both = {} if spec.causal else {"bidirectional": True}
+        self.body = cell(width if characters else inputs, width, len(spec.hidden), batch_first=True, **inner, **both)
+        self.head = nn.Linear(width * (2 if both else 1), outputs)
         self.last = LAST[spec.last]() if spec.last != "none" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ class Variational(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A small causal transformer over characters."""
+    """A small transformer over characters, which sees those that come later only where that is asked for."""
 
     def __init__(self, spec: Model, outputs: int, length: int) -> None:
         super().__init__()
@@ -114,11 +115,35 @@ class Transformer(nn.Module):
         )
         self.body = nn.TransformerEncoder(block, len(spec.hidden), enable_nested_tensor=False)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
-        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length) if spec.causal else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.body(self.embedding(x) + self.place, mask=self.mask, is_causal=True)
+        hidden = self.body(self.embedding(x) + self.place, mask=self.mask, is_causal=self.mask is not None)
         return self.head(hidden).transpose(1, 2)
+
+
+class Dilated(nn.Module):
+    """Convolutions over characters, each twice as far apart (WaveNet, van den Oord et al. 2016), padded before them.
+
+    Or on both sides, where they are to see those that come later.
+    """
+
+    def __init__(self, spec: Model, outputs: int) -> None:
+        super().__init__()
+        width, self.causal = spec.hidden[0], spec.causal
+        self.embedding, self.head = nn.Embedding(outputs, width), nn.Conv1d(width, outputs, 1)
+        widths, act = pairwise([width, *spec.hidden]), getattr(nn, spec.activation)
+        self.body = nn.ModuleList(nn.Conv1d(a, b, 3, dilation=2**i) for i, (a, b) in enumerate(widths))
+        self.after = nn.Sequential(act(), nn.Dropout(spec.dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x).transpose(1, 2)
+        for layer in self.body:
+            reach = 2 * layer.dilation[0]
+            padded = nn.functional.pad(x, (reach, 0) if self.causal else (reach // 2, reach // 2))
+            found = self.after(layer(padded))
+            x = x + found if found.shape == x.shape else found
+        return self.head(x)
 
 
 class Factorised(nn.Module):
@@ -241,6 +266,10 @@ def _transformer(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     return Transformer(spec, outputs, sets.x_train.shape[-1])
 
 
+def _dilated(spec: Model, sets: Sets, outputs: int) -> nn.Module:
+    return Dilated(spec, outputs)
+
+
 def _autoencoder(spec: Model, sets: Sets, outputs: int) -> nn.Module:
     """Through the hidden widths and back again; the targets are the inputs."""
     inputs = math.prod(sets.x_train.shape[1:])
@@ -266,6 +295,7 @@ KINDS: dict[str, Callable[[Model, Sets, int], nn.Module]] = {
     "gru": _recurrent,
     "lstm": _recurrent,
     "transformer": _transformer,
+    "dilated": _dilated,
     "autoencoder": _autoencoder,
     "gru_tagger": _tagger,
     "lstm_tagger": _tagger,

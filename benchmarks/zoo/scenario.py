@@ -119,6 +119,7 @@ class Model:
         pretrained_on: Classes of the same set that it is pretrained to tell apart, on inputs that are scaled as usual,
             with right labels, under a head of its own; by default it is pretrained on what it is trained on.
         body_frozen: Everything but the last layer is frozen, norms included.
+        causal: Over characters: nothing that comes later is seen, by a mask, padding or cells in one direction.
     """
 
     kind: str = "mlp"
@@ -145,6 +146,7 @@ class Model:
     adapter_gain: float = _later(0.0)
     pretrained_on: tuple[int, ...] = _later(())
     body_frozen: bool = _later(False)
+    causal: bool = _later(True)
 
 
 @dataclass(frozen=True)

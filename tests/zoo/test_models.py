@@ -64,6 +64,21 @@ def test_a_factorisation_machine_knows_products_of_inputs():
     assert model(torch.tensor([[1.0, 5.0]])).item() == 10 + 1 + 2 * 15
 
 
-def build_from(seed, spec):
+def build_from(seed, spec, sets=SETS):
     torch.manual_seed(seed)
-    return build(spec, SETS)
+    return build(spec, sets)
+
+
+TEXT = torch.randint(0, 7, (4, 12), generator=torch.Generator().manual_seed(1))
+CHARACTERS = Sets("characters", 7, TEXT, TEXT, TEXT, TEXT)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kind", ["gru", "lstm", "transformer", "dilated"])
+def test_later_characters_are_seen_where_that_is_asked_for(kind, causal):
+    model = build_from(0, Model(kind=kind, hidden=(8, 8), causal=causal), CHARACTERS).eval()
+    other = TEXT.clone()
+    other[:, 6:] = (other[:, 6:] + 1) % 7
+    before, after = (model(x)[:, :, :6] for x in (TEXT, other))
+    assert before.shape == (4, 7, 6)
+    assert torch.allclose(before, after, atol=1e-6) == causal
