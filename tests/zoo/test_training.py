@@ -10,6 +10,7 @@ from benchmarks.zoo import training
 from benchmarks.zoo.data import load
 from benchmarks.zoo.scenario import Data, Loop, Loss, Model, Optimizer, scenarios
 from benchmarks.zoo.training import optimizer, penalised, run
+from trainwatch.monitor import Monitor
 
 SOUND = next(s for s in scenarios("tuning", "healthy_digits") if s.form == "base")
 SHORT = replace(
@@ -142,3 +143,11 @@ def test_metrics_are_reported_after_each_validation():
     assert len(record.series("metric", "accuracy").values) == 2
     right = record.series("val_confusion", "val").values[-1]
     assert record.series("metric", "accuracy").values[-1] == pytest.approx(right.trace() / right.sum())
+
+
+def test_a_run_goes_by_the_processors_time_and_later_ones_by_their_own(monkeypatch):
+    read = []
+    monkeypatch.setattr(training.time, "process_time", lambda: read.append(None) or 1e-6 * len(read))
+    run(SHORT, 0)
+    assert len(read) > 4
+    assert Monitor.__init__.__kwdefaults__["clock"] is training.time.perf_counter
