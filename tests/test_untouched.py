@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 import random
 import subprocess
@@ -47,7 +48,8 @@ NETS = {
 
 @pytest.fixture(autouse=True)
 def short_experiments(monkeypatch):
-    """Copies take the fewest steps that a probe is content with."""
+    """Copies take the fewest steps that a probe is content with, in the rounds that are asked for alone."""
+    monkeypatch.setattr("trainwatch.monitor.FLUSH_SECONDS", math.inf)
     monkeypatch.setattr("trainwatch.probes.governor.Governor.affords", lambda self, left: 0.0)
 
 

@@ -91,8 +91,6 @@ def test_unknown_families_are_told_with_the_nearest_name():
 
 # These judge data, or a model before its training; the zoo's runs are trainings.
 BEFORE_TRAINING = {"TW110", "TW111", "TW707", "TW708", "TW710", "TW711"}
-# Families for these are to come from somebody who has not seen the rules.
-AWAITED: dict[str, set[str]] = {"held_out": {"TW712"}, "tuning": set()}
 
 
 @pytest.mark.parametrize("half", HALVES)
@@ -100,7 +98,7 @@ def test_each_half_has_a_faulty_family_for_every_rule_that_finds_faults(half):
     named = {code for s in scenarios(half) for code in s.truth}
     judges = {code for code, rule in all_rules().items() if code != "TW709" and rule.severity > Severity.INFO}
     assert {*AUDITED, *PREFLIGHT} >= BEFORE_TRAINING
-    assert judges - named - BEFORE_TRAINING == AWAITED[half], "rules without a family"
+    assert not judges - named - BEFORE_TRAINING, "rules without a family"
     assert not named - set(NAMES), "families whose code is not in the catalogue"
 
 
