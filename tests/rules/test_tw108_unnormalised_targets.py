@@ -183,6 +183,14 @@ def test_one_that_does_not_lead_is_not(how):
     assert verdict(ahead(**how)) == []
 
 
+def test_nor_is_one_that_learns_nothing_but_says_their_mean():
+    """As a net whose last units are dead: it says 0, which costs a variance of standardised targets alone."""
+    losses = {"before": 6.5, "usual": 6.5, "other": 0.9}
+    assert verdict(ahead(**losses, training=0.82)) == []
+    assert len(verdict(ahead(**losses, training=0.78))) == 1
+    assert len(verdict(ahead(**losses, training=0.82), explained=0.1)) == 1
+
+
 def test_the_best_pass_of_the_run_counts_in_variances():
     worse = ahead()
     worse._series.pop("val_loss")

@@ -114,10 +114,13 @@ def inputs_better(record: RunRecord, share: float) -> Ahead | None:
     return Ahead("standardised inputs", copy, least)
 
 
-def targets_better(record: RunRecord, share: float) -> Ahead | None:
-    """The copy on standardised targets, where it explains at least a share more of their variance."""
+def targets_better(record: RunRecord, share: float, explained: float) -> Ahead | None:
+    """The copy on standardised targets, where it explains at least a share more of their variance.
+
+    And so much of it: a copy that learns nothing may say 0, which is the mean of standardised targets and of no others.
+    """
     copy = record.memo(standard_targets)
-    if copy is None or not copy.leads(share):
+    if copy is None or not copy.leads(share) or copy.training[2] > 1 - explained:
         return None
     return Ahead("standardised targets", copy, share, measure="mean squared error over the variance")
 

@@ -22,7 +22,7 @@ from trainwatch.symptoms.shift import input_shift
 from trainwatch.symptoms.unrelated import Unrelated, unrelated
 
 SHOWN_PAIRS = 3
-PRIORITY = 0.65  # before costlier ones
+PRIORITY = 0.68  # before costlier ones
 SURE = 1.96  # standard errors of a 95 % bound
 
 

@@ -34,7 +34,7 @@ class UnnormalisedTargets(Rule):
     The root mean square of the targets is above `large` or below `small`, and the loss is not below what predicting
     their mean would cost until `late` of the run is over, or never. Or the targets are large, an update is on average
     `stretch` times the weights, and less than `learned` of the loss of chance is gone. Or a copy that learns from the
-    start on standardised targets explains `better` more of their variance, in training and validation.
+    start on standardised targets explains `explained` of their variance in training, and `better` more in both parts.
 
     ## Why it hurts
     An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large,
@@ -73,6 +73,7 @@ class UnnormalisedTargets(Rule):
     learned: float = 0.75
     unusual: float = 2.0
     better: float = 0.05
+    explained: float = 0.2
     steps: int = 20
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -97,7 +98,7 @@ class UnnormalisedTargets(Rule):
         finished = record.facts.get("run", {}).get("finished")
         if record.steps < (self.steps if finished else 10 * self.steps):
             return
-        if (ahead := targets_better(record, self.better)) is not None and self._is_unusual(targets):
+        if (ahead := targets_better(record, self.better, self.explained)) is not None and self._is_unusual(targets):
             yield self._found(targets, ahead.told, ahead.margin, ahead.shown)
             return
         if self.small <= targets.rms <= self.large:
