@@ -95,8 +95,7 @@ class UnnormalisedTargets(Rule):
         function = known.get(course.stream, {}).get("function")
         if targets is None or function not in (*SQUARED, *LINEAR) or known[course.stream]["reduction"] != "mean":
             raise NotChecked("the loss is none of a regression on single targets, or its targets are not known")
-        finished = record.facts.get("run", {}).get("finished")
-        if record.steps < (self.steps if finished else 10 * self.steps):
+        if record.steps < self.steps * (1 if record.facts.get("run", {}).get("finished") else 10):
             return
         if (ahead := targets_better(record, self.better, self.explained)) is not None and self._is_unusual(targets):
             yield self._found(targets, ahead.told, ahead.margin, ahead.shown)
