@@ -195,9 +195,13 @@ def _log_odds(votes: Array) -> Array:
 
 def kappa(given: Array, predicted: Array) -> float:
     """Agreement of labels and predictions beyond what chance gives (Cohen, 1960)."""
-    labels = np.union1d(given, predicted)
-    chance = sum(float((given == k).mean() * (predicted == k).mean()) for k in labels)
+    chance = chance_agreement(given, predicted)
     return float(((given == predicted).mean() - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
+def chance_agreement(given: Array, predicted: Array) -> float:
+    """Share of samples on which labels and predictions would agree if neither knew of the other."""
+    return sum(float((given == k).mean() * (predicted == k).mean()) for k in np.unique(given))
 
 
 def _suspects(table: Array, wrong: int) -> list[Suspect]:

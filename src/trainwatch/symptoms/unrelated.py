@@ -8,7 +8,7 @@ import numpy as np
 
 from trainwatch.record import RunRecord
 from trainwatch.symptoms.curves import validation_curve
-from trainwatch.symptoms.labels import held_labels, kappa
+from trainwatch.symptoms.labels import chance_agreement, held_labels, kappa
 from trainwatch.symptoms.losses import loss_course
 
 
@@ -55,7 +55,7 @@ def unrelated(record: RunRecord) -> Unrelated | None:
     if len(tables) < 2 or kept is None or course is None or course.chance is None:
         return None
     given, predicted = np.concatenate([table[:, 2:4] for _, table in tables.values()]).T
-    chance = sum(float((given == k).mean() * (predicted == k).mean()) for k in np.unique(given))
+    chance = chance_agreement(given, predicted)
     error = float(np.sqrt(chance / (1 - chance) / len(given))) if chance < 1 else np.inf
     return Unrelated(
         agreement=kappa(given, predicted),
