@@ -26,6 +26,7 @@ from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
 from trainwatch.probes import nonfinite
 from trainwatch.probes.bench import Bench
+from trainwatch.probes.governor import Request
 from trainwatch.probes.rounds import QUANTITIES, Probes
 from trainwatch.processes import LAST_WAIT, PROBES_OFF, Processes
 from trainwatch.record import RecordError, RunRecord, SegmentWriter
@@ -304,10 +305,13 @@ class Monitor:
     def _experiment(self, elapsed: float, left: float, *, last: bool = False) -> None:
         if len(self.capture.models) != 1 or self._processes is not None:
             return
-        requests = [request for rule in self._rules for request in rule.asks(self.record)]
         self._probes.governor.step_seconds = elapsed / max(1, self.capture.step)
         with unheard():
-            self._probes.run(requests, self._bench(), left, last=last)
+            self._probes.run(self._requests, self._bench(), left, last=last)
+
+    def _requests(self) -> list[Request]:
+        """What the rules ask for, by what is known so far."""
+        return [request for rule in self._rules for request in rule.asks(self.record)]
 
     def _bench(self) -> Bench:
         """What probes are given of the only model."""

@@ -116,9 +116,9 @@ def test_of_both_probes_the_curvature_is_measured_first():
     given = bench(model, in_batches(X, Y), (), torch.optim.SGD(model.parameters(), lr=1e3))
     probes = Probes("auto", Containment(lambda: 0.0, lambda part, error: None, True))
     wishes = [ProbeRequest("lower_rate", priority=0.35), ProbeRequest("sharpness", priority=0.4)]
-    probes.run(wishes, given, 10.0)
+    probes.run(lambda: wishes, given, 10.0)
     assert not given.record.has("lower_rate"), "it waits for the last round"
-    probes.run(wishes, given, 10.0, last=True)
+    probes.run(lambda: wishes, given, 10.0, last=True)
     assert given.record.has("lower_rate")
 
 

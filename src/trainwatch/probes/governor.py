@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,26 +61,29 @@ class Governor:
         self.accounts = {kind: Account() for kind in kinds}
         self.step_seconds = 0.0  # what a training step takes, as the caller tells
 
-    def due(self, requests: Iterable[Request], step: int, left: float) -> Iterator[str]:
-        """Kinds to run now, the most urgent first, as long as their cost is within what is left.
+    def next(self, requests: Iterable[Request], step: int, left: float, *, last: bool = False) -> str | None:
+        """The most urgent kind that is due and within what is left; None where a round is over.
 
-        What one took (see `ran`) is taken off what is left before the next is given.
+        One at a time, so that what an experiment found can change what is asked for next. What is due when a round is
+        over was put off.
 
         Args:
-            requests: What the rules ask for.
+            requests: What the rules ask for by now.
             step: Optimiser steps taken.
             left: Seconds that the budget has left.
+            last: It is the round at the end: all that the mode allows and that were not run since the last step.
         """
-        return self._chosen(requests, left, lambda kind: self._is_due(kind, step))
-
-    def last(self, requests: Iterable[Request], step: int, left: float) -> Iterator[str]:
-        """As `due`, for the round at the end: all that the mode allows and that were not run since the last step."""
-        named = self._mode if isinstance(self._mode, Mapping) else self.accounts if self._mode != "off" else ()
-        return self._chosen(requests, left, lambda kind: kind in named and self.accounts[kind].step < step)
+        due = [kind for kind in self._by_urgency(requests) if self._is_due(kind, step, last)]
+        for kind in due:
+            if self._mode != "auto" or (left > 0 and self._cost(kind) <= left):
+                return kind
+        for kind in due:
+            self.accounts[kind].put_off += 1
+        return None
 
     def waiting(self, step: int) -> bool:
         """Whether any kind is due, asked for or not."""
-        return any(self._is_due(kind, step) for kind in self.accounts)
+        return any(self._is_due(kind, step, last=False) for kind in self.accounts)
 
     def ran(self, kind: str, step: int, seconds: float) -> None:
         """Note what a probe took."""
@@ -115,31 +118,20 @@ class Governor:
         others = [a.seconds / self._steps[k] for k, a in self.accounts.items() if a.runs and self._steps.get(k)]
         return min([self.step_seconds, *others])
 
-    def _is_due(self, kind: str, step: int) -> bool:
-        account = self.accounts[kind]
-        if isinstance(self._mode, Mapping):
-            every = self._mode.get(kind, 0)
-            return every > 0 and step // every > max(account.step, 0) // every
-        if self._mode != "auto":
-            return self._mode == "all"
-        if kind in self._at_end:
+    def _is_due(self, kind: str, step: int, last: bool) -> bool:
+        account, named = self.accounts[kind], self._mode if isinstance(self._mode, Mapping) else None
+        if self._mode == "off" or account.step >= step or (named is not None and kind not in named):
             return False
-        return step >= (AGAIN * account.step if account.runs else FIRST)
+        if last or self._mode == "all":
+            return True
+        if named is not None:
+            return named[kind] > 0 and step // named[kind] > max(account.step, 0) // named[kind]
+        return kind not in self._at_end and step >= (AGAIN * account.step if account.runs else FIRST)
 
-    def _chosen(self, requests: Iterable[Request], left: float, is_due: Callable[[str], bool]) -> Iterator[str]:
-        priority: dict[str, float] = {}
+    def _by_urgency(self, requests: Iterable[Request]) -> list[str]:
+        """Kinds that are asked for; where the mode names them all others after those."""
+        priority: dict[str, float] = {} if self._mode == "auto" else dict.fromkeys(self.accounts, 0.0)
         for request in requests:
             if request.kind in self.accounts:
                 priority[request.kind] = max(request.priority, priority.get(request.kind, 0.0))
-        forced = self._mode != "auto"
-        if forced:  # all kinds, asked for or not
-            priority = dict.fromkeys(self.accounts, 0.0) | priority
-        for kind in sorted(priority, key=lambda k: (-priority[k], k)):
-            if not is_due(kind):
-                continue
-            cost = self._cost(kind)
-            if not forced and (left <= 0 or cost > left):
-                self.accounts[kind].put_off += 1
-                continue
-            yield kind
-            left -= self.accounts[kind].seconds or cost
+        return sorted(priority, key=lambda kind: (-priority[kind], kind))

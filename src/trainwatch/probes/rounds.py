@@ -109,23 +109,22 @@ class Probes:
         self.refused: dict[str, str] = {}
         self._containment = containment
 
-    def run(self, requests: Iterable[Request], bench: Bench, left: float, *, last: bool = False) -> None:
+    def run(self, requests: Callable[[], Iterable[Request]], bench: Bench, left: float, *, last: bool = False) -> None:
         """Run what is due and can be paid for.
 
         Args:
-            requests: What the rules ask for.
+            requests: What the rules ask for, by what is known when it is called: anew after each probe.
             bench: What the probes are given.
             left: Seconds that the budget has left.
             last: It is the round at the end of the run.
         """
-        choose = self.governor.last if last else self.governor.due
-        for kind in choose(requests, bench.step, left):
-            began = self._containment.clock()
-            bench.affords = self.governor.affords(left)
+        clock = self._containment.clock
+        until = clock() + left
+        while (kind := self.governor.next(requests(), bench.step, until - clock(), last=last)) is not None:
+            began = clock()
+            bench.affords = self.governor.affords(until - began)
             self._containment.run(f"probe {kind}", self._one, kind, bench)
-            took = self._containment.clock() - began
-            self.governor.ran(kind, bench.step, took)
-            left -= took
+            self.governor.ran(kind, bench.step, clock() - began)
 
     def _one(self, kind: str, bench: Bench) -> None:
         states = random.getstate(), np.random.get_state()  # libraries that are imported draw from them

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.rules.begun_evidence import Ahead, wider_better
 from trainwatch.rules.fit_evidence import advice, falling, reason, shown
 from trainwatch.rules.poor_fit import rest
-from trainwatch.symptoms.experiments import Lead, lead, one_batch
+from trainwatch.symptoms.experiments import Lead, evaluated, lead, one_batch
 from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import rate_is_steady, validation_trend
 from trainwatch.symptoms.rest import Rest
@@ -22,7 +24,6 @@ CLOSES = 0.5  # of the lead of another: what would get that far by half as many 
 GAP = 0.1  # of the loss of a constant guess, between validation and training: more is memorised, not missed
 STARTED = 0.02  # a network that learned less than that has another fault, unless something holds it back
 GOOD = 0.9  # of the loss of a constant guess gone: then no experiment is worth its time
-PROBES = {"train_eval": 0.7, "reference": 0.6, "one_batch": 0.5, "wider": 0.495}  # the most telling first
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,16 @@ class Underfitting(Rule):
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """What is within reach, and what keeps the network from it, where the loss is not low."""
-        course = record.memo(loss_course)
-        if course is not None and course.gained < GOOD:
-            yield from (
-                ProbeRequest(kind, (), "the loss is not low: could it be lower?", p) for kind, p in PROBES.items()
-            )
+        course, look = record.memo(loss_course), record.memo(evaluated)
+        if course is None or course.gained >= GOOD:
+            return
+        left = np.inf if look is None else (look.training - course.floor) / course.span
+        yield ProbeRequest("train_eval", (), "the loss is not low: nor in evaluation mode?", 0.7)
+        if left > self.lead:
+            yield ProbeRequest("reference", (), "the loss is not low: do other predictors get lower?", 0.6)
+        if left > self.room:
+            yield ProbeRequest("wider", (), "the loss is not low: would a wider net get lower?", 0.52)
+        yield ProbeRequest("one_batch", (), "the loss is not low: is a single batch fitted?", 0.5)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         """Compare where both losses came to rest with the loss of a constant guess."""
@@ -108,12 +114,8 @@ class Underfitting(Rule):
             memorised = gap > GAP * abs(end.training.reference - end.training.floor)
             if not causes and (not STARTED < end.gone < self.remark or memorised):
                 return
-        share = Evidence(
-            "share of a constant guess's loss that is gone",
-            end.gone,
-            None if end.gone > poor else poor,
-            end.best.stream,
-        )
+        most = None if end.gone > poor else poor
+        share = Evidence("share of a constant guess's loss that is gone", end.gone, most, end.best.stream)
         yield self.diagnose(
             end.story + (f"; {wide.told}" if wide and not ahead else reason(causes, ahead)),
             severity=Severity.WARNING if causes or ahead or wide else Severity.INFO,

@@ -15,11 +15,10 @@ from trainwatch.rules.prior_remedies import prior_remedies
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Evaluated, evaluated
 from trainwatch.symptoms.learning_curve import LearningCurve, learning_curve, own_curve
-from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.plateau import validation_trend
 
 BY = {"forest": "forests", "copies": "copies of the network"}
-PROBES = {"train_eval": 0.45, "learning_curve": 0.48, "own_curve": 0.49, "prior": 0.3}
+PROBES = {"own_curve": 0.61, "learning_curve": 0.605, "prior": 0.3}  # before other predictors (TW204)
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,13 @@ class SampleStarved(Rule):
 
     ## How it is measured
     At the end of a run copies of the network begin anew with either half and with all of the held training samples
-    (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`), scored on the held
-    validation samples. A power law with a floor through the losses of the forests, or the square root of the number of
-    samples for the copies, tells what twice the samples bring; a network that is better is granted the same share of
-    its own loss. The gain, of copies `own_gain` and `part` of what is left (`large` where that is below `fair`), counts
-    beyond `errors` standard errors, by what is no worse than the network by `behind` of the guess. Where half as many
-    steps again may bring `gain`, copies alone count, which take as many steps on half as on all; they count where at
-    the best pass the training loss was below `learned` of that of validation. The gap is that of `evaluated_loss`, also
-    by `errors` standard errors. At least `held` of the training samples must be held. TW201 and TW203 are named first.
+    (`own_curve`), and forests learn from quarters, halves and all of them (`learning_curve`), scored on held validation
+    samples. A power law with a floor through the losses of forests, or the root of the number of samples for copies,
+    tells what twice the samples bring; a better network is granted the same share of its own loss. The gain, of copies
+    `own_gain` and `part` of what is left (`large` where that is below `fair`), counts beyond `errors` standard errors,
+    by what is no worse than the network by `behind` of the guess. Where half as many steps again may bring `gain`,
+    copies alone count; they do where at the best pass the training loss was below `learned` of that of validation. The
+    gap is that of `evaluated_loss`, by `errors` standard errors, too. At least `held` of the training samples are held.
 
     ## Remedies
     `more-data`; and prior knowledge by seven ways: `prior-augmentation`, `pretrained`, `prior-features`, `prior-loss`,
@@ -77,16 +75,17 @@ class SampleStarved(Rule):
     held: float = 0.5
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
-        """What samples are worth, where validation is not good."""
-        curve, course = record.memo(validation_curve), record.memo(loss_course)
-        if curve is None or course is None or course.chance is None or curve.kept is None:
+        """What samples are worth, where validation is not good and training is."""
+        curve, look = record.memo(validation_curve), record.memo(evaluated)
+        if curve is None or curve.kept is None or curve.chance is None or not curve.training[-1] < curve.mean[-1]:
             return
-        if curve.kept.min() > self.poor and curve.training[-1] < curve.mean[-1]:
-            for kind, priority in PROBES.items():
-                yield ProbeRequest(kind, (), "validation is worse than training: would more samples help?", priority)
+        if (kept := float(curve.kept.min())) > self.poor:
+            if look is None:
+                yield ProbeRequest("train_eval", (), "validation is not good: is training?", 0.69)
+            elif self._taught(look, kept * (guess := curve.chance - curve.floor), guess, curve.floor):
+                yield from (ProbeRequest(kind, (), "would more samples help?", first) for kind, first in PROBES.items())
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Weigh what more samples would bring where the network does worse on new ones."""
         passes, look = record.memo(validation_curve), record.memo(evaluated)
         curves = [curve for curve in (record.memo(own_curve), record.memo(learning_curve)) if curve is not None]
         if not record.facts.get("run", {}).get("finished"):
@@ -97,11 +96,8 @@ class SampleStarved(Rule):
             return
         guess, floor = curves[0].span, curves[0].floor
         best = float(min(passes.mean.min(), curves[0].net)) - floor
-        gap, error = look.gap
-        if best <= self.poor * guess or not gap >= max(self.gap * guess, self.errors * error):
+        if best <= self.poor * guess or not self._taught(look, best, guess, floor):
             return
-        if look.training - floor > self.fitted * best:
-            return  # the samples that there are teach more than has been learned
         if curves[0].samples < self.held * (known := sizes(record)[0]):
             raise NotChecked(f"{curves[0].samples} of {known} training samples are held: too few for a curve")
         telling = [curve for curve in curves if curve.left <= best + self.behind * guess]
@@ -117,6 +113,11 @@ class SampleStarved(Rule):
         found = max(telling, key=lambda curve: self._beyond(curve, best), default=None)
         if found is not None and self._beyond(found, best) > 0:
             yield self._found(record, found, look, best)
+
+    def _taught(self, look: Evaluated, best: float, guess: float, floor: float) -> bool:
+        """Whether the samples that there are have taught what they can: training is far below validation."""
+        gap, error = look.gap
+        return gap >= max(self.gap * guess, self.errors * error) and look.training - floor <= self.fitted * best
 
     def _beyond(self, curve: LearningCurve, best: float) -> float:
         """By how much the gain by twice the samples is more than it must be."""
@@ -135,8 +136,7 @@ class SampleStarved(Rule):
         return self.diagnose(
             f"validation keeps {kept:.0%} of the loss of a constant guess at its best, training {fitted:.0%} at the "
             f"end; twice the {samples} samples would take about {gain:.2g} off, by what {BY[curve.by]} gain",
-            margin=(gain - self._least(curve, best)) / max(error, 1e-9),
-            where=("training samples",), onset_step=0,
+            margin=(gain - self._least(curve, best)) / max(error, 1e-9), where=("training samples",), onset_step=0,
             evidence=(
                 Evidence("gain by twice the samples", gain, max(self._least(curve, best), self.errors * error),
                          step=curve.step, note=f"by the share that {BY[curve.by]} gain, which come to {curve.told}; "
