@@ -176,10 +176,10 @@ def test_thresholds():
     assert verdict(a_record(trainable=(False, True, True, True))) == []
     assert verdict(a_record(trainable=(False, True, True, True)), full=0.7) == WARNED
     last = (3, 0.9, 0.01)
-    assert verdict(a_record(frozen=((1, 0.53, 0.01), last))) == []  # beyond two errors
-    assert verdict(a_record(frozen=((1, 0.519, 0.01), last))) == [(Severity.WARNING, ("0",))]
-    assert verdict(a_record(frozen=((1, 0.515, 0.001), last))) == []  # beyond a fiftieth
-    assert verdict(a_record(frozen=((1, 0.508, 0.001), last))) == [(Severity.WARNING, ("0",))]
+    assert verdict(a_record(frozen=((1, 0.545, 0.02), last))) == []  # beyond two errors
+    assert verdict(a_record(frozen=((1, 0.539, 0.02), last))) == [(Severity.WARNING, ("0",))]
+    assert verdict(a_record(frozen=((1, 0.53, 0.001), last))) == []  # beyond a twentieth
+    assert verdict(a_record(frozen=((1, 0.52, 0.001), last))) == [(Severity.WARNING, ("0",))]
     assert verdict(a_record(frozen=((1, 0.56, 0.1), last))) == []  # beyond a tenth
     assert verdict(a_record(frozen=((1, 0.54, 0.1), (3, 0.49, 0.01)))) == [(Severity.WARNING, ("0", "1", "2"))]
 

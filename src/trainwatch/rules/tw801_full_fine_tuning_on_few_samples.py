@@ -64,7 +64,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
     full: float = 0.9
     crowded: float = 10.0
     errors: float = 2.0
-    alike: float = 0.02
+    alike: float = 0.05
     slack: float = 0.1
     by_heart: float = 0.25
 
