@@ -38,7 +38,8 @@ def measure(bench: Bench) -> None:
     halves, count = _halves(train)
     with bench.model() as model:
         before = losses_of(model, val)
-    looks = MARKS * sum(batch.samples for batch in val) / max(batch.samples for batch in train)  # each worth a step
+    samples, most = sum(batch.samples for batch in val), max(batch.samples for batch in train)
+    looks = MARKS * samples / most / 3  # a forward pass is worth a third of a training step
     steps = int(min(max(bench.step, FEWEST), MOST, bench.affords / 3 - looks))
     if steps < FEWEST:
         raise CannotIsolate("there was no time for so many looks at validation")
