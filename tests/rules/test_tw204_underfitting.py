@@ -355,6 +355,18 @@ def test_it_asks_for_the_experiments_where_the_loss_is_not_low():
     assert asked(record_of(np.full(20, 0.2))) == set()
 
 
+@pytest.mark.parametrize(
+    ("training", "kinds"),
+    [(0.5, {"train_eval", "reference", "wider", "one_batch"}), (0.3, {"train_eval", "reference", "one_batch"}),
+     (0.2, {"train_eval", "one_batch"})],
+)  # fmt: skip
+def test_it_asks_for_no_experiment_that_has_no_room_left(training, kinds):
+    """By the training loss in evaluation mode: nobody can be ahead of 0.2 by a tenth of 2.3."""
+    record = record_of(np.full(20, 0.8))
+    record.append("evaluated_loss", "held", 199, [training, 0.01, 0.8, 0.9, 0.02])
+    assert asked(record) == kinds
+
+
 UNDERFITTED = {
     "two units for ten digits": ("digits", {"width": 2}),
     "six for a spiral": ("spirals", {"width": 6, "epochs": 40}),

@@ -153,8 +153,13 @@ def test_each_threshold_can_silence_it(thresholds):
 
 
 def test_it_asks_where_validation_is_worse_than_training():
-    assert {w.kind for w in SampleStarved().asks(starved())} == {"train_eval", "learning_curve", "own_curve", "prior"}
-    assert list(SampleStarved().asks(starved(validation=RESTS / 5))) == []
+    def asked(**how):
+        return {wish.kind for wish in SampleStarved().asks(starved(**how))}
+
+    assert asked(probed=False) == {"train_eval"}, "a cheap look tells whether the dear ones are worth their time"
+    assert asked() == {"learning_curve", "own_curve", "prior"}
+    assert asked(training=0.5) == asked(training=0.7, net=0.75) == asked(gap_error=0.5) == set()
+    assert asked(validation=RESTS / 5) == asked(validation=RESTS / 5, probed=False) == set()
     alike = fit_record(RESTS, training=RESTS + 0.2, run={"steps": 200, "finished": True}, loss=LOSS, task="multiclass")
     assert list(SampleStarved().asks(alike)) == []
 
