@@ -13,19 +13,19 @@ INITS = (nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_unifo
          nn.init.zeros_, lambda w: nn.init.trunc_normal_(w, std=0.02))  # fmt: skip
 
 
-def model_of(init=None, seed=0):
+def model_of(init=None, seed=0, last=nn.BatchNorm1d):
     torch.manual_seed(seed)
     hidden = nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
-    model = nn.Sequential(*hidden, nn.Linear(64, 10), nn.BatchNorm1d(10))
+    model = nn.Sequential(*hidden, nn.Linear(64, 10), last(10))
     for layer in (model[0], model[2]):
         if init is not None:
             init(layer.weight)
     return model
 
 
-def learned(seed=0):
+def learned(seed=0, **how):
     """A model that knows handwritten digits."""
-    model, (images, classes) = model_of(seed=seed), load_digits(return_X_y=True)
+    model, (images, classes) = model_of(seed=seed, **how), load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32) / 8 - 1, torch.tensor(classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(6):
@@ -52,13 +52,20 @@ def test_a_model_that_begins_at_random_is_not_copied(init, seed):
 def test_a_trained_model_is_copied_with_its_statistics(seed):
     model = learned(seed)
     found = kept_of(model)
-    assert found.facts()["trained"] == 2
+    assert found.facts()["trained"] == found.facts()["judged"] == 1, "its norm is enough"
     floating = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
     assert set(found.kept) == set(floating)
     assert all(torch.equal(found.kept[n], t) for n, t in floating.items())
     with torch.no_grad():
         model[0].weight.add_(1)
     assert not torch.equal(found.kept["0.weight"], model[0].weight)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_norm_its_weights_tell(seed):
+    found = kept_of(learned(seed, last=nn.Identity))
+    assert (found.facts()["judged"], found.facts()["trained"]) == (2, 2)
+    assert set(found.kept) == {f"{i}.{leaf}" for i in (0, 2, 4) for leaf in ("weight", "bias")}
 
 
 def test_what_is_not_trained_is_not_kept():
@@ -92,4 +99,17 @@ def test_weights_that_are_loaded_before_the_first_step_count():
         nn.functional.cross_entropy(model(torch.randn(8, 64)), torch.arange(8) % 2).backward()
         optimizer.step()
         model.load_state_dict(model_of().state_dict())
-    assert watch.record.facts["start_weights"]["trained"] == 2
+    assert watch.record.facts["start_weights"]["trained"] == 1
+
+
+def test_a_norm_that_has_seen_batches_tells_what_weights_do_not():
+    model = nn.Sequential(nn.Linear(20, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 2))
+    assert not kept_of(model).kept
+    with torch.no_grad():
+        for _ in range(8):
+            model(torch.randn(16, 20))
+    found = kept_of(model)
+    assert found.facts()["trained"] == found.facts()["judged"] == 1
+    assert {"0.weight", "1.running_mean", "3.bias"} <= found.kept.keys()
+    model[1].requires_grad_(False)
+    assert not kept_of(model).kept, "what is not trained is not asked"

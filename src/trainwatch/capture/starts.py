@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainwatch.capture import wiring
-from trainwatch.capture.freshness import LARGEST, carries_training, trained_shows
+from trainwatch.capture.freshness import LARGEST, carries_training, practised, trained_shows
 
 MOST_BYTES = 64 << 20  # of all copies together, on the CPU
 JUDGED = 8  # weights that are looked at to tell whether a model was trained before
@@ -42,7 +42,8 @@ class StartWeights:
             for name, module in wiring.named_modules(self._models).items()
             if any(p.requires_grad and id(p) in held for p in module.parameters(recurse=False))
         }
-        looks = list(_looks(modules))
+        # Of norms it is certain; weights may have been trained and show nothing.
+        looks = [True for module in modules.values() if practised(module)] or list(_looks(modules))
         self._judged, self._trained = len(looks), sum(looks)
         self.kept, self._left_out = {}, 0
         if len(self._models) == 1 and 2 * self._trained > self._judged:

@@ -27,6 +27,6 @@ def shown(
         yield Evidence("training loss over validation loss", look.training / look.validation, by_heart,
                        step=look.step, note=note)  # fmt: skip
     starts = record.facts["start_weights"]
-    yield Evidence("weights in which training showed at the start", starts["trained"], step=0,
+    yield Evidence("layers in which training showed at the start", starts["trained"], step=0,
                    note=f"of {starts['judged']} that were looked at; start kept of {starts['kept']:,} numbers, not "
                    f"of {starts['left_out']} modules")  # fmt: skip
