@@ -143,7 +143,7 @@ def test_what_time_affords_is_counted_in_steps_at_the_pace_of_the_quickest_with_
 
 
 def test_what_was_too_dear_is_weighed_again_by_what_others_took():
-    governor = Governor("auto", KINDS, steps={"dear": 50, "cheap": 10})
+    governor = Governor("auto", KINDS, steps={"dear": 50, "cheap": 20})
     governor.step_seconds = 0.1
     assert governor.next(ALL, 100, 4.0, last=True) == "cheap", "at the run's own pace the dear one would take five"
     governor.ran("cheap", 100, 0.1)
@@ -160,3 +160,9 @@ def test_what_is_asked_for_may_change_with_what_was_found():
     assert governor.next([Wish("dear")], 50, 0.9) == "dear"
     governor.ran("dear", 50, 0.1)
     assert governor.next(ALL, 50, 0.8) is None, "each once at a step"
+
+
+def test_what_costs_next_to_nothing_comes_before_what_is_more_urgent():
+    governor = Governor("auto", KINDS, steps={"dear": 200, "cheap": 16})
+    assert chosen(governor, ALL, 50, 1.0) == ["cheap", "dear"]
+    assert chosen(Governor("auto", KINDS, steps={"dear": 200, "cheap": 17}), ALL, 50, 1.0) == ["dear", "cheap"]

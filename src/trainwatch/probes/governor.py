@@ -9,6 +9,7 @@ from typing import Protocol
 
 AGAIN = 2.0  # a probe is repeated when the run is so many times as long as it was at the last time
 FIRST = 20  # optimiser steps before the first probe
+CHEAP = 16  # training steps: what is worth no more comes first, and may tell what dearer probes are worth
 RESERVE = 0.8  # of the time left: what a step takes is an estimate
 
 
@@ -129,9 +130,10 @@ class Governor:
         return kind not in self._at_end and step >= (AGAIN * account.step if account.runs else FIRST)
 
     def _by_urgency(self, requests: Iterable[Request]) -> list[str]:
-        """Kinds that are asked for; where the mode names them all others after those."""
+        """Kinds that are asked for, cheap ones first; where the mode names them, all others as well."""
         priority: dict[str, float] = {} if self._mode == "auto" else dict.fromkeys(self.accounts, 0.0)
         for request in requests:
             if request.kind in self.accounts:
                 priority[request.kind] = max(request.priority, priority.get(request.kind, 0.0))
-        return sorted(priority, key=lambda kind: (-priority[kind], kind))
+        cheap = {kind for kind in priority if 0 < self._steps.get(kind, 0) <= CHEAP}
+        return sorted(priority, key=lambda kind: (kind not in cheap, -priority[kind], kind))
