@@ -162,6 +162,15 @@ def test_what_is_asked_for_may_change_with_what_was_found():
     assert governor.next(ALL, 50, 0.8) is None, "each once at a step"
 
 
+def test_a_probe_that_gave_up_at_once_tells_nothing_of_what_a_step_costs():
+    governor = Governor("auto", KINDS, steps={"cheap": 10})
+    governor.step_seconds = 0.1
+    governor.ran("cheap", 20, 0.001, whole=False)
+    assert governor.affords(5.0) == pytest.approx(40)
+    governor.ran("cheap", 40, 0.5)
+    assert governor.affords(5.0) == pytest.approx(80)
+
+
 def test_what_costs_next_to_nothing_comes_before_what_is_more_urgent():
     governor = Governor("auto", KINDS, steps={"dear": 200, "cheap": 16})
     assert chosen(governor, ALL, 50, 1.0) == ["cheap", "dear"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,12 +32,14 @@ class Account:
         runs: How often it ran.
         step: Optimiser step of the last time.
         seconds: What the last time cost.
+        whole: It measured what it was to: one that gives up at once tells nothing of what a step takes.
         put_off: How often it was due and the budget did not allow it.
     """
 
     runs: int = 0
     step: int = -1
     seconds: float = 0.0
+    whole: bool = True
     put_off: int = 0
 
 
@@ -86,10 +89,10 @@ class Governor:
         """Whether any kind is due, asked for or not."""
         return any(self._is_due(kind, step, last=False) for kind in self.accounts)
 
-    def ran(self, kind: str, step: int, seconds: float) -> None:
-        """Note what a probe took."""
+    def ran(self, kind: str, step: int, seconds: float, *, whole: bool = True) -> None:
+        """Note what a probe took, and whether it measured what it was to."""
         account = self.accounts[kind]
-        account.runs, account.step, account.seconds = account.runs + 1, step, seconds
+        account.runs, account.step, account.seconds, account.whole = account.runs + 1, step, seconds, whole
 
     def affords(self, left: float) -> float:
         """Training steps in a probe that so many seconds are worth, with something in reserve."""
@@ -112,12 +115,13 @@ class Governor:
         return worth * self._pace()
 
     def _pace(self) -> float:
-        """Seconds that a training step takes in a probe.
+        """Seconds that a training step takes in a probe, by what most of those took that measured something.
 
         The run's own steps take longer: they wait for data, for validation, for their trainer.
         """
-        others = [a.seconds / self._steps[k] for k, a in self.accounts.items() if a.runs and self._steps.get(k)]
-        return min([self.step_seconds, *others])
+        known = [(self._steps.get(kind, 0), account) for kind, account in self.accounts.items()]
+        others = [a.seconds / steps for steps, a in known if steps and a.runs and a.whole]
+        return min(self.step_seconds, statistics.median(others)) if others else self.step_seconds
 
     def _is_due(self, kind: str, step: int, last: bool) -> bool:
         account, named = self.accounts[kind], self._mode if isinstance(self._mode, Mapping) else None

@@ -124,7 +124,7 @@ class Probes:
             began = clock()
             bench.affords = self.governor.affords(until - began)
             self._containment.run(f"probe {kind}", self._one, kind, bench)
-            self.governor.ran(kind, bench.step, clock() - began)
+            self.governor.ran(kind, bench.step, clock() - began, whole=kind not in self.refused)
 
     def _one(self, kind: str, bench: Bench) -> None:
         states = random.getstate(), np.random.get_state()  # libraries that are imported draw from them
