@@ -103,7 +103,7 @@ PARTS = {
     ],
     "held batches": [(HeldBatches, "offer")],
     "first non-finite": [(FirstNonFinite, name) for name in ("begins", "called", "loss", "gradient")],
-    "probes": [(Governor, "last")],
+    "probes": [(Governor, "next")],
     "probe activations": [(Bench, "batches"), (Bench, "model")],
     "rates": [(Rates, "note"), (Rates, "flush")],
     "steps": [(RunCapture, "_commit_losses")],

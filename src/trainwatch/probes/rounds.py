@@ -119,10 +119,10 @@ class Probes:
             last: It is the round at the end of the run.
         """
         clock = self._containment.clock
-        until = clock() + left
-        while (kind := self.governor.next(requests(), bench.step, until - clock(), last=last)) is not None:
+        start = clock()
+        while kind := self.governor.next(requests(), bench.step, left - (clock() - start), last=last):
             began = clock()
-            bench.affords = self.governor.affords(until - began)
+            bench.affords = self.governor.affords(left - (began - start))
             self._containment.run(f"probe {kind}", self._one, kind, bench)
             self.governor.ran(kind, bench.step, clock() - began, whole=kind not in self.refused)
 
