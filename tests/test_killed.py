@@ -51,4 +51,5 @@ def test_a_killed_run_is_diagnosed_from_what_it_left(tmp_path):
     assert report["facts"]["run"]["finished"] is False
     loss = report["figures"]["loss"]["lines"]
     last = max(step for points in loss.values() for step, _ in points)
+    assert report["facts"]["run"]["steps"] == last + 1
     assert steps - 20 <= last  # at most the last two flushes are lost

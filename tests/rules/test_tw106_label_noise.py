@@ -276,7 +276,7 @@ def test_few_validation_samples_are_not_compared(n, classes, known):
     assert label_contrast(record_of(labelled(0.0))) is None
 
 
-def by_heart(learned=0.2, carried=-0.05, agreement=0.0, n=500, classes=4, noise=0.02, seed=0):
+def by_heart(learned=0.2, carried=-0.05, agreement=0.0, n=500, classes=4, noise=0.02, seed=0, elsewhere=None):
     """Training that ends below a guess, validation passes beside one, and a forest that agrees by about that kappa."""
     rng, guess = np.random.default_rng(seed), np.log(classes)
     record = RunRecord()
@@ -290,9 +290,9 @@ def by_heart(learned=0.2, carried=-0.05, agreement=0.0, n=500, classes=4, noise=
     record.append("train_loss", "cross_entropy", np.arange(100), losses)
     for step, kept in ((25, 1.02), (50, 1.0 - carried), (75, 1.1), (100, 1.2)):
         record.append("val_loss", "val", step, guess * kept)
-    for kind in ("train", "val"):
+    for kind, alike in (("train", agreement), ("val", agreement if elsewhere is None else elsewhere)):
         given = rng.integers(0, classes, n)
-        said = np.where(rng.random(n) < agreement, given, rng.integers(0, classes, n))
+        said = np.where(rng.random(n) < alike, given, rng.integers(0, classes, n))
         row = np.stack([np.full(n, 30), np.arange(n), given, said, np.full(n, 0.4), np.full(n, 0.2)], 1)
         record.append("held_labels", kind, 100, row)
     return record
@@ -303,13 +303,19 @@ def test_labels_that_nothing_learns_from_do_not_follow_from_the_inputs(classes):
     (found,) = verdict(by_heart(classes=classes))
     assert "do not follow" in found.summary
     assert [r.id for r in found.remedies] == ["pair-labels"]
-    assert "1000 samples" in found.remedies[0].why
+    assert "500 samples" in found.remedies[0].why
     learned, carried, agreement = found.evidence
     assert learned.value == pytest.approx(0.2, abs=0.03)
     assert carried.value == pytest.approx(-0.02, abs=1e-5)
     assert abs(agreement.value) < 0.1
     assert (learned.threshold, carried.threshold, agreement.threshold) == (0.03, 0.01, 0.1)
     assert found.margin > 1.96
+
+
+def test_right_labels_of_validation_do_not_hide_those_of_training():
+    (found,) = verdict(by_heart(elsewhere=0.9))
+    assert found.where == ("training labels",)
+    assert float(found.evidence[2].note.partition("validation ")[2]) == pytest.approx(0.9, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +360,13 @@ def slipped(x, y, xv, yv):
     return x, y[draw.permutation(len(y))], xv, yv[draw.permutation(len(yv))]
 
 
+def slipped_in_training(x, y, xv, yv):
+    """Training labels of other rows."""
+    return x, y[np.random.default_rng(0).permutation(len(y))], xv, yv
+
+
+@pytest.mark.parametrize(("moved", "epochs"), [(slipped, 4), (slipped_in_training, 12)])
 @pytest.mark.parametrize("seed", range(2))
-def test_real_runs_whose_labels_slipped_against_their_rows(seed):
-    (found,) = [d for d in said("digits", seed, moved=slipped, epochs=4).diagnoses if d.code == "TW106"]
+def test_real_runs_whose_labels_slipped_against_their_rows(seed, moved, epochs):
+    (found,) = [d for d in said("digits", seed, moved=moved, epochs=epochs).diagnoses if d.code == "TW106"]
     assert "do not follow" in found.summary

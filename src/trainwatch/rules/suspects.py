@@ -42,8 +42,9 @@ def by_heart(found: Unrelated, learned: float, carried: float, agreement: float)
         Evidence("share of a constant guess's loss that training got rid of", found.learned, learned,
                  note=f"standard error {found.learned_error:.2g}"),
         Evidence("the most that a pass got rid of", found.carried, carried, where="validation"),
-        Evidence("agreement of labels and a forest (kappa)", found.agreement, agreement, step=found.step,
-                 note=f"standard error {found.agreement_error:.2g}; {found.samples} samples"),
+        Evidence("agreement of training labels and a forest (kappa)", found.agreement, agreement, step=found.step,
+                 note=f"standard error {found.agreement_error:.2g}; {found.samples} samples; "
+                 f"of those of validation {found.elsewhere:.2f}"),
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class LabelNoise(Rule):
     knows, training labels contradict it more often than validation labels of the same classes, by `sure` standard
     errors, while nothing tells their inputs apart by an area under the ROC curve above `alike` (`held_shift`). Judged
     from `samples` samples on. Or training got rid of more than `by_heart` of what a constant guess costs, no validation
-    pass of more than `carried`, and labels and forest agree by a kappa below `unrelated`; sure by 95 %.
+    pass of more than `carried`, and its labels and the forest agree by a kappa below `unrelated`; sure by 95 %.
 
     ## Remedies
     `clean-data`, with the samples to look at first; `label-smoothing`. Where nothing is learned: `pair-labels`.
@@ -90,10 +90,10 @@ class LabelNoise(Rule):
             yield ProbeRequest("labels", (), "are all labels right?", PRIORITY)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
-        """Compare the labels of held samples with what others say of them."""
         looks = [noise for noise in record.memo(label_noise) if noise.samples >= self.samples]
         found = record.memo(unrelated)
-        if found is not None and (margin := found.margin(self.by_heart, self.carried, self.unrelated)) > SURE:
+        margin = -1.0 if found is None else found.margin(self.by_heart, self.carried, self.unrelated)
+        if found is not None and found.samples >= self.samples and margin > SURE:
             yield self._by_heart(found, margin)
             return
         if not looks:
@@ -121,8 +121,8 @@ class LabelNoise(Rule):
 
     def _by_heart(self, found: Unrelated, margin: float) -> Diagnosis:
         return self.diagnose(
-            f"labels do not follow from the inputs: training got rid of {found.learned:.0%} of what a constant guess "
-            f"costs, no validation pass of more than {max(found.carried, 0):.1%}, and a forest learns nothing either",
+            f"training labels do not follow from the inputs: training got rid of {found.learned:.0%} of a constant "
+            f"guess's loss, no validation pass of more than {max(found.carried, 0):.1%}; a forest learns nothing",
             margin=margin,
             where=("training labels",),
             onset_step=0,

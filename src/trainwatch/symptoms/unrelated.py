@@ -17,9 +17,10 @@ class Unrelated:
     """What training, validation and a forest make of the same labels.
 
     Attributes:
-        agreement: Of labels and forest beyond what chance gives (Cohen's kappa), over all held samples.
+        agreement: Of labels and forest beyond what chance gives (Cohen's kappa), over the held training samples.
         agreement_error: Its standard error where there is none.
-        samples: How many are held.
+        samples: How many those are.
+        elsewhere: As `agreement`, over the held validation samples.
         learned: Share of a constant guess's loss that is gone in training at the end.
         learned_error: Its standard error.
         carried: The most of it that was gone in a pass of validation; below 0 where all are worse than a guess.
@@ -29,6 +30,7 @@ class Unrelated:
     agreement: float
     agreement_error: float
     samples: int
+    elsewhere: float
     learned: float
     learned_error: float
     carried: float
@@ -54,13 +56,14 @@ def unrelated(record: RunRecord) -> Unrelated | None:
     kept = None if curve is None else curve.kept
     if len(tables) < 2 or kept is None or course is None or course.chance is None:
         return None
-    given, predicted = np.concatenate([table[:, 2:4] for _, table in tables.values()]).T
+    given, predicted = tables["train"][1][:, 2:4].T
     chance = chance_agreement(given, predicted)
     error = float(np.sqrt(chance / (1 - chance) / len(given))) if chance < 1 else np.inf
     return Unrelated(
         agreement=kappa(given, predicted),
         agreement_error=error,
         samples=len(given),
+        elsewhere=kappa(*tables["val"][1][:, 2:4].T),
         learned=course.gained,
         learned_error=course.gained_error,
         carried=float(1 - kept.min()),
