@@ -137,9 +137,9 @@ def test_what_time_affords_is_counted_in_steps_at_the_pace_of_the_quickest_with_
     governor = Governor("auto", KINDS, steps={"dear": 50})
     assert governor.affords(5.0) == math.inf
     governor.step_seconds = 0.1
-    assert governor.affords(5.0) == pytest.approx(40)
+    assert governor.affords(5.0) == pytest.approx(45)
     governor.ran("dear", 100, 1.0)
-    assert governor.affords(5.0) == pytest.approx(200)
+    assert governor.affords(5.0) == pytest.approx(225)
 
 
 def test_what_was_too_dear_is_weighed_again_by_what_others_took():
@@ -166,9 +166,9 @@ def test_a_probe_that_gave_up_at_once_tells_nothing_of_what_a_step_costs():
     governor = Governor("auto", KINDS, steps={"cheap": 10})
     governor.step_seconds = 0.1
     governor.ran("cheap", 20, 0.001, whole=False)
-    assert governor.affords(5.0) == pytest.approx(40)
+    assert governor.affords(5.0) == pytest.approx(45)
     governor.ran("cheap", 40, 0.5)
-    assert governor.affords(5.0) == pytest.approx(80)
+    assert governor.affords(5.0) == pytest.approx(90)
 
 
 def test_what_costs_next_to_nothing_comes_before_what_is_more_urgent():

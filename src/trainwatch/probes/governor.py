@@ -11,7 +11,7 @@ from typing import Protocol
 AGAIN = 2.0  # a probe is repeated when the run is so many times as long as it was at the last time
 FIRST = 20  # optimiser steps before the first probe
 CHEAP = 16  # training steps: what is worth no more comes first, and may tell what dearer probes are worth
-RESERVE = 0.8  # of the time left: what a step takes is an estimate
+RESERVE = 0.9  # of the time left: what a step takes is an estimate
 
 
 class Request(Protocol):
