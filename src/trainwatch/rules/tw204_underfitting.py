@@ -89,7 +89,7 @@ class Underfitting(Rule):
         if left > self.lead:
             yield ProbeRequest("reference", (), "the loss is not low: do other predictors get lower?", 0.6)
         if left > self.room:
-            yield ProbeRequest("wider", (), "the loss is not low: would a wider net get lower?", 0.52)
+            yield ProbeRequest("wider", (), "the loss is not low: would a wider net get lower?", 0.495)
         yield ProbeRequest("one_batch", (), "the loss is not low: is a single batch fitted?", 0.53)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
