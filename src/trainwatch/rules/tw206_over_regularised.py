@@ -84,7 +84,7 @@ class OverRegularised(Rule):
         course = record.memo(loss_course)
         if course is not None and course.gained < self.learned and in_use(record, self.added):
             strong = regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
-            first = 1.21 if strong or record.memo(penalty_share) >= MOST else 0.5  # before a saddle is looked for
+            first = 1.21 if strong or record.memo(penalty_share) >= MOST else 0.51  # before a saddle is looked for
             yield ProbeRequest("without_regulariser", (), "the loss is not low: does a regulariser keep it up?", first)
             yield from [VOTES] if record.facts.get("regularisation", {}).get("dropout") else []
 
