@@ -213,7 +213,7 @@ def _verdict(diagnoses: Iterable[Diagnosis], judged: list[Rule], steps: int | No
 def _shown(record: RunRecord) -> dict[str, Any]:
     shown = ("run", "task", "loss", "validation", "optimizers", "regularisation", "class_names", "damage", "processes")
     facts = {topic: record.facts[topic] for topic in (*shown, *AUDIT) if topic in record.facts}
-    if "steps" in (facts.get("run") or {}):  # a run that was killed could not say how far it had come
+    if (facts.get("run") or {}).get("finished") is False:  # one that was killed could not say how far it had come
         facts["run"] = {**facts["run"], "steps": record.steps}
     return facts
 
