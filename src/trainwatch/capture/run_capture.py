@@ -71,11 +71,21 @@ class RunCapture(StepEvents):
         interception.subscribe(self)
 
     def _hook_optimizer(self, key: str) -> None:
-        optimizer = self.optimizers[key]
-        self._optimizer_hooks += [
-            optimizer.register_step_pre_hook(lambda *_: self._step_begins(key)),
-            optimizer.register_step_post_hook(lambda *_: self._stepped(key)),
-        ]
+        """Hear each step once: torch calls hooks again where a subclass's step calls that of its base."""
+        optimizer, begun = self.optimizers[key], False
+
+        def begins(*_: Any) -> None:
+            nonlocal begun
+            begun = True
+            self._step_begins(key)
+
+        def ends(*_: Any) -> None:
+            nonlocal begun
+            if begun:
+                begun = False
+                self._stepped(key)
+
+        self._optimizer_hooks += [optimizer.register_step_pre_hook(begins), optimizer.register_step_post_hook(ends)]
 
     def _other(self, optimizer: torch.optim.Optimizer) -> None:
         """Some optimiser of the process has stepped: one that is not watched may train what a watched one did."""
