@@ -133,7 +133,7 @@ def test_what_one_took_is_gone_for_the_next():
     assert governor.put_off == ["probe cheap: put off once to keep the budget"]
 
 
-def test_what_time_affords_is_counted_in_steps_at_the_pace_of_the_quickest_with_a_reserve():
+def test_what_time_affords_is_counted_in_steps_at_the_pace_of_most_with_a_reserve():
     governor = Governor("auto", KINDS, steps={"dear": 50})
     assert governor.affords(5.0) == math.inf
     governor.step_seconds = 0.1

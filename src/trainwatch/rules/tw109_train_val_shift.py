@@ -93,7 +93,7 @@ class TrainValShift(Rule):
         """A look at the held samples of both kinds."""
         if record.has("val_loss"):
             yield ProbeRequest("shift", (), "is validation like training?", 0.62)
-            yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.69)
+            yield ProbeRequest("train_eval", (), "does the network do worse in validation?", 0.63)
 
     def check(self, record: RunRecord) -> Iterator[Diagnosis]:
         scaled, why = record.memo(scaled_otherwise), not_comparable(record)

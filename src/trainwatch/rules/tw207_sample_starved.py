@@ -81,7 +81,7 @@ class SampleStarved(Rule):
             return
         if (kept := float(curve.kept.min())) > self.poor:
             if look is None:
-                yield ProbeRequest("train_eval", (), "validation is not good: is training?", 0.69)
+                yield ProbeRequest("train_eval", (), "validation is not good: is training?", 0.63)
             elif self._taught(look, kept * (guess := curve.chance - curve.floor), guess, curve.floor):
                 yield from (ProbeRequest(kind, (), "would more samples help?", first) for kind, first in PROBES.items())
 
