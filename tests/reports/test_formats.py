@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.report import Report
 from trainwatch.reports import FORMATS, render
 
@@ -75,6 +76,12 @@ def test_no_finding_is_said_in_a_sentence(others, format, name, sentence):
     text = render(others[name], format)
     assert sentence in " ".join(text.split())
     assert "explain" not in text
+
+
+def test_what_was_seen_in_part_is_called_healthy_in_part():
+    unseen = Diagnosis("TW709", "not-judgeable", Severity.INFO, "too little to judge: no validation loss was seen")
+    text = " ".join(render(Report("healthy", (unseen,)), "text").split())
+    assert "Healthy as far as could be seen: nothing wrong was found in this run. Also 1 note." in text
 
 
 @pytest.mark.parametrize("format", ["text", "md", "html"])

@@ -79,7 +79,9 @@ def headline(report: Report) -> str:
         return f"{count(len(named), 'problem')} found in {_extent(report)}: {', '.join(named[:4])}{more}.{beside}"
     blind = f" {count(len(report.not_checked), 'rule')} could not judge." if report.not_checked else ""
     if report.verdict == "healthy":
-        return f"Healthy: nothing wrong was found in {_extent(report)}.{beside}{blind}"
+        partly = any(d.code == "TW709" for d in report.diagnoses)  # no validation, or a few steps
+        healthy = "Healthy as far as could be seen" if partly else "Healthy"
+        return f"{healthy}: nothing wrong was found in {_extent(report)}.{beside}{blind}"
     return f"Not judged: too little was seen in {_extent(report)} to call it sound or faulty.{beside}{blind}"
 
 
