@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import evaluating, level
+from trainwatch.probes.evaluated import Losses, level, seen_at
 from trainwatch.probes.rates import highest_rates, set_rates
 
-Losses = NDArray[np.float64]
 Some = TypeVar("Some", bound=Batch)
 
 WARM_UP = 0.1  # of the steps: the rate rises, for nets that bear no long first step
@@ -80,11 +77,8 @@ def best_look(
     Returns:
         Losses of the training and of the validation batches.
     """
-    looked_at, found = marks(steps, looks), []
-    for step in cycle(bench, model, optimizer, sides[0], steps):
-        if step in looked_at:
-            with evaluating(model):
-                found.append((losses(model, sides[0]), losses(model, sides[1])))
+    learning = cycle(bench, model, optimizer, sides[0], steps)
+    found = seen_at(marks(steps, looks), learning, model, lambda: (losses(model, sides[0]), losses(model, sides[1])))
     return min(found, key=lambda look: level(look[1]))
 
 

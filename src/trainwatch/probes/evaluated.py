@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ AT_END = True
 STEPS = 16  # some 50 forward passes
 FEW = 512  # samples of validation in whole batches, at least, where they are looked at time and again
 MANY = 64  # batches: all that are held
+
+Losses = NDArray[np.float64]
+Seen = TypeVar("Seen")
 
 
 def measure(bench: Bench) -> None:
@@ -51,6 +55,23 @@ def to_try(bench: Bench, why: str) -> tuple[Sequence[Batch], Sequence[Batch]]:
     return train, val
 
 
+def seen_at(marks: Collection[int], steps: Iterable[int], model: nn.Module, see: Callable[[], Seen]) -> list[Seen]:
+    """Let a copy learn, and say what is seen of it in evaluation mode after some of its steps.
+
+    Args:
+        marks: The steps after which it is looked at.
+        steps: The number of each step, after it has been taken.
+        model: The copy.
+        see: The look.
+    """
+    looks = []
+    for step in steps:
+        if step in marks:
+            with evaluating(model):
+                looks.append(see())
+    return looks
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode for a while; after that each module is in the mode that it was in."""
@@ -62,7 +83,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def losses_of(model: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]:
+def losses_of(model: nn.Module, batches: Sequence[Batch]) -> Losses:
     """Loss of each sample of some batches (of each batch, where its samples' cannot be had), shape (n,)."""
     if not batches:
         return np.zeros(0)
@@ -70,14 +91,12 @@ def losses_of(model: nn.Module, batches: Sequence[Batch]) -> NDArray[np.float64]
         return torch.cat([batch.losses(model).float() for batch in batches]).cpu().numpy().astype(np.float64)
 
 
-def level(losses: NDArray[np.float64]) -> float:
+def level(losses: Losses) -> float:
     """Their mean, by which looks at a copy are compared: infinite where it is no number."""
     return float(np.nan_to_num(losses.mean(), nan=np.inf))
 
 
-def compared(
-    before: Sequence[NDArray[np.float64]], one: Sequence[NDArray[np.float64]], other: Sequence[NDArray[np.float64]]
-) -> list[float]:
+def compared(before: Sequence[Losses], one: Sequence[Losses], other: Sequence[Losses]) -> list[float]:
     """Two copies and the run, for each kind of batches: mean losses of the run, of one, of the other, and two errors.
 
     These are standard errors of the difference of the copies, and of the run and the other copy.
@@ -89,7 +108,7 @@ def compared(
     return row
 
 
-def mean_and_error(losses: NDArray[np.float64]) -> tuple[float, float]:
+def mean_and_error(losses: Losses) -> tuple[float, float]:
     """Mean and its standard error, absent where there are no losses, or no two."""
     known = losses[~np.isnan(losses)]
     if len(known) < 2:

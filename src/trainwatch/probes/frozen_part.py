@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import cycle, forget, marks, put_back
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, evaluating, level, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, Losses, level, losses_of, mean_and_error, seen_at
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "frozen_part"
@@ -20,8 +19,6 @@ PARTS = (0.25, 0.5, 0.75)  # of the modules, from the input on; besides, all but
 LOOKS = 40  # steps that the looks at the losses are worth
 STEPS = (2 + len(PARTS)) * FEWEST + LOOKS
 MARKS = 4  # times that a copy is looked at: its lowest counts
-
-Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:
@@ -63,7 +60,6 @@ def _in_order(bench: Bench) -> list[str]:
 
 def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], frozen: Sequence[str], steps: int) -> Losses:
     """Losses of the validation batches, at their lowest, of a copy that learned with some modules frozen."""
-    looks: list[Losses] = []
     with bench.learner() as (model, optimizer):
         put_back(bench, model)
         forget(optimizer)
@@ -72,9 +68,5 @@ def _after(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], frozen: S
             module.eval()
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-        looked_at = marks(steps, MARKS)
-        for step in cycle(bench, model, optimizer, train, steps):
-            if step in looked_at:
-                with evaluating(model):
-                    looks.append(losses_of(model, val))
-    return min(looks, key=level)
+        learning = cycle(bench, model, optimizer, train, steps)
+        return min(seen_at(marks(steps, MARKS), learning, model, lambda: losses_of(model, val)), key=level)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import schedule
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import evaluating, losses_of, mean_and_error, to_try
+from trainwatch.probes.evaluated import Losses, evaluating, losses_of, mean_and_error, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import highest_rates, present_rates, set_rates
 
@@ -21,8 +20,6 @@ SHARE, CYCLE = 0.5, 1.0  # of the steps of the run; under a schedule
 LOWERED = 0.7  # of its highest: a rate that is lower was brought down
 LOOKS = 4  # at the losses, the last at the end
 STEPS = 150
-
-Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import MANY, evaluating, losses_of, mean_and_error
+from trainwatch.probes.evaluated import MANY, Losses, evaluating, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.rates import present_rates, set_rates
 
@@ -20,8 +19,6 @@ FURTHER = 150  # steps of each copy
 LOOKS, EVERY = 8, 5  # at the losses, up to the last step; at an odd distance, since what swings has even periods
 STEPS = 2 * FURTHER + 150  # those, and what the looks are worth
 CALM = 0.5  # of what is stable: below it steps are not held up by the curvature, and the time is saved
-
-Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:

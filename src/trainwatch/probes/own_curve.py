@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Batch, Bench, Divisible
-from trainwatch.probes.evaluated import evaluating, level, losses_of, mean_and_error, to_try
+from trainwatch.probes.evaluated import Losses, level, losses_of, mean_and_error, seen_at, to_try
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "own_curve"
@@ -19,8 +18,6 @@ FEWEST, MOST = 100, 300  # steps of each copy: as many as the run took, within t
 FEWEST_SAMPLES = 12  # different ones
 STEPS = 3 * FEWEST
 MARKS = 6  # times that a copy is looked at: few samples are soon learned by heart
-
-Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:
@@ -78,12 +75,7 @@ def _halves(batches: Sequence[Batch]) -> tuple[list[list[Batch]], int]:
 
 def _learned(bench: Bench, train: Sequence[Batch], val: Sequence[Batch], steps: int) -> Losses:
     """Losses of the validation batches, at their lowest, of a copy that learned from some batches."""
-    looks: list[Losses] = []
     with bench.learner() as (model, optimizer):
         begin_again(bench, model, optimizer)
-        looked_at = marks(steps, MARKS)
-        for step in cycle(bench, model, optimizer, train, steps):
-            if step in looked_at:
-                with evaluating(model):
-                    looks.append(losses_of(model, val))
-    return min(looks, key=level)
+        learning = cycle(bench, model, optimizer, train, steps)
+        return min(seen_at(marks(steps, MARKS), learning, model, lambda: losses_of(model, val)), key=level)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trainwatch.probes.begun_again import begin_again, cycle
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import compared, losses_of, to_try
+from trainwatch.probes.evaluated import Losses, compared, losses_of, to_try
 
 FEWEST, MOST = 60, 600  # steps of each copy: as many as the run took, within these bounds
 LOOKS = 20  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
-
-Losses = NDArray[np.float64]
 
 
 def compare(bench: Bench, quantity: str, factor: float) -> None:

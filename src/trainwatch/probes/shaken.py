@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import evaluating, losses_of, mean_and_error
+from trainwatch.probes.evaluated import Losses, evaluating, losses_of, mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 
 KIND = "shaken"
@@ -23,8 +22,6 @@ FEWEST, MOST = 100, 200  # steps of each copy
 MARKS = 4  # times that the copy that is not shaken is looked at: its lowest counts
 LOOKS = 40  # steps that the looks are worth
 STEPS = (1 + DRAWS) * FEWEST + LOOKS
-
-Losses = NDArray[np.float64]
 
 
 def measure(bench: Bench) -> None:

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from trainwatch.probes import standardised
-from trainwatch.probes.begun_again import Losses
 from trainwatch.probes.bench import Bench, Exchangeable
-from trainwatch.probes.evaluated import compared, to_try
+from trainwatch.probes.evaluated import Losses, compared, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.standardised import Scale, exchangeable, learned, scale_of
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from trainwatch.probes.begun_again import Losses, begin_again, best_look
+from trainwatch.probes.begun_again import begin_again, best_look
 from trainwatch.probes.bench import Bench, Exchangeable
+from trainwatch.probes.evaluated import Losses
 from trainwatch.probes.isolation import CannotIsolate
 
 FEWEST, MOST = 60, 400  # steps of each copy: as many as the run took, within these bounds

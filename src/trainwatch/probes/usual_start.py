@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from trainwatch.probes.begun_again import Losses, begin_again, best_look
+from trainwatch.probes.begun_again import begin_again, best_look
 from trainwatch.probes.bench import Batch, Bench
-from trainwatch.probes.evaluated import compared, losses_of, to_try
+from trainwatch.probes.evaluated import Losses, compared, losses_of, to_try
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.symptoms.gradients import SQUASHING
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from trainwatch.probes.begun_again import begin_again, cycle, marks
 from trainwatch.probes.bench import Bench
-from trainwatch.probes.evaluated import MANY, compared, evaluating, level, losses_of
+from trainwatch.probes.evaluated import MANY, Losses, compared, level, losses_of, seen_at
 from trainwatch.probes.penalised import Penalised, coefficients
 from trainwatch.symptoms.inventory import proximal_steps
 
@@ -25,7 +23,6 @@ MARKS = 4  # times that a copy is looked at: on a few batches the best may be lo
 DROPOUT, DECAY, PENALTY, PROXIMAL = "dropout", "weight_decay", "penalty", "proximal"
 OPTIONS = {DECAY: "weight_decay", PROXIMAL: "l1"}  # of the optimiser
 
-Losses = NDArray[np.float64]
 Pair = tuple[Losses, Losses]  # of training batches, and of validation batches
 
 
@@ -79,7 +76,6 @@ def _after(
     bench: Bench, train: Sequence[Penalised], val: Sequence[Penalised], left_out: Sequence[str], steps: int
 ) -> Pair:
     """Losses of training and validation batches in evaluation mode of a copy that learned without something."""
-    looks: list[Pair] = []
     learned = [replace(batch, present=PENALTY not in left_out) for batch in train]
     with bench.learner() as (model, optimizer):
         begin_again(bench, model, optimizer)
@@ -87,11 +83,8 @@ def _after(
             _undropped(model)
         for group in optimizer.param_groups:
             group.update({OPTIONS[name]: 0.0 for name in left_out if name in OPTIONS})
-        looked_at = marks(steps, MARKS if val else 1)
-        for step in cycle(bench, model, optimizer, learned, steps):
-            if step in looked_at:
-                with evaluating(model):
-                    looks.append((losses_of(model, train), losses_of(model, val)))
+        looked_at, learning = marks(steps, MARKS if val else 1), cycle(bench, model, optimizer, learned, steps)
+        looks = seen_at(looked_at, learning, model, lambda: (losses_of(model, train), losses_of(model, val)))
     return min(looks, key=lambda look: level(look[1])) if val else looks[-1]
 
 
