@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import trainwatch
 
 OPTIMIZERS = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
 }
@@ -41,8 +40,9 @@ class Gated(nn.Module):
 NETS = {
     "gated": Gated,
     "plain": lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3)),
-    "dropout": lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.4), nn.Linear(16, 3)),
-    "batch-norm": lambda: nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)),
+    "noisy": lambda: nn.Sequential(
+        nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.4), nn.Linear(16, 3)
+    ),
 }
 
 
@@ -103,9 +103,7 @@ def assert_same(one, other):
     assert one[1:] == other[1:]
 
 
-@pytest.mark.parametrize(
-    ("net", "optimizer"), [("gated", "adamw"), ("plain", "momentum"), ("dropout", "sgd"), ("batch-norm", "adamw")]
-)
+@pytest.mark.parametrize(("net", "optimizer"), [("gated", "adamw"), ("noisy", "momentum")])
 def test_plain_training_is_bit_identical(net, optimizer, tmp_path):
     rounds = 40 if net == "gated" else 20  # one at its end, since that is slow; or one amid the run as well
     settings = {"quiet": True, "flush_every": rounds, "strict": True, "probes": "all"}
@@ -114,14 +112,13 @@ def test_plain_training_is_bit_identical(net, optimizer, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning:lightning")
-@pytest.mark.parametrize("net", ["dropout", "batch-norm"])
-def test_lightning_training_is_bit_identical(net, tmp_path):
+def test_lightning_training_is_bit_identical(tmp_path):
     lightning = pytest.importorskip("lightning")
 
     class Module(lightning.LightningModule):
         def __init__(self):
             super().__init__()
-            self.net = NETS[net]()
+            self.net = NETS["noisy"]()
 
         def training_step(self, batch, index):
             return F.cross_entropy(self.net(batch[0]), batch[1])
@@ -164,7 +161,7 @@ def test_everything_is_taken_off_again():
     code = {name: getattr(F, name).__code__ for name in ("cross_entropy", "mse_loss", "binary_cross_entropy")}
     before = (torch.Tensor.backward, torch.autograd.backward, DataLoader.__iter__, nn.utils.clip_grad_norm_)
     names = set(vars(F))
-    model, criterion = NETS["dropout"](), nn.CrossEntropyLoss()
+    model, criterion = NETS["noisy"](), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     watch = trainwatch.watch(model, optimizer, loss_fn=criterion, settings={"quiet": True})
     assert F.cross_entropy.__code__ is not code["cross_entropy"]

@@ -328,7 +328,7 @@ def test_bad_input_is_refused_by_name(arguments, error, message):
 def test_the_report_is_printed_and_speaks_of_no_run(capsys):
     report = trainwatch.preflight(net(), CE(), (X, Y), validation=False, settings={"strict": True})
     printed = capsys.readouterr().out
-    assert "a model of 548 parameters before training" in printed.replace("\n", " ")
+    assert "a model of 548 parameters before training" in " ".join(printed.split())
     assert "Regularisation" not in printed
     assert Report.from_json(report.to_json()).to_json() == report.to_json()
 

@@ -507,7 +507,7 @@ def test_the_experiment_clears_only_what_was_left_out():
 
 LEFT_OUT = {"p": "dropout", "decay": "weight_decay", "prox": "proximal"}
 SMOTHERED = {
-    "nine in ten units of digits": ("digits", {"p": 0.9, "depth": 2}),
+    "nine in ten units of digits": pytest.param("digits", {"p": 0.9, "depth": 2}, marks=pytest.mark.long),
     "eight in ten of few": ("digits", {"p": 0.8, "depth": 2, "width": 32}),
     "decay of breast cancer": ("breast_cancer", {"decay": 0.3, "optimizer": "sgd", "epochs": 15}),
     "decay of wine": ("wine", {"decay": 0.3, "optimizer": "sgd", "epochs": 40}),

@@ -306,7 +306,7 @@ def test_the_proposed_optimiser_cures_it():
 HEALTHY = {
     "adam": (relu(), lambda m: ADAM(m.parameters(), 1e-3)),
     "sgd": (relu(), lambda m: SGD(m.parameters(), 0.1)),
-    "a wide net, lazy": (relu(3, 2048), lambda m: SGD(m.parameters(), 0.02)),
+    "a wide net, lazy": (relu(3, 1024), lambda m: SGD(m.parameters(), 0.02)),
     "rates tenfold apart": (relu(), grouped(ADAM, 3e-3, 0.1)),
     "normal weights": (normal, lambda m: SGD(m.parameters(), 0.05, momentum=0.9)),
 }

@@ -173,12 +173,12 @@ def test_coefficients_that_differ_are_told():
 
 
 SEEDS = range(3)
-CASES = [("digits", "momentum", 1e-3), ("digits", "sgd", 3e-3), ("breast_cancer", "adam", 1e-3),
-         ("diabetes", "adam", 3e-3), ("wine", "adam", 1e-4)]  # fmt: skip
+CASES = [("digits", "momentum", 1e-3), ("breast_cancer", "adam", 1e-3), ("diabetes", "adam", 3e-3),
+         ("wine", "adam", 1e-4), pytest.param("digits", "sgd", 3e-3, marks=pytest.mark.long)]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("l1", [0.0, 1e-6])
+@pytest.mark.parametrize("l1", [pytest.param(0.0, marks=pytest.mark.long), 1e-6])
 def test_it_is_silent_where_nothing_is_selected(l1, seed):
     for name in ("digits", "diabetes"):
         watch, *_ = training(name, seed, l1)

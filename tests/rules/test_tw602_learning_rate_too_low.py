@@ -707,7 +707,10 @@ def test_silent_on_a_wide_net_that_took_short_steps_to_the_noise(lr, fires, seed
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("width", "lr"), [(2048, 1e-3), (1024, 2e-3), (512, 4e-3)])
+@pytest.mark.parametrize(
+    ("width", "lr"),
+    [(512, 4e-3), *(pytest.param(width, lr, marks=pytest.mark.long) for width, lr in [(2048, 1e-3), (1024, 2e-3)])],
+)
 def test_the_experiment_clears_a_wide_net_that_took_short_steps_to_the_noise(width, lr, seed):
     """From its path alone it would be accused."""
     verdicts = []

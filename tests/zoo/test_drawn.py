@@ -73,6 +73,7 @@ def test_the_rate_is_searched_for_and_no_pass_is_spent_in_vain():
 
 def test_a_drawn_recipe_is_trained_with_its_faults_once(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "draw", lambda seed, index: replace(SMALL, family=f"{seed}-{index:03d}"))
+    monkeypatch.setattr(runs, "EACH", 1)
     assert runs.train((tmp_path, 5, 0)) == ("5-000", "")
     scenarios = runs.stored(tmp_path, 5)
     assert len(scenarios) == 1 + runs.EACH
