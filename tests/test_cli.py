@@ -253,7 +253,10 @@ def test_it_runs_as_a_module_and_shows_help_without_a_command():
 # ---------------------------------------------------------------- demo
 
 
-@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.long) if f is Fault.VANISH else f for f in Fault])
+OF_AN_EXAMPLE = (Fault.OVERFIT, Fault.VANISH, Fault.IMBALANCE)  # there is one of each: examples/
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=[pytest.mark.long] * (f in OF_AN_EXAMPLE)) for f in Fault])
 def test_a_demo_finds_what_is_planted(tmp_path, fault):
     result = cli("demo", "--fault", fault.value, "--log-dir", tmp_path / "demo")
     assert result.exit_code == 0, result.stdout + result.stderr
