@@ -5,6 +5,7 @@ from synthetic_gradients import chain, digits, make_record, mlp, train, tried
 from torch import nn
 
 import trainwatch
+from trained import split
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Severity
 from trainwatch.engine import judge
@@ -164,6 +165,45 @@ def validated(made, loss, criterion="cross_entropy", passes=3):
         made.append("val_loss", "val", STEPS - passes + i + 1, loss)
     made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": criterion}})
     return made
+
+
+RECOVERS = np.r_[LEAP[:5], LEARNING[5:]]
+
+
+@pytest.mark.parametrize(("times", "fires"), [(1.6, True), (1.4, False)])
+def test_behind_a_leap_a_net_that_learned_by_heart_what_is_lost_in_validation_is_no_better(times, fires):
+    made = validated(record(RECOVERS, lr=2.0), times * np.log(10))
+    found = verdict(made)
+    assert bool(found) is fires
+    if fires:
+        assert found[0].summary.endswith("at step 1 and no pass of validation came below 3.68 (2.3 is chance)")
+        assert found[0].evidence[1].threshold == pytest.approx(1.5 * np.log(10))
+        assert found[0].margin == pytest.approx((1.6 / 1.5 - 1) / 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "loss", "criterion"),
+    [(LEARNING, 4.0, "cross_entropy"), (RECOVERS, 4.0, "l1_loss"), (RECOVERS, np.inf, "cross_entropy")],
+    ids=["no leap", "another criterion", "not finite"],
+)
+def test_a_high_validation_loss_alone_is_no_matter_of_the_rate(losses, loss, criterion):
+    assert verdict(validated(record(losses, lr=2.0), loss, criterion)) == []
+
+
+def test_one_pass_of_validation_below_chance_is_enough():
+    made = validated(record(RECOVERS, lr=2.0), 4.0)
+    assert len(verdict(made)) == 1
+    made.append("val_loss", "val", STEPS + 1, 1.0)
+    assert verdict(made) == []
+
+
+def test_the_lowest_pass_is_above_chance_by_its_standard_errors():
+    made = validated(record(RECOVERS, lr=2.0), 4.0)
+    made.append("val_group_size", "val", 0, np.ones(4))
+    for step in range(STEPS - 2, STEPS + 1):
+        made.append("val_sample_loss", "val", step, [2.0, 4.0, 4.0, 6.0])
+    (found,) = verdict(made)
+    assert found.margin == pytest.approx((4.0 - 1.5 * np.log(10)) / np.sqrt(2 * (2.0 / 4) ** 2), rel=1e-3)
 
 
 def test_steps_as_long_as_half_the_weights_must_have_led_there_in_validation_too():
@@ -449,6 +489,27 @@ FAULTY = {
     "sgd-3-momentum": lambda p: torch.optim.SGD(p, 3.0, momentum=0.9),
     "adam-1": lambda p: torch.optim.Adam(p, 1.0),
 }
+
+
+@pytest.mark.parametrize(("lr", "codes"), [(2.0, ["TW601"]), (0.1, [])])
+def test_a_net_that_is_thrown_off_and_learns_by_heart(lr, codes):
+    x, xv, y, yv = split("breast_cancer", 0)
+    torch.manual_seed(0)
+    model, criterion = nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 2)), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"}) as watch:
+        for _ in range(20):
+            for rows in torch.randperm(len(x)).split(16):
+                optimizer.zero_grad()
+                criterion(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+            with torch.no_grad():
+                criterion(model(xv), yv)
+    end = watch.record.series("train_loss", "cross_entropy").values[-100:].mean()
+    assert end < 0.2, "a fifth of what a guess costs"
+    found = [d for d in watch.report.diagnoses if d.severity >= "warning"]
+    assert [d.code for d in found] == codes
+    assert all("no pass of validation came below" in d.summary for d in found)
 
 
 @pytest.mark.parametrize("optimizer", FAULTY.values(), ids=FAULTY)

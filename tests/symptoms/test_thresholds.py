@@ -37,6 +37,14 @@ def test_the_best_threshold_is_the_best_of_all():
     assert curve.probability(curve.best) == pytest.approx(1 / (1 + np.exp(-curve.thresholds[curve.best])))
 
 
+def test_scores_of_a_net_that_was_thrown_off_are_probabilities_too():
+    scores = np.array([-3e4, -2e3, 2e3, 3e4])
+    curve = curve_of(scores, np.array([0.0, 1.0, 0.0, 1.0]))
+    told = [curve.probability(i) for i in range(len(curve.thresholds))]
+    assert told == sorted(told, reverse=True)
+    assert (told[0], told[-1]) == (1.0, 0.0)
+
+
 def test_thresholds_for_a_precision_and_a_recall_find_the_most_and_name_the_fewest():
     scores, targets = drawn(500, 0.3)
     curve = curve_of(scores, targets)

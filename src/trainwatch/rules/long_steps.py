@@ -1,15 +1,19 @@
-"""What TW601 says of steps that are long all along."""
+"""What TW601 says of steps after which the loss leapt, and of such as are long all along."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from trainwatch.diagnosis import Evidence, Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
-from trainwatch.rules.step_remedies import lower_rate, shorter_is_better, tried_lengths
+from trainwatch.rules.step_remedies import lower_rate, shorter_is_better, shorter_steps, tried_lengths
 from trainwatch.symptoms.begun_again import Calmer
+from trainwatch.symptoms.curves import validation_curve
+from trainwatch.symptoms.gradients import learning_rate
 from trainwatch.symptoms.losses import LossCourse
 from trainwatch.symptoms.motion import Reach
 from trainwatch.symptoms.plateau import STARTED, SURE
@@ -54,11 +58,61 @@ def harmless(course: LossCourse, copy: Calmer | None, least: float, shorter: boo
     return as_far and not (fits or carries_over)
 
 
-def ended(record: RunRecord, course: LossCourse, bound: float, onset: int) -> Iterator[Evidence]:
-    """Where a loss that leapt came to be, and what came of shorter steps."""
-    yield Evidence("loss at the end", course.end, bound, where=course.stream)
-    yield Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset)
-    yield from tried_lengths(shorter_is_better(record), 1.0)
+def leapt(
+    record: RunRecord,
+    course: LossCourse,
+    onset: int,
+    update: tuple[int, float],
+    limit: float,
+    came: str,
+    shown: Evidence,
+) -> dict[str, Any]:
+    """Fields of a diagnosis: the longest update before the loss leapt, what came of the run, what of shorter steps."""
+    step, ratio = update
+    rate = learning_rate(record, step)
+    return {
+        "summary": f"With a learning rate of {rate:.3g} the update at step {step} was {ratio:.2g} times the weights' "
+        f"length; the loss rose at step {onset} and {came}",
+        "evidence": (
+            Evidence("update over weights", ratio, limit, step=step, note=f"lr {rate:.3g}"),
+            shown,
+            Evidence("highest loss", float(course.values.max()), where=course.stream, step=onset),
+            *tried_lengths(shorter_is_better(record), 1.0),
+        ),
+        "remedies": tuple(shorter_steps(record, rate, ratio, step)),
+    }
+
+
+def no_better(course: LossCourse, learned: float) -> tuple[str, Evidence]:
+    """What came of a run whose training loss leapt, and the number that shows it."""
+    shown = Evidence("loss at the end", course.end, course.bound(learned), where=course.stream)
+    return f"the run is no better for training: {course.story}", shown
+
+
+def lost_in_validation(record: RunRecord, times: float) -> tuple[float, tuple[str, Evidence]] | None:
+    """The same of a run that came to fit its training samples, and whose validation loss stayed far above a guess.
+
+    Args:
+        record: The run.
+        times: A constant guess.
+
+    Returns:
+        Standard errors that the lowest pass lies above so many guesses, and the same two; None where it does not, or
+        the two losses are not of one criterion.
+    """
+    curve = record.memo(validation_curve)
+    if curve is None or curve.kept is None or curve.chance is None or not curve.same_criterion:
+        return None
+    passes = np.flatnonzero(curve.steps > 0)
+    if not len(passes) or not times < (kept := curve.kept[passes]).min() < np.inf:
+        return None
+    lowest, bound = passes[kept.argmin()], curve.floor + times * abs(curve.chance - curve.floor)
+    apart = curve.weights * (curve.losses[lowest] - curve.mean[lowest])
+    error = max(float(np.sqrt((apart**2).sum())), 1e-3 * bound)
+    told = f"no pass of validation came below {curve.mean[lowest]:.3g} ({curve.chance:.3g} is chance)"
+    shown = Evidence("lowest validation loss", float(curve.mean[lowest]), bound, where=curve.stream,
+                     step=int(curve.steps[lowest]), note=f"standard error {error:.2g}")  # fmt: skip
+    return float(min((curve.mean[lowest] - bound) / error, 1e3)), (told, shown)
 
 
 def gone(course: LossCourse, gained: float, fair: float) -> Evidence:

@@ -8,15 +8,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trainwatch.diagnosis import Diagnosis, Evidence, Severity
+from trainwatch.diagnosis import Diagnosis, Severity
 from trainwatch.record import RunRecord
 from trainwatch.rules.base import NotChecked, ProbeRequest, Rule, always, not_later
 from trainwatch.rules.begun_evidence import BEST
-from trainwatch.rules.long_steps import LOWER, all_along, calmer_steps, ended, gone, harmless, lead_of, tried
+from trainwatch.rules.long_steps import (
+    LOWER,
+    all_along,
+    calmer_steps,
+    gone,
+    harmless,
+    lead_of,
+    leapt,
+    lost_in_validation,
+    no_better,
+    tried,
+)
 from trainwatch.rules.non_finite_source import grew_from_then
 from trainwatch.rules.step_remedies import shorter_steps
 from trainwatch.symptoms.begun_again import calmer
-from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, learning_rate, weight_layers
+from trainwatch.symptoms.gradients import backward_signal, gradients_of, largest_update, weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.plateau import gained_in_both
@@ -40,17 +51,18 @@ class LearningRateTooHigh(Rule):
     dead, and a lower rate from then on no longer helps.
 
     ## How it is measured
-    Three things must come together, after `min_steps` or a loss that is not finite. The loss rises by `jump` of its
-    first value and by `noise_jump` standard deviations. At the end less than `learned` of the loss of chance (else of
-    the first loss) is gone, or `relapse` of the best gain is lost again. And an update until then was longer than
-    `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for Adam's kin. Or the mean of all updates is above
-    `sustained` of the weights while less than `fair` of the loss of chance is gone, or above `huge` of them and less
-    than `good` is gone, in training or in validation. Or it is above `long`, and a copy that learns from the start, at
-    the highest rate of the run or a fifth of it, which then falls to nothing, ends lower than the run in training and
-    than its best in validation, by `led` of the loss of chance (`lower_start`): a warning. Where such a copy comes as
-    far as the run and no further, long steps did no harm. Silent where the gradient rose by `amplified` powers of ten
-    from the last layer to the first before any update. A single layer has a minimum of its own, and how low a loss of
-    unknown chance could be only copies tell: else less than `learned` must be gone.
+    Three things come together, after `min_steps` or a loss that is not finite. The loss rises by `jump` of its first
+    value and by `noise_jump` deviations. At the end less than `learned` of the loss of chance (else of the first loss)
+    is gone, or `relapse` of the best gain is lost again; or all of validation lies `jump` above chance, whatever the
+    noise. And an update until then was longer than `update` of the weights: lr |g| / |w| for SGD, lr sqrt(n) / |w| for
+    Adam's kin. Or the mean of all updates is above `sustained` of the weights while less than
+    `fair` of the loss of chance is gone, or above `huge` of them and less than `good` is gone, in training or in
+    validation. Or it is above `long`, and a copy that learns from the start, at the highest rate of the run or a fifth
+    of it, which then falls to nothing, ends lower than the run in training and than its best in validation, by `led` of
+    chance (`lower_start`): a warning. Where such a copy comes as far and no further, long steps did no harm.
+    Silent where the gradient rose by `amplified` powers of ten from the last layer to the first before any update. A
+    single layer has a minimum of its own, and how low a loss of unknown chance could be only copies tell: else less
+    than `learned` must be gone.
 
     ## Remedies
     `lower-learning-rate`, to updates of 1 % of the weights; `decay-learning-rate`; `warm-up`; `gradient-clipping`.
@@ -103,31 +115,20 @@ class LearningRateTooHigh(Rule):
         if not np.isfinite(course.values[0]) or (signal is not None and signal.decades[0] >= self.amplified):
             return  # it was there before the first update
         margin, from_best = course.harm(self.learned, self.relapse)
-        since = course.best_step if from_best else int(course.steps[0])
-        onset = course.rise(self.jump, self.noise_jump, since, course.best if from_best else course.start)
+        began, came = int(course.steps[0]), no_better(course, self.learned)
+        since, level = (course.best_step, course.best) if from_best else (began, course.start)
+        onset = course.rise(self.jump, self.noise_jump, since, level)
+        if margin <= 0 and (lost := lost_in_validation(record, 1 + self.jump)) is not None:
+            (margin, came), since = lost, began
+            onset = course.rise(self.jump, 0.0, began, course.start)
         if margin > 0 and onset is not None:
             if (update := largest_update(record, since, onset - 1)) is None:
                 raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
             if update[1] >= self.update:
-                yield self._leapt(record, course, margin, onset, *update)
+                told = leapt(record, course, onset, update, self.update, *came)
+                yield self.diagnose(**told, margin=margin, onset_step=onset)
                 return
         yield from self._all_along(record, course)
-
-    def _leapt(
-        self, record: RunRecord, course: LossCourse, margin: float, onset: int, step: int, ratio: float
-    ) -> Diagnosis:
-        rate = learning_rate(record, step)
-        return self.diagnose(
-            f"With a learning rate of {rate:.3g} the update at step {step} was {ratio:.2g} times the weights' length; "
-            f"the loss rose at step {onset} and the run is no better for training: {course.story}",
-            margin=margin,
-            onset_step=onset,
-            evidence=(
-                Evidence("update over weights", ratio, self.update, step=step, note=f"lr {rate:.3g}"),
-                *ended(record, course, course.bound(self.learned), onset),
-            ),
-            remedies=tuple(shorter_steps(record, rate, ratio, step)),
-        )
 
     def _all_along(self, record: RunRecord, course: LossCourse) -> Iterator[Diagnosis]:
         if (reach := record.memo(reach_of)) is None:

@@ -77,7 +77,7 @@ class PrecisionRecall:
 
     def probability(self, index: int) -> float:
         """A threshold as a probability."""
-        return float(1 / (1 + np.exp(-self.thresholds[index])))
+        return float((1 + np.tanh(self.thresholds[index] / 2)) / 2)  # the sigmoid, which does not overflow so
 
 
 @dataclass(frozen=True)
