@@ -73,6 +73,7 @@ def leapt(
     return {
         "summary": f"With a learning rate of {rate:.3g} the update at step {step} was {ratio:.2g} times the weights' "
         f"length; the loss rose at step {onset} and {came}",
+        "onset_step": onset,
         "evidence": (
             Evidence("update over weights", ratio, limit, step=step, note=f"lr {rate:.3g}"),
             shown,

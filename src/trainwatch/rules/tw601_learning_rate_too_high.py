@@ -125,8 +125,7 @@ class LearningRateTooHigh(Rule):
             if (update := largest_update(record, since, onset - 1)) is None:
                 raise NotChecked(f"the length of a step of {gradients.optimizer['type']} is not known")
             if update[1] >= self.update:
-                told = leapt(record, course, onset, update, self.update, *came)
-                yield self.diagnose(**told, margin=margin, onset_step=onset)
+                yield self.diagnose(**leapt(record, course, onset, update, self.update, *came), margin=margin)
                 return
         yield from self._all_along(record, course)
 
