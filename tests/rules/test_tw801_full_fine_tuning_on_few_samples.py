@@ -135,7 +135,7 @@ ALL = (0, 0.5, 0.0)  # modules frozen, validation loss, its standard error
 
 
 def a_record(*, trained=3, resumed=False, samples=100, frozen=((2, 0.5, 0.01), (3, 0.9, 0.01)), rises=True,
-             trainable=(True,) * 4, finished=True):  # fmt: skip
+             trainable=(True,) * 4, finished=True, best=0.5):  # fmt: skip
     """A finished fine-tuning of four layers of 1,000 numbers."""
     record = RunRecord()
     parameters = [
@@ -153,7 +153,7 @@ def a_record(*, trained=3, resumed=False, samples=100, frozen=((2, 0.5, 0.01), (
     record.append("train_loss", "cross_entropy", range(200), np.geomspace(2, 0.01, 200))
     facts = {"kind": "val", "primary": True, "criterion": "cross_entropy", "samples": 200, "paired": True}
     record.set_fact("validation", {"val": facts})
-    curve = np.r_[np.linspace(2, 0.5, 6), np.linspace(0.55, 1.2 if rises else 0.5, 14)]
+    curve = np.r_[np.linspace(2, best, 6), np.linspace(best + 0.05, 1.2 if rises else best, 14)]
     noise = np.random.default_rng(0).normal(0, 0.01, (20, 200))
     record.append("val_loss", "val", range(10, 210, 10), curve)
     record.append("val_sample_loss", "val", range(10, 210, 10), curve[:, None] + noise)
@@ -182,6 +182,19 @@ def test_thresholds():
     assert verdict(a_record(frozen=((1, 0.52, 0.001), last))) == [(Severity.WARNING, ("0",))]
     assert verdict(a_record(frozen=((1, 0.56, 0.1), last))) == []  # beyond a tenth
     assert verdict(a_record(frozen=((1, 0.54, 0.1), (3, 0.49, 0.01)))) == [(Severity.WARNING, ("0", "1", "2"))]
+
+
+def test_a_copy_is_no_worse_where_the_run_itself_never_came_lower():
+    beyond = ((1, 0.6, 0.001), (3, 0.9, 0.01))  # a copy with nothing frozen
+    assert verdict(a_record(frozen=beyond, best=0.59)) == []
+    assert verdict(a_record(frozen=beyond, best=0.61)) == [(Severity.WARNING, ("0",))]
+    (found,) = FullFineTuningOnFewSamples().check(record := a_record(frozen=beyond, best=0.61))
+    assert found.summary.endswith(
+        "copies learn as well with 1 of 4 modules frozen, to a validation loss of 0.6 against 0.61"
+    )
+    assert [e.threshold for e in found.evidence if e.value == pytest.approx(0.6)] == [pytest.approx(0.61, abs=1e-3)]
+    record.set_fact("validation", {"val": record.facts["validation"]["val"] | {"criterion": "l1_loss"}})
+    assert verdict(record) == []
 
 
 def test_copies_that_learn_better_are_harm_enough():

@@ -19,8 +19,9 @@ def shown(
                    note=f"{extent.trained:,} for {extent.samples:,}")  # fmt: skip
     yield Evidence("share of the model that is trained", extent.share, full, step=0)
     yield Evidence("validation loss of a copy with modules frozen", spared.loss, spared.most, step=spared.step,
-                   where=", ".join(spared.modules), note=f"{spared.before:.4g} with none; {spared.freed:.0%} of "
-                   f"the numbers need not be trained; standard error {spared.error:.2g}")  # fmt: skip
+                   where=", ".join(spared.modules), note=f"{spared.before:.4g} with none, {spared.best:.4g} the "
+                   f"run at its best; {spared.freed:.0%} of the numbers need not be trained; standard error "
+                   f"{spared.error:.2g}")  # fmt: skip
     look = record.memo(evaluated)
     if look is not None and look.validation > 0:
         note = f"of held batches, {look.training:.3g} and {look.validation:.3g}"

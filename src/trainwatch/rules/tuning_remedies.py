@@ -11,6 +11,7 @@ import numpy as np
 from trainwatch.diagnosis import Remedy
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
+from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.tuning import compared, extent_of, update_ranks
 
 KEPT = ("above the noise edge", "that keep 90 % of the energy", "that keep 95 %", "that keep 99 %")
@@ -27,6 +28,7 @@ class Spared:
         of: Modules that are trained.
         freed: Their share of the numbers that are trained.
         before, loss: Validation loss of a copy that learned with nothing frozen, and with them frozen.
+        best: Of the run itself, at its best pass; minus infinity where it is not of the same criterion.
         error: Standard error of the difference.
         most: The loss up to which it counts as no worse.
         step: Optimiser steps taken.
@@ -37,17 +39,24 @@ class Spared:
     freed: float
     before: float
     loss: float
+    best: float
     error: float
     most: float
     step: int
 
 
 def spared_by(record: RunRecord, allowed: Allowed) -> Spared | None:
-    """As many modules as can stay frozen and the validation loss is no worse; None where that was not tried."""
+    """As many modules as can stay frozen and the validation loss is no worse; None where that was not tried.
+
+    It is no worse than that of a copy with nothing frozen, or than that of the run at its best.
+    """
     found, order = compared(record, "learned_frozen"), record.facts.get("freezable", [])
     if found is None:
         return None
-    row = int(np.flatnonzero(found.losses <= found.limits(*allowed))[-1])
+    curve = record.memo(validation_curve)
+    best = float(curve.mean.min()) if curve is not None and curve.same_criterion else -np.inf
+    limits = np.fmax(found.limits(*allowed), best)
+    row = int(np.flatnonzero(found.losses <= limits)[-1])
     modules = tuple(order[: round(found.much[row])])
     numbers = sum(p["numel"] for p in record.facts["parameters"] if p["module"] in modules)
     return Spared(
@@ -56,8 +65,9 @@ def spared_by(record: RunRecord, allowed: Allowed) -> Spared | None:
         freed=numbers / max(1, record.memo(extent_of).trained),
         before=float(found.losses[0]),
         loss=float(found.losses[row]),
+        best=best,
         error=float(found.errors[row]),
-        most=float(found.limits(*allowed)[row]),
+        most=float(limits[row]),
         step=found.step,
     )
 

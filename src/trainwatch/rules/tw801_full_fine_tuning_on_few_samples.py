@@ -38,9 +38,10 @@ class FullFineTuningOnFewSamples(RisingValidation):
     copies learn from the start on held batches, with none, some, and all but the last of the modules frozen
     (`learned_frozen`). Other copies keep of the run's change only the entries that moved furthest (`kept_entries`), or
     a few directions of each update (`kept_directions`, `update_rank`). As well: the validation loss is higher by no
-    more than `errors` standard errors, paired by sample, or `alike` of the loss, and by no more than `slack` of it;
-    better: lower by more than `errors` and `slack`. Whether validation rises is measured as for TW201, with `min_rise`,
-    `min_errors`, `fewer_errors`, `clear_rise`, `apart`, `min_after` and `accuracy_slack`.
+    more than `errors` standard errors, paired by sample, or `alike` of the loss, and by no more than `slack` of it, or
+    the run itself never came lower; better: lower by more than `errors` and `slack`. Whether validation rises is
+    measured as for TW201, with `min_rise`, `min_errors`, `fewer_errors`, `clear_rise`, `apart`, `min_after` and
+    `accuracy_slack`.
 
     ## Remedies
     `freeze-layers`, `low-rank-update`, `subnetwork-mask` and `share-weights`, with modules, ranks and shares of this
@@ -108,7 +109,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
         yield self.diagnose(
             f"{extent.share:.0%} of a pretrained model, {extent.trained:,} numbers, are trained on {extent.samples:,} "
             f"samples{harm}; copies learn {'better' if better else 'as well'} with {copies} modules "
-            f"frozen, to a validation loss of {spared.loss:.3g} against {spared.before:.3g}",
+            f"frozen, to a validation loss of {spared.loss:.3g} against {max(spared.before, spared.best):.3g}",
             severity=self.severity if warns else Severity.INFO,
             margin=max(margins, default=float("inf")),
             where=spared.modules,
