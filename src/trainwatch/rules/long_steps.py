@@ -105,7 +105,7 @@ def lost_in_validation(record: RunRecord, times: float) -> tuple[float, tuple[st
     if curve is None or curve.kept is None or curve.chance is None or not curve.same_criterion:
         return None
     passes = np.flatnonzero(curve.steps > 0)
-    if not len(passes) or not times < (kept := curve.kept[passes]).min() < np.inf:
+    if not times < (kept := curve.kept[passes]).min(initial=np.inf) < np.inf:
         return None
     lowest, bound = passes[kept.argmin()], curve.floor + times * abs(curve.chance - curve.floor)
     apart = curve.weights * (curve.losses[lowest] - curve.mean[lowest])
