@@ -192,7 +192,9 @@ def test_a_copy_is_no_worse_where_the_run_itself_never_came_lower():
     assert found.summary.endswith(
         "copies learn as well with 1 of 4 modules frozen, to a validation loss of 0.6 against 0.61"
     )
-    assert [e.threshold for e in found.evidence if e.value == pytest.approx(0.6)] == [pytest.approx(0.61, abs=1e-3)]
+    (shown,) = [e for e in found.evidence if e.value == pytest.approx(0.6)]
+    assert shown.threshold == pytest.approx(0.61, abs=1e-3)
+    assert "0.5 with none, the run 0.6" in shown.note
     record.set_fact("validation", {"val": record.facts["validation"]["val"] | {"criterion": "l1_loss"}})
     assert verdict(record) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from trainwatch.diagnosis import Evidence
@@ -18,10 +19,10 @@ def shown(
     yield Evidence("numbers trained per training sample", extent.trained / extent.samples, crowded, step=0,
                    note=f"{extent.trained:,} for {extent.samples:,}")  # fmt: skip
     yield Evidence("share of the model that is trained", extent.share, full, step=0)
+    run = f", the run {spared.best:.4g} at its best" if math.isfinite(spared.best) else ""
     yield Evidence("validation loss of a copy with modules frozen", spared.loss, spared.most, step=spared.step,
-                   where=", ".join(spared.modules), note=f"{spared.before:.4g} with none, {spared.best:.4g} the "
-                   f"run at its best; {spared.freed:.0%} of the numbers need not be trained; standard error "
-                   f"{spared.error:.2g}")  # fmt: skip
+                   where=", ".join(spared.modules), note=f"{spared.before:.4g} with none{run}; {spared.freed:.0%} "
+                   f"of the numbers need not be trained; standard error {spared.error:.2g}")  # fmt: skip
     look = record.memo(evaluated)
     if look is not None and look.validation > 0:
         note = f"of held batches, {look.training:.3g} and {look.validation:.3g}"
