@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import saddles
 import torch
 from synthetic_gradients import chain, digits, make_record, mlp, train, tried
 from torch import nn
@@ -493,18 +494,12 @@ FAULTY = {
 
 @pytest.mark.parametrize(("lr", "codes"), [(2.0, ["TW601"]), (0.1, [])])
 def test_a_net_that_is_thrown_off_and_learns_by_heart(lr, codes):
-    x, xv, y, yv = split("breast_cancer", 0)
+    data = split("breast_cancer", 0)
     torch.manual_seed(0)
     model, criterion = nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 2)), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr)
     with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"}) as watch:
-        for _ in range(20):
-            for rows in torch.randperm(len(x)).split(16):
-                optimizer.zero_grad()
-                criterion(model(x[rows]), y[rows]).backward()
-                optimizer.step()
-            with torch.no_grad():
-                criterion(model(xv), yv)
+        saddles.train(model, optimizer, criterion, data, epochs=20, batch=16)
     end = watch.record.series("train_loss", "cross_entropy").values[-100:].mean()
     assert end < 0.2, "a fifth of what a guess costs"
     found = [d for d in watch.report.diagnoses if d.severity >= "warning"]
