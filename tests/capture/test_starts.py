@@ -7,6 +7,7 @@ from torch import nn
 
 import trainwatch
 from trainwatch.capture import starts
+from trainwatch.capture.freshness import trained_shows
 from trainwatch.capture.starts import StartWeights
 
 INITS = (nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.orthogonal_,
@@ -66,6 +67,57 @@ def test_without_a_norm_its_weights_tell(seed):
     found = kept_of(learned(seed, last=nn.Identity))
     assert (found.facts()["judged"], found.facts()["trained"]) == (2, 2)
     assert set(found.kept) == {f"{i}.{leaf}" for i in (0, 2, 4) for leaf in ("weight", "bias")}
+
+
+def drawn_at_large(weight_of):
+    """Whose biases are drawn by hand, from a range wider than that of torch."""
+    model = model_of(weight_of, last=nn.Identity)
+    for layer in (model[0], model[2]):
+        weight_of(layer.bias[:, None])
+    return model
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda w: nn.init.uniform_(w, -0.3, 0.3),
+        lambda w: nn.init.normal_(w, std=0.3),
+        lambda w: nn.init.constant_(w, 0.3),
+    ],
+)
+def test_biases_that_are_drawn_with_their_weights_show_no_training(draw):
+    assert kept_of(drawn_at_large(draw)).facts()["trained"] == 0
+
+
+def test_biases_set_to_one_number_show_no_training():
+    model = model_of(last=nn.Identity)
+    for layer in (model[0], model[2]):
+        nn.init.ones_(layer.bias)
+    assert kept_of(model).facts()["trained"] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_biases_of_a_small_net_tell_what_its_weights_do_not(seed):
+    torch.manual_seed(seed)
+    hidden = nn.Linear(12, 96), nn.ReLU(), nn.Linear(96, 24), nn.ReLU()
+    model, centres = nn.Sequential(*hidden, nn.Linear(24, 40)), 4 * torch.randn(40, 12)
+    assert kept_of(model).facts() | {"trained": 0, "kept": 0} == kept_of(model).facts()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(300):
+        kinds = torch.randint(40, (64,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(centres[kinds] + torch.randn(64, 12)), kinds).backward()
+        optimizer.step()
+    model[4] = nn.Linear(24, 5)
+    assert not trained_shows(model[0], model[0].weight)
+    facts = kept_of(model).facts()
+    assert facts["trained"] == facts["judged"] == 2
+    assert set(kept_of(model).kept) == set(model.state_dict())
+
+
+def test_parameters_without_a_shape_are_not_looked_at():
+    model = nn.Sequential(nn.LazyLinear(32))
+    assert kept_of(model).facts()["judged"] == 0
 
 
 def test_what_is_not_trained_is_not_kept():

@@ -19,6 +19,10 @@ UNIFORM_EDGE = 1.06  # largest entry over that of a uniform distribution of the 
 UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from that of a uniform distribution
 SIDES = 16  # rows and columns without which the largest singular value tells nothing
 STANDS_OUT = 1.15  # times that of noise: at random up to 1.1, after a few epochs from 1.4 on (measured)
+ALIKE = 1e-5  # deviation over the largest entry: less is rounding
+BIAS_EDGE = 1.02  # largest entry of a bias over the largest that torch draws
+NORMAL_EDGE = 1.6  # largest entry over that of a uniform distribution of the same deviation: normal noise is beyond
+ABOVE_NOISE = 1.06  # times that of noise, where a bias shows training as well
 PRACTISED = 8  # batches that a batch norm has seen
 NORMAL_SURE = 4.0  # standard errors that the deviation of a fresh embedding may be from 1
 
@@ -97,10 +101,36 @@ def carries_training(parameter: torch.Tensor) -> bool:
     return largest > STANDS_OUT * noise
 
 
+def bias_shows_training(module: nn.Module, parameter: torch.Tensor) -> bool:
+    """Whether the bias of a layer has left the range of torch's default initialisation, as a trained one does.
+
+    The largest entry of that is 1 / sqrt(inputs). A bias of equal entries is set by hand, and beside a weight that
+    looks like uniform or normal noise it may have been drawn from a wider range.
+
+    Args:
+        module: Any module.
+        parameter: Its weight.
+    """
+    bias = getattr(module, "bias", None)
+    if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or bias is None or is_shard(parameter):
+        return False
+    inputs, matrix = parameter.numel() / len(parameter), parameter.detach().reshape(len(parameter), -1).float()
+    if (bias == bias[0]).all() or float(bias.detach().abs().max()) * math.sqrt(inputs) < BIAS_EDGE:
+        return False
+    largest, noise = _largest_beside_noise(matrix[:SIDE, :SIDE])
+    blurred = UNIFORM_EDGE < float(matrix.abs().max() / matrix.std()) / 3**0.5 < NORMAL_EDGE
+    return largest > ABOVE_NOISE * noise or (noise > 0 and blurred)
+
+
 def _largest_beside_noise(matrix: torch.Tensor) -> tuple[float, float]:
-    """The largest singular value of a matrix without its mean, and that of noise of the same deviation."""
-    edge = float(matrix.std()) * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
-    return largest_singular_value(matrix - matrix.mean()), edge
+    """The largest singular value of a matrix without its mean, and that of noise of the same deviation.
+
+    Both are zero where all entries are alike but for rounding.
+    """
+    centred, deviation = matrix - matrix.mean(), float(matrix.std())
+    if not deviation > ALIKE * float(matrix.abs().max()):
+        return 0.0, 0.0
+    return largest_singular_value(centred), deviation * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
 
 
 def still_fresh(models: wiring.Models, names: Sequence[str]) -> dict[str, bool]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainwatch.capture import wiring
-from trainwatch.capture.freshness import LARGEST, carries_training, practised, trained_shows
+from trainwatch.capture.freshness import LARGEST, bias_shows_training, carries_training, practised, trained_shows
 
 MOST_BYTES = 64 << 20  # of all copies together, on the CPU
 JUDGED = 8  # weights that are looked at to tell whether a model was trained before
+
+Layer = tuple[nn.Module, torch.Tensor]  # and its weight
 
 
 class StartWeights:
@@ -71,11 +73,18 @@ class StartWeights:
 
 
 def _looks(modules: Mapping[str, nn.Module]) -> Iterator[bool]:
-    """Whether training shows in some weights, spread over the depth of the model."""
-    some = [(m, p) for m in modules.values() for p in m.parameters(recurse=False) if trained_shows(m, p)]
-    some = [(m, p) for m, p in some if p.numel() <= LARGEST]
-    for i in sorted({round(k * (len(some) - 1) / max(1, JUDGED - 1)) for k in range(JUDGED)} if some else ()):
-        yield carries_training(some[i][1])
+    """Whether training shows in some layers, spread over the depth of the model; in narrow ones only biases tell."""
+    weights = [(m, p) for m in modules.values() for p in m.parameters(recurse=False) if p.ndim > 1]
+    layers = [(m, p) for m, p in weights if 0 < p.numel() <= LARGEST and not p.is_meta]
+    for module, weight in _spread([one for one in layers if trained_shows(*one)]):
+        yield carries_training(weight) or bias_shows_training(module, weight)
+    narrow = [one for one in layers if not trained_shows(*one)]
+    yield from (True for module, weight in _spread(narrow) if bias_shows_training(module, weight))
+
+
+def _spread(layers: Sequence[Layer]) -> Iterator[Layer]:
+    last = len(layers) - 1
+    yield from (layers[i] for i in sorted({round(k * last / (JUDGED - 1)) for k in range(JUDGED)} if layers else ()))
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

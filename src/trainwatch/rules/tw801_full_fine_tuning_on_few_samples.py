@@ -34,14 +34,14 @@ class FullFineTuningOnFewSamples(RisingValidation):
     copy of the model go into changes that are worth nothing.
 
     ## How it is measured
-    In pretrained weights directions stand out that no random beginning has, and norms have seen batches. At the end
-    copies learn from the start on held batches, with none, some, and all but the last of the modules frozen
-    (`learned_frozen`). Other copies keep of the run's change only the entries that moved furthest (`kept_entries`), or
-    a few directions of each update (`kept_directions`, `update_rank`). As well: the validation loss is higher by no
-    more than `errors` standard errors, paired by sample, or `alike` of the loss, and by no more than `slack` of it, or
-    the run itself never came lower; better: lower by more than `errors` and `slack`. Whether validation rises is
-    measured as for TW201, with `min_rise`, `min_errors`, `fewer_errors`, `clear_rise`, `apart`, `min_after` and
-    `accuracy_slack`.
+    In pretrained weights directions stand out that no random beginning has, biases have left the range they are drawn
+    from, and norms have seen batches. At the end copies learn from the start on held batches, with none, some, and all
+    but the last of the modules frozen (`learned_frozen`). Other copies keep of the run's change only the entries that
+    moved furthest (`kept_entries`), or a few directions of each update (`kept_directions`, `update_rank`). As well: the
+    validation loss is higher by no more than `errors` standard errors, paired by sample, or `alike` of the loss, and by
+    no more than `slack` of it, or the run itself never came lower; better: lower by more than `errors` and `slack`.
+    Whether validation rises is measured as for TW201, with `min_rise`, `min_errors`, `fewer_errors`, `clear_rise`,
+    `apart`, `min_after` and `accuracy_slack`.
 
     ## Remedies
     `freeze-layers`, `low-rank-update`, `subnetwork-mask` and `share-weights`, with modules, ranks and shares of this
