@@ -96,6 +96,14 @@ def test_biases_set_to_one_number_show_no_training():
     assert kept_of(model).facts()["trained"] == 0
 
 
+def test_biases_of_a_few_outputs_may_be_set_by_hand():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    nn.init.normal_(model[2].weight)
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([3.0, -1.0, -2.0]))
+    assert kept_of(model).facts()["judged"] == 0
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_biases_of_a_small_net_tell_what_its_weights_do_not(seed):
     torch.manual_seed(seed)

@@ -20,6 +20,7 @@ UNIFORM_SPREAD = 0.15  # of few entries: how far their deviation may be from tha
 SIDES = 16  # rows and columns without which the largest singular value tells nothing
 STANDS_OUT = 1.15  # times that of noise: at random up to 1.1, after a few epochs from 1.4 on (measured)
 ALIKE = 1e-5  # deviation over the largest entry: less is rounding
+BIASES = 8  # entries of a bias without which it tells nothing: those of a few outputs may be set by hand
 BIAS_EDGE = 1.02  # largest entry of a bias over the largest that torch draws
 NORMAL_EDGE = 1.6  # largest entry over that of a uniform distribution of the same deviation: normal noise is beyond
 ABOVE_NOISE = 1.06  # times that of noise, where a bias shows training as well
@@ -114,8 +115,10 @@ def bias_shows_training(module: nn.Module, parameter: torch.Tensor) -> bool:
     bias = getattr(module, "bias", None)
     if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or bias is None or is_shard(parameter):
         return False
+    if len(bias) < BIASES or (bias == bias[0]).all():
+        return False
     inputs, matrix = parameter.numel() / len(parameter), parameter.detach().reshape(len(parameter), -1).float()
-    if (bias == bias[0]).all() or float(bias.detach().abs().max()) * math.sqrt(inputs) < BIAS_EDGE:
+    if float(bias.detach().abs().max()) * math.sqrt(inputs) < BIAS_EDGE:
         return False
     largest, noise = _largest_beside_noise(matrix[:SIDE, :SIDE])
     blurred = UNIFORM_EDGE < float(matrix.abs().max() / matrix.std()) / 3**0.5 < NORMAL_EDGE
