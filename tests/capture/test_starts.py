@@ -89,6 +89,16 @@ def test_biases_that_are_drawn_with_their_weights_show_no_training(draw):
     assert kept_of(drawn_at_large(draw)).facts()["trained"] == 0
 
 
+def test_biases_as_torch_draws_them_show_no_training():
+    """Beside weights whose noise is neither uniform nor normal."""
+    cut = model_of(lambda w: nn.init.trunc_normal_(w, std=0.1, a=-0.2, b=0.2), last=nn.Identity)
+    assert kept_of(cut).facts()["trained"] == 0
+    with torch.no_grad():
+        for layer in (cut[0], cut[2]):
+            layer.bias *= 1.2
+    assert kept_of(cut).facts()["trained"] == 2
+
+
 def test_biases_set_to_one_number_show_no_training():
     model = model_of(last=nn.Identity)
     for layer in (model[0], model[2]):
