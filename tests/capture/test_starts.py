@@ -69,6 +69,11 @@ def test_without_a_norm_its_weights_tell(seed):
     assert set(found.kept) == {f"{i}.{leaf}" for i in (0, 2, 4) for leaf in ("weight", "bias")}
 
 
+def cut_off_noise(weight):
+    """Neither uniform nor normal, as few fresh weights and many trained ones are."""
+    nn.init.trunc_normal_(weight, std=0.1, a=-0.2, b=0.2)
+
+
 def drawn_at_large(weight_of):
     """Whose biases are drawn by hand, from a range wider than that of torch."""
     model = model_of(weight_of, last=nn.Identity)
@@ -90,8 +95,7 @@ def test_biases_that_are_drawn_with_their_weights_show_no_training(draw):
 
 
 def test_biases_as_torch_draws_them_show_no_training():
-    """Beside weights whose noise is neither uniform nor normal."""
-    cut = model_of(lambda w: nn.init.trunc_normal_(w, std=0.1, a=-0.2, b=0.2), last=nn.Identity)
+    cut = model_of(cut_off_noise, last=nn.Identity)
     assert kept_of(cut).facts()["trained"] == 0
     with torch.no_grad():
         for layer in (cut[0], cut[2]):
@@ -100,15 +104,15 @@ def test_biases_as_torch_draws_them_show_no_training():
 
 
 def test_biases_set_to_one_number_show_no_training():
-    model = model_of(last=nn.Identity)
+    model = model_of(cut_off_noise, last=nn.Identity)
     for layer in (model[0], model[2]):
         nn.init.ones_(layer.bias)
     assert kept_of(model).facts()["trained"] == 0
 
 
 def test_biases_of_a_few_outputs_may_be_set_by_hand():
-    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
-    nn.init.normal_(model[2].weight)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    cut_off_noise(model[2].weight)
     with torch.no_grad():
         model[2].bias.copy_(torch.tensor([3.0, -1.0, -2.0]))
     assert kept_of(model).facts()["judged"] == 0
