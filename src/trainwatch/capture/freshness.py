@@ -58,7 +58,7 @@ def is_fresh(module: nn.Module, parameter: torch.Tensor) -> bool:
     bias = getattr(module, "bias", None)
     if min(matrix.shape) < SIDES or not isinstance(bias, torch.Tensor):
         return False
-    filled = float(bias.detach().abs().max()) * math.sqrt(fan_in)
+    filled = _filled_by(bias, fan_in)
     if filled != 0 and not 0.7 < filled < 1.0001:
         return False
     largest, noise = _largest_beside_noise(matrix)
@@ -105,7 +105,7 @@ def carries_training(parameter: torch.Tensor) -> bool:
 def bias_shows_training(module: nn.Module, parameter: torch.Tensor) -> bool:
     """Whether the bias of a layer has left the range of torch's default initialisation, as a trained one does.
 
-    The largest entry of that is 1 / sqrt(inputs). A bias of equal entries is set by hand, and beside a weight that
+    A bias of equal entries is set by hand, and beside a weight that
     looks like uniform or normal noise it may have been drawn from a wider range.
 
     Args:
@@ -117,12 +117,17 @@ def bias_shows_training(module: nn.Module, parameter: torch.Tensor) -> bool:
         return False
     if len(bias) < BIASES or (bias == bias[0]).all():
         return False
-    inputs, matrix = parameter.numel() / len(parameter), parameter.detach().reshape(len(parameter), -1).float()
-    if float(bias.detach().abs().max()) * math.sqrt(inputs) < BIAS_EDGE:
+    if _filled_by(bias, parameter.numel() // len(parameter)) < BIAS_EDGE:
         return False
+    matrix = parameter.detach().reshape(len(parameter), -1).float()
     largest, noise = _largest_beside_noise(matrix[:SIDE, :SIDE])
     blurred = UNIFORM_EDGE < float(matrix.abs().max() / matrix.std()) / 3**0.5 < NORMAL_EDGE
     return largest > ABOVE_NOISE * noise or (noise > 0 and blurred)
+
+
+def _filled_by(bias: torch.Tensor, fan_in: int) -> float:
+    """The largest entry of a bias over the largest that torch draws, 1 / sqrt(inputs)."""
+    return float(bias.detach().abs().max()) * math.sqrt(fan_in)
 
 
 def _largest_beside_noise(matrix: torch.Tensor) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -82,9 +83,10 @@ def _looks(modules: Mapping[str, nn.Module]) -> Iterator[bool]:
     yield from (True for module, weight in _spread(narrow) if bias_shows_training(module, weight))
 
 
-def _spread(layers: Sequence[Layer]) -> Iterator[Layer]:
-    last = len(layers) - 1
-    yield from (layers[i] for i in sorted({round(k * last / (JUDGED - 1)) for k in range(JUDGED)} if layers else ()))
+def _spread(layers: Sequence[Layer]) -> list[Layer]:
+    """At most `JUDGED` of them, from the first to the last."""
+    places = np.linspace(0, len(layers) - 1, min(JUDGED, len(layers))).round().astype(int)
+    return [layers[i] for i in places]
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
