@@ -89,6 +89,7 @@ def test_norms_are_those_of_the_whole_gradient(two, single, kind, case):
     assert other["verdict"] == "not-judged"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp", "hsdp"])
 def test_four_processes(four, single, kind):
     """Of three rows of a bias, one process of four holds none; under HSDP two processes hold the same part."""

@@ -11,11 +11,13 @@ from trainwatch.config import Settings
 from trainwatch.rules import NotChecked
 
 KINDS = ("saddle", "sharpness", "lower_rate", "step_line", "reference", "train_eval", "activations")
-SETTINGS = Settings(quiet=True, strict=True, probes=dict.fromkeys(KINDS, 10**9))
 FLAT = (nn.Flatten(0),)
 
 
-def run(data, model, seed=0, *, epochs, optimizer=None, criterion=None, batch=32, encode=False, factor=1.0, end=True):
+def run(
+    data, model, seed=0, *, epochs, optimizer=None, criterion=None, batch=32, encode=False, factor=1.0, end=True,
+    kinds=KINDS,
+):  # fmt: skip
     """Train and give back the watch; it has ended, unless told otherwise.
 
     Args:
@@ -24,6 +26,7 @@ def run(data, model, seed=0, *, epochs, optimizer=None, criterion=None, batch=32
         encode: The targets are the inputs.
         factor: On what is backpropagated.
         end: Finish the watch.
+        kinds: Of probes, which run at the end.
     """
     torch.set_num_threads(1)
     x, xv, y, yv = split(data, seed) if isinstance(data, str) else data
@@ -32,7 +35,8 @@ def run(data, model, seed=0, *, epochs, optimizer=None, criterion=None, batch=32
     torch.manual_seed(seed)
     model = model()
     optim = (optimizer or sgd(0.01))(model.parameters())
-    watch = trainwatch.watch(model, optim, settings=SETTINGS)
+    settings = Settings(quiet=True, strict=True, probes=dict.fromkeys(kinds, 10**9))
+    watch = trainwatch.watch(model, optim, settings=settings)
     train(model, optim, criterion, (x, xv, y, yv), epochs, batch, factor)
     if end:
         watch.finish()

@@ -29,6 +29,7 @@ from trainwatch.symptoms.curvature import curvature
 from trainwatch.symptoms.rest import rest_of
 
 RULE = SaddlePoint()
+KINDS = ("saddle",)
 SEEDS = 5
 SINKS = np.linspace(1.6, 1.0, 200)
 NOISE = 0.01 * np.random.default_rng(0).normal(size=200)
@@ -304,14 +305,14 @@ def test_where_nine_tenths_are_gone_it_looks_only_if_nobody_knows_how_low_the_lo
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize(("data", "model", "how"), SADDLES.values(), ids=SADDLES)
 def test_a_training_at_a_saddle_is_told(data, model, how, seed):
-    watch = run(data, model, seed, **how)
+    watch = run(data, model, seed, kinds=KINDS, **how)
     assert found(RULE, watch.record) is not None
     assert found(RULE, watch.record).margin > 1
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_x_squared_minus_y_squared_on_its_ridge(seed):
-    watch = run(ridge_data(seed), Ridge, seed, epochs=30, criterion=nn.L1Loss(), optimizer=sgd(0.05))
+    watch = run(ridge_data(seed), Ridge, seed, epochs=30, criterion=nn.L1Loss(), optimizer=sgd(0.05), kinds=KINDS)
     diagnosis = found(RULE, watch.record)
     assert diagnosis.where == ("both",)
     assert diagnosis.evidence[0].value == pytest.approx(1.0, abs=0.1)
@@ -322,19 +323,20 @@ def test_x_squared_minus_y_squared_on_its_ridge(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_where_there_is_nothing_to_learn_there_is_no_saddle(seed):
-    watch = run(noise(seed), lambda: mlp(10, 3, 8, nn.ReLU), seed, epochs=12, optimizer=sgd(0.02))
+    watch = run(noise(seed), lambda: mlp(10, 3, 8, nn.ReLU), seed, epochs=12, optimizer=sgd(0.02), kinds=KINDS)
     assert found(RULE, watch.record) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_steps_that_are_too_short_are_no_saddle(seed):
-    assert found(RULE, run("wine", lambda: mlp(13, 3, 16), seed, epochs=20, optimizer=sgd(1e-5)).record) is None
+    watch = run("wine", lambda: mlp(13, 3, 16), seed, epochs=20, optimizer=sgd(1e-5), kinds=KINDS)
+    assert found(RULE, watch.record) is None
 
 
 def test_decay_that_holds_the_weights_at_zero_is_no_saddle():
     """The criterion curves down there; what is trained on, decay included, does not."""
     model, decay = lambda: scaled(linear(10, 8, 1, end=FLAT), 3e-2), sgd(0.05, weight_decay=3.0)
-    held = run("diabetes", model, epochs=20, optimizer=decay).record
+    held = run("diabetes", model, epochs=20, optimizer=decay, kinds=KINDS).record
     assert RULE.confirmed(curvature(held)) is not None
     assert found(RULE, held) is None
 
@@ -351,18 +353,18 @@ class Times(nn.Module):
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_scale_of_the_loss_does_not_matter(factor):
     data, model, how = SADDLES["deep linear"]
-    plain = found(RULE, run(data, model, **how).record)
+    plain = found(RULE, run(data, model, kinds=KINDS, **how).record)
     x, xv, y, yv = split(data, 0)
     larger = x, xv, factor**0.5 * y, factor**0.5 * yv
     how = how | {"optimizer": sgd(0.01 / factor)}
-    other = found(RULE, run(larger, lambda: nn.Sequential(model(), Times(factor**0.5)), **how).record)
+    other = found(RULE, run(larger, lambda: nn.Sequential(model(), Times(factor**0.5)), kinds=KINDS, **how).record)
     assert other.evidence[0].value == pytest.approx(factor * plain.evidence[0].value, rel=0.05)
     assert other.margin == pytest.approx(plain.margin, rel=0.1)
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1e2])
 def test_the_scale_of_the_weights_does_not_matter(scale):
-    how = {"epochs": 30, "criterion": nn.L1Loss()}
+    how = {"epochs": 30, "criterion": nn.L1Loss(), "kinds": KINDS}
     plain = found(RULE, run(ridge_data(0), Ridge, optimizer=sgd(0.05), **how).record)
     other = found(RULE, run(ridge_data(0), lambda: Ridge(scale), optimizer=sgd(0.05 * scale**2), **how).record)
     assert other.evidence[0].value == pytest.approx(plain.evidence[0].value, rel=0.01)

@@ -11,6 +11,7 @@ from trainwatch.rules.tw403_step_beyond_stability import StepBeyondStability
 from trainwatch.symptoms.sharpness import sharpness
 
 RULE = StepBeyondStability()
+KINDS = ("sharpness", "lower_rate")
 CHANCE = float(np.log(10))
 NOISE = 0.01 * np.random.default_rng(0).normal(size=200)
 
@@ -119,9 +120,9 @@ def test_a_training_that_leaps_across_a_valley_is_told(data, model, how, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_rate_that_it_proposes_gets_lower(seed):
     data, model, how = VALLEYS["all samples at once"]
-    watch = run(data, model, seed, **how)
+    watch = run(data, model, seed, kinds=KINDS, **how)
     rate = float(found(RULE, watch.record).remedies[0].title.rpartition(" ")[2])
-    calm = run(data, model, seed, **(how | {"optimizer": sgd(rate)}))
+    calm = run(data, model, seed, kinds=KINDS, **(how | {"optimizer": sgd(rate)}))
     ends = [w.record.series("train_loss", "mse_loss").values[-20:].mean() for w in (watch, calm)]
     assert ends[1] < 0.8 * ends[0]
     assert silent(RULE, calm.record)
@@ -130,7 +131,7 @@ def test_the_rate_that_it_proposes_gets_lower(seed):
 def test_the_edge_of_stability_is_no_fault():
     """Sound training with all samples at once comes to hover about the limit."""
     data, model, how = HEALTHY["at the edge of stability"]
-    watch = run(data, model, 0, **how)
+    watch = run(data, model, 0, kinds=KINDS, **how)
     assert sharpness(watch.record).excess > 0.85
     assert found(RULE, watch.record) is None
 
@@ -138,8 +139,8 @@ def test_the_edge_of_stability_is_no_fault():
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_scale_of_the_loss_does_not_matter(factor):
     data, model, how = VALLEYS["all samples at once"]
-    plain = run(data, model, **how)
-    other = run(data, model, **(how | {"optimizer": sgd(0.5 / factor), "factor": factor}))
+    plain = run(data, model, kinds=KINDS, **how)
+    other = run(data, model, kinds=KINDS, **(how | {"optimizer": sgd(0.5 / factor), "factor": factor}))
     assert sharpness(other.record).value == pytest.approx(sharpness(plain.record).value, rel=0.3)
     assert found(RULE, other.record) is not None
 

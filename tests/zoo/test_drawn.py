@@ -71,6 +71,7 @@ def test_the_rate_is_searched_for_and_no_pass_is_spent_in_vain():
     assert 5 <= short.loop.epochs < 100
 
 
+@pytest.mark.long
 def test_a_drawn_recipe_is_trained_with_its_faults_once(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "draw", lambda seed, index: replace(SMALL, family=f"{seed}-{index:03d}"))
     monkeypatch.setattr(runs, "EACH", 1)
