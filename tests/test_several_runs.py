@@ -108,7 +108,7 @@ class Scored(Dataset):
             return F.cross_entropy(self.model(X[i : i + 1]), Y[i : i + 1]), X[i], Y[i], hooks
 
 
-@pytest.mark.parametrize("how", ["fork", "forkserver"])
+@pytest.mark.parametrize("how", ["fork", pytest.param("forkserver", marks=pytest.mark.long)])
 def test_workers_of_a_loader_inherit_no_watch(how, tmp_path):
     if how not in torch.multiprocessing.get_all_start_methods():
         pytest.skip(f"no {how} on this system")

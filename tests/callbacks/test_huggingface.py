@@ -164,6 +164,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_has_one_record(tmp_path):
     assert callback.report.facts["run"]["samples"] == 2 * 64
 
 
+@pytest.mark.long
 def test_two_processes_give_one_report(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

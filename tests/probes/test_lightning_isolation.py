@@ -115,12 +115,15 @@ def state(module):
 
 
 MODULES = [Plain, Counting, Queueing, Averaging, Logging, Reading, Popping]
+ALIKE = [Plain, Counting, Averaging]  # the others are made of the same parts
 
 
 PROBES = dict.fromkeys(("activations", "train_eval", "gates", "backward_gain", "sharpness", "without_regulariser"), 10)
 
 
-@pytest.mark.parametrize("kind", MODULES, ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(m, marks=[pytest.mark.long] * (m in ALIKE)) for m in MODULES], ids=lambda k: k.__name__
+)
 def test_probes_measure_and_training_is_bit_identical(kind, tmp_path):
     def run(callbacks):
         torch.manual_seed(1)

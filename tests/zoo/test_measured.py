@@ -53,7 +53,7 @@ PAIRS = [
     pytest.param("TW204", "too_small_or_held_back/two_units", marks=pytest.mark.long),
     pytest.param("TW601", "rate_too_high_for_plain_steps/hundredfold", marks=pytest.mark.long),
     pytest.param("TW301", "twenty_thin_layers/eight_sigmoids", marks=pytest.mark.long),
-    ("TW304", "one_step_kills_all_units/adam"),
+    pytest.param("TW304", "one_step_kills_all_units/adam", marks=pytest.mark.long),
     pytest.param("TW305", "hidden_tanh_on_its_flat_ends/inputs_of_hundreds", marks=pytest.mark.long),
     ("TW107", "inputs_left_as_measured/relu"),
     ("TW108", "targets_left_as_measured/sgd"),

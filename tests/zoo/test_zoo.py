@@ -15,7 +15,7 @@ from benchmarks.zoo.training import run
 from trainwatch.record import RunRecord
 
 FIXTURES = sorted((Path(__file__).parent / "fixtures").rglob("*.npz"))
-TRAINED = ("healthy_digits", "base"), ("softmax_twice", "blatant")
+TRAINED = ("healthy_digits", "base"), pytest.param("softmax_twice", "blatant", marks=pytest.mark.long)
 
 
 def scenario(family, form):
