@@ -112,10 +112,19 @@ def test_steps_are_those_of_the_run_and_what_there_is_time_for(monkeypatch):
     monkeypatch.setattr(made, "train_step", lambda *args: taken.append(1) or step(*args))
     frozen_part.measure(made)
     assert len(taken) == 4 * 170
-    made.affords = 4 * 120 + frozen_part.LOOKS
+    made.affords = 4 * (120 + frozen_part.LOOKS)
     taken.clear()
     frozen_part.measure(made)
     assert len(taken) == 4 * 120
+
+
+def test_fewer_parts_are_tried_where_there_is_no_time_for_all():
+    least = frozen_part.FEWEST + frozen_part.LOOKS
+    for affords, counts in ((4 * least, [0, 1, 2, 4]), (4 * least - 1, [0, 2, 4]), (frozen_part.STEPS, [0, 2, 4])):
+        _, made = given(one_direction)
+        made.affords = affords
+        frozen_part.measure(made)
+        assert rows(made, "learned_frozen")[:, 0].tolist() == counts
 
 
 def test_copies_begin_without_the_state_of_the_optimiser(monkeypatch):

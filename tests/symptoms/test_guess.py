@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+import trainwatch
 from loss_records import record
 from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.guess import NAT, chance_of, floor_of, guess_in_validation
@@ -40,6 +42,66 @@ def test_weighted_criteria_do_not_cost_the_entropy(arguments):
     made = record([1.0], "cross_entropy", {"classes": 2, "arguments": arguments})
     made.append("train_classes", "targets", 0, [90, 10, 0])
     assert chance_of(made, "cross_entropy") == pytest.approx(math.log(2))
+
+
+TAGS = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.05, 0.5, 0.8])
+
+
+def of_labels(targets=TAGS, **arguments):
+    """A run that took two batches of targets with several labels each."""
+    stream, y = "binary_cross_entropy_with_logits", targets.float()
+    made = record([1.0], stream, {"classes": y.shape[1], "arguments": arguments})
+    for step, part in enumerate(y.chunk(2)):
+        made.append("train_classes", "labels", step, [*(part > 0.5).sum(0).tolist(), len(part)])
+        whole = float((part == part.round()).float().mean())
+        spread = [part.mean(), part.std(), *part.quantile(torch.tensor([0.05, 0.95]))]
+        made.append("target_stats", stream, step, [part.min(), part.max(), *spread, whole, 0.5, 0.3])
+    return made, stream
+
+
+def test_several_labels_cost_the_mean_of_their_entropies():
+    made, stream = of_labels()
+    best = torch.logit(TAGS.float().mean(0)).expand(200, 3)
+    assert chance_of(made, stream) == pytest.approx(float(getattr(F, stream)(best, TAGS.float())), rel=1e-5)
+    assert loss_course(made).chance == chance_of(made, stream)
+    never = torch.cat([TAGS, torch.zeros(200, 1, dtype=torch.bool)], 1)
+    assert chance_of(*of_labels(never)) == pytest.approx(0.75 * chance_of(made, stream)), "a label that is never given"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        of_labels(0.05 + 0.9 * TAGS),
+        of_labels(2.0 * TAGS),
+        of_labels(TAGS.float() - 1),
+        of_labels(torch.zeros(200, 3)),
+        of_labels(pos_weight=[2.0, 1.0, 1.0]),
+    ],
+    ids=["smoothed", "above one", "below zero", "all alike", "weighted"],
+)
+def test_labels_that_count_for_more_or_less_are_not_guessed(made):
+    assert chance_of(*made) is None
+
+
+def test_one_logit_beside_several_labels_costs_what_its_own_classes_do():
+    made, several = of_labels()
+    made.set_fact("loss", {several: {"function": several, "reduction": "mean", "arguments": {}, "classes": 2}})
+    made.append("train_classes", "targets", 0, [90, 10, 0])
+    assert chance_of(made, several) == pytest.approx(-(0.9 * math.log(0.9) + 0.1 * math.log(0.1)))
+
+
+def test_a_run_whose_samples_have_several_labels_is_held_against_what_they_cost():
+    x = torch.randn(200, 5)
+    model = nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"}) as watch:
+        for rows in torch.arange(200).split(20):
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(model(x[rows]), TAGS[rows].float()).backward()
+            optimizer.step()
+    known = chance_of(*of_labels())
+    assert loss_course(watch.record).chance == pytest.approx(known, rel=1e-4)
+    assert known < 0.8 * math.log(2)
 
 
 def moments(y):

@@ -15,9 +15,10 @@ KIND = "frozen_part"
 QUANTITIES = ("learned_frozen",)
 AT_END = True
 FEWEST, MOST = 50, 300  # steps of each copy: as many as the run took, within these bounds
-PARTS = (0.25, 0.5, 0.75)  # of the modules, from the input on; besides, all but the last one
-LOOKS = 40  # steps that the looks at the losses are worth
-STEPS = (2 + len(PARTS)) * FEWEST + LOOKS
+PARTS = (0.25, 0.5, 0.75)  # of the modules, from the input on; besides, none and all but the last one
+FEWER = (0.5,)  # where there is no time for all of them
+LOOKS = 8  # steps that the looks at the losses of a copy are worth
+STEPS = (2 + len(FEWER)) * (FEWEST + LOOKS)
 MARKS = 4  # times that a copy is looked at: its lowest counts
 
 
@@ -25,9 +26,10 @@ def measure(bench: Bench) -> None:
     """Let copies learn from the weights of the start on held batches in turn, with the first modules frozen.
 
     The optimiser's state is empty, rates rise to the highest of the run and fall to nothing. Frozen modules are in
-    evaluation mode. What counts of each copy is the look with the lowest validation loss. A row of `learned_frozen` is
-    (modules frozen, validation loss, standard error of its paired difference from the first row), of which the first
-    is the copy with nothing frozen. The fact `freezable` names the modules in order of execution.
+    evaluation mode. What counts of each copy is the look with the lowest validation loss. Where time is short, fewer
+    parts are tried. A row of `learned_frozen` is (modules frozen, validation loss, standard error of its paired
+    difference from the first row), of which the first is the copy with nothing frozen. The fact `freezable` names the
+    modules in order of execution.
 
     Raises:
         CannotIsolate: No weights of the start are kept, or not all that are trained, or no validation batch is held.
@@ -40,8 +42,9 @@ def measure(bench: Bench) -> None:
     if not val:
         raise CannotIsolate("no validation batch is held to see what a frozen part costs")
     modules = _in_order(bench)
-    counts = sorted({min(round(share * len(modules)), len(modules) - 1) for share in (0, *PARTS, 1)})
-    steps = max(FEWEST, int(min(bench.step, MOST, (bench.affords - LOOKS) / len(counts))))
+    all_of_them, fewer = (_counts(parts, len(modules)) for parts in (PARTS, FEWER))
+    counts = all_of_them if bench.affords >= len(all_of_them) * (FEWEST + LOOKS) else fewer
+    steps = max(FEWEST, int(min(bench.step, MOST, bench.affords / len(counts) - LOOKS)))
     losses = [_after(bench, train, val, modules[:count], steps) for count in counts]
     bench.record.set_fact("freezable", modules)
     rows = [
@@ -49,6 +52,11 @@ def measure(bench: Bench) -> None:
         for c, some in zip(counts, losses, strict=True)
     ]
     bench.record.append("learned_frozen", "held", bench.step, np.array(rows))
+
+
+def _counts(parts: Sequence[float], modules: int) -> list[int]:
+    """How many of the modules are frozen in each copy."""
+    return sorted({min(round(share * modules), modules - 1) for share in (0, *parts, 1)})
 
 
 def _in_order(bench: Bench) -> list[str]:

@@ -72,7 +72,7 @@ class FullFineTuningOnFewSamples(RisingValidation):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Where all of a pretrained model is trained on few samples: which changes are needed."""
         if self._applies(record):
-            yield ProbeRequest("frozen_part", (), "a pretrained model is trained: can a part stay frozen?", 0.6)
+            yield ProbeRequest("frozen_part", (), "a pretrained model is trained: can a part stay frozen?", 0.65)
             yield ProbeRequest("train_eval", (), "a pretrained model is trained: by heart?", 0.58)
             yield ProbeRequest("tuning", (), "a pretrained model is trained: which of its changes are needed?", 0.55)
 

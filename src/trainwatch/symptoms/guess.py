@@ -26,8 +26,9 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
     """Loss of the best constant guess; None where the criterion does not tell.
 
     Of classes the entropy of the training targets in nats, as far as they were counted, else the logarithm of the
-    number of classes. Of a squared error the variance of the targets, of absolute ones and Huber's loss (of width 1)
-    what their median costs. Of likelihoods of numbers see `_of_likelihood`.
+    number of classes; of several labels a sample the mean of their entropies. Of a squared error the variance of the
+    targets, of absolute ones and Huber's loss (of width 1) what their median costs. Of likelihoods of numbers see
+    `_of_likelihood`.
     """
     facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
     function, arguments = str(facts.get("function")), facts.get("arguments", {})
@@ -45,6 +46,9 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
     if "cross_entropy" not in function:
         return None
     width = facts.get("classes") or 0
+    labels = record.series("train_classes", "labels")
+    if "binary" in function and labels is not None and (rows := labels.history()[1]).shape[1] == width + 1:
+        return None if _weighted(arguments) else _of_labels(rows, range_of(record, "target_stats", stream))
     counts = record.series("train_classes", "targets")
     if not _weighted(arguments) and counts is not None and len(counts):
         share = counts.history()[1].astype(float).sum(0)[:-1]
@@ -52,6 +56,21 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
         if len(share) > 1:
             return float(-(share * np.log(share)).sum())
     return float(np.log(width)) if width > 1 and "binary" not in function else None
+
+
+def _of_labels(counts: Array, targets: Range | None) -> float | None:
+    """Mean entropy of the labels of a sample; None where some are neither 0 nor 1, and so count for less.
+
+    Args:
+        counts: How often each label was 1, and in the last column the number of samples, shape (T, labels + 1).
+        targets: Where their entries lie.
+    """
+    if targets is None or targets.whole < 1 or targets.least < 0 or targets.most > 1:
+        return None
+    *positive, samples = counts.astype(float).sum(0)
+    share = np.array([positive, samples - np.array(positive)]) / max(samples, 1.0)
+    cost = float(-(share * np.log(np.where(share > 0, share, 1.0))).sum(0).mean())
+    return cost if cost > 0 else None
 
 
 def floor_of(record: RunRecord, stream: str) -> float:
