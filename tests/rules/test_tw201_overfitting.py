@@ -185,6 +185,17 @@ def test_a_fiftieth_of_the_drop_is_a_rise(climb, said):
     assert bool(verdict(fit_record(curve(climb=climb)))) is said
 
 
+@pytest.mark.parametrize(("climb", "said"), [(0.0045, True), (0.0035, False)])
+def test_a_twenty_fifth_of_what_is_left_is_a_rise(climb, said):
+    """Of 1.0, where 0.5 was learned: a fiftieth of it is 0.02, a twenty-fifth 0.04. The rise is that of ten passes."""
+    record = fit_record(curve(start=1.5, floor=1.0, climb=climb), training=np.linspace(1.5, 0.3, 20))
+    assert bool(verdict(record)) is said
+    assert verdict(record, of_left=0.0)
+    if said:
+        (found,) = verdict(record)
+        assert found.evidence[0].threshold == pytest.approx(0.04, rel=0.05)
+
+
 @pytest.mark.parametrize(("noise", "said"), [(0.08, True), (0.1, False)])
 def test_a_rise_counts_from_so_many_standard_errors_on(noise, said):
     """By 2.1 standard errors the one, by 1.7 the other; both by a tenth of the drop."""

@@ -60,6 +60,7 @@ class RisingValidation(Rule):
     needs: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
 
     min_rise: float = 0.02
+    of_left: float = 0.04
     min_errors: float = 2.0
     clear_rise: float = 0.05
     fewer_errors: float = 1.0
@@ -96,7 +97,7 @@ class RisingValidation(Rule):
         reference = max(min(curve.start, chance) - rise.minimum, abs(rise.minimum - curve.floor))
         if rise.rise <= self.least(curve, rise, reference):
             return None
-        beyond = max(rise.rise - max(self.min_rise * reference, self.min_errors * rise.error), 0.0)
+        beyond = max(rise.rise - max(self._smallest(curve, rise, reference), self.min_errors * rise.error), 0.0)
         return rise, reference, beyond / rise.error if rise.error > 0 else float("inf")
 
     def least(self, curve: ValidationCurve, rise: Rise, reference: float) -> float:
@@ -108,7 +109,11 @@ class RisingValidation(Rule):
         if alone and rise.probability >= SURE:  # the clearer the rise, the fewer
             rises = self.min_rise * reference, self.clear_rise * reference
             errors = float(np.interp(rise.rise, rises, (self.min_errors, self.fewer_errors)))
-        return max(self.min_rise * reference, errors * rise.error)
+        return max(self._smallest(curve, rise, reference), errors * rise.error)
+
+    def _smallest(self, curve: ValidationCurve, rise: Rise, reference: float) -> float:
+        """What a rise must exceed however sure it is. Where little can be learned, more is left than was learned."""
+        return max(self.min_rise * reference, self.of_left * abs(rise.minimum - curve.floor))
 
     def risen(self, record: RunRecord) -> Risen | None:
         """The rise of the primary validation loss, or None where it is none or training rises too.

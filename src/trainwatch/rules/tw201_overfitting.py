@@ -28,10 +28,11 @@ class Overfitting(RisingValidation):
     """The validation loss rises from its minimum while the training loss keeps falling.
 
     ## Symptom
-    The loss of the primary validation stream has risen by more than `min_rise` of the drop before it and by more than
-    `min_errors` standard errors (`fewer_errors` of a rise by `clear_rise` where training loss is below `apart` of it
-    and the noise of passes does not account for it). Training loss fell meanwhile or lies below validation, and did not
-    rise by half as much. Accuracy fell by more than `accuracy_slack`, or is not recorded.
+    The loss of the primary validation stream has risen by more than `min_rise` of the drop before it, by more than
+    `of_left` of what was left at its minimum, and by more than `min_errors` standard errors (`fewer_errors` of a rise
+    by `clear_rise` where training loss is below `apart` of it and the noise of passes does not account for it).
+    Training loss fell meanwhile or lies below validation, and did not rise by half as much. Accuracy fell by more than
+    `accuracy_slack`, or is not recorded.
 
     ## Why it hurts
     The network now fits what is particular to its training samples, noise included. Every further step makes it worse

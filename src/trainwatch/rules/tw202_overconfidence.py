@@ -20,10 +20,10 @@ class Overconfidence(RisingValidation):
     """The validation loss rises from its minimum while accuracy stays where it was.
 
     ## Symptom
-    The validation loss has risen by more than `min_rise` of the drop before it and by more than `min_errors` standard
-    errors (`fewer_errors` of a rise by `clear_rise` where training loss is below `apart` of it and the noise of passes
-    does not account for it), training loss has not, and accuracy is at most `accuracy_slack` below that around the
-    lowest loss.
+    The validation loss has risen by more than `min_rise` of the drop before it, by more than `of_left` of what was left
+    at its minimum, and by more than `min_errors` standard errors (`fewer_errors` of a rise by `clear_rise` where
+    training loss is below `apart` of it and the noise of passes does not account for it), training loss has not, and
+    accuracy is at most `accuracy_slack` below that around the lowest loss.
 
     ## Why it hurts
     The arg-max is as good as ever, but the probabilities are not: the few wrong answers are given with ever more

@@ -19,10 +19,10 @@ class TrainedPastBest(RisingValidation):
     """Validation was best well before the end, and the weights that the run ended with are worse.
 
     ## Symptom
-    The validation loss at the end is above its minimum by more than `min_rise` of the drop before it and by more than
-    `min_errors` standard errors (or `fewer_errors`, `clear_rise` and `apart`, as TW201 has it). A warning where the
-    training loss got worse as well; where it did not, that is TW201's or TW202's to say and this is a remark about the
-    steps spent in vain. With `accuracy_slack` they tell those two apart.
+    The validation loss at the end is above its minimum by more than `min_rise` of the drop before it, `of_left` of what
+    was left there, and `min_errors` standard errors (or `fewer_errors`, `clear_rise` and `apart`, as TW201 has it). A
+    warning where the training loss got worse as well; where it did not, that is TW201's or TW202's to say and this is a
+    remark about the steps spent in vain. With `accuracy_slack` they tell those two apart.
 
     ## Why it hurts
     The last weights are those that are used. Better ones were there and are lost, and with them the time since.

@@ -21,9 +21,9 @@ class NothingRegularises(RisingValidation):
     """Validation gets worse while training gets better, without decay, dropout, augmentation or the like.
 
     ## Symptom
-    The validation loss rises from its minimum as TW201 and TW202 ask (`min_rise`, `min_errors`, `fewer_errors`,
-    `clear_rise`, `apart`, `min_after` and `accuracy_slack` as there), and of all kinds of regularisation none is in
-    use. This is a remark, below theirs.
+    The validation loss rises from its minimum as TW201 and TW202 ask (`min_rise`, `of_left`, `min_errors`,
+    `fewer_errors`, `clear_rise`, `apart`, `min_after` and `accuracy_slack` as there), and of all kinds of
+    regularisation none is in use. This is a remark, below theirs.
 
     ## Why it hurts
     Nothing but the data limits how complex a function the network may become, and it has parameters enough to follow

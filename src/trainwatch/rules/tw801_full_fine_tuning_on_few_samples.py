@@ -40,8 +40,8 @@ class FullFineTuningOnFewSamples(RisingValidation):
     moved furthest (`kept_entries`), or a few directions of each update (`kept_directions`, `update_rank`). As well: the
     validation loss is higher by no more than `errors` standard errors, paired by sample, or `alike` of the loss, and by
     no more than `slack` of it, or the run itself never came lower; better: lower by more than `errors` and `slack`.
-    Whether validation rises is measured as for TW201, with `min_rise`, `min_errors`, `fewer_errors`, `clear_rise`,
-    `apart`, `min_after` and `accuracy_slack`.
+    Whether validation rises is measured as for TW201, with `min_rise`, `of_left`, `min_errors`, `fewer_errors`,
+    `clear_rise`, `apart`, `min_after` and `accuracy_slack`.
 
     ## Remedies
     `freeze-layers`, `low-rank-update`, `subnetwork-mask` and `share-weights`, with modules, ranks and shares of this
