@@ -58,21 +58,6 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
     return float(np.log(width)) if width > 1 and "binary" not in function else None
 
 
-def _of_labels(counts: Array, targets: Range | None) -> float | None:
-    """Mean entropy of the labels of a sample; None where some are neither 0 nor 1, and so count for less.
-
-    Args:
-        counts: How often each label was 1, and in the last column the number of samples, shape (T, labels + 1).
-        targets: Where their entries lie.
-    """
-    if targets is None or targets.whole < 1 or targets.least < 0 or targets.most > 1:
-        return None
-    *positive, samples = counts.astype(float).sum(0)
-    share = np.array([positive, samples - np.array(positive)]) / max(samples, 1.0)
-    cost = float(-(share * np.log(np.where(share > 0, share, 1.0))).sum(0).mean())
-    return cost if cost > 0 else None
-
-
 def floor_of(record: RunRecord, stream: str) -> float:
     """Loss that is left to a perfect net: of smoothed labels their entropy, of likelihoods see below, of others 0."""
     facts: dict[str, Any] = record.facts.get("loss", {}).get(stream, {})
@@ -133,6 +118,21 @@ def _of_likelihood(function: str, arguments: dict[str, Any], moments: Array | No
         guess = (1 + float(np.log(variance)) + (float(np.log(2 * np.pi)) if arguments.get("full") else 0.0)) / 2
         return guess, guess - NAT
     return None, 0.0
+
+
+def _of_labels(counts: Array, targets: Range | None) -> float | None:
+    """Mean entropy of the labels of a sample; None where some are neither 0 nor 1, and so count for less.
+
+    Args:
+        counts: How often each label was 1, and in the last column the number of samples, shape (T, labels + 1).
+        targets: Where their entries lie.
+    """
+    if targets is None or targets.whole < 1 or targets.least < 0 or targets.most > 1:
+        return None
+    *positive, samples = counts.astype(float).sum(0)
+    share = np.array([positive, samples - np.array(positive)]) / max(samples, 1.0)
+    cost = float(-(share * np.log(np.where(share > 0, share, 1.0))).sum(0).mean())
+    return cost if cost > 0 else None
 
 
 def _weighted(arguments: dict[str, Any]) -> bool:
