@@ -103,6 +103,13 @@ def test_a_rate_is_slow_where_a_higher_one_ends_lower():
     assert degree(quick, "TW602") < BORDER
 
 
+def test_a_rate_is_too_high_where_a_net_is_thrown_off_and_fits_its_own_samples_alone():
+    thrown = Plain(scenario("learned_by_heart_after_a_throw/twentyfold"), 1)
+    assert thrown.end < 0.05 * thrown.guess[0], "training gets as low by it"
+    assert min(thrown.course.val[1:]) > thrown.guess[1]
+    assert degree(thrown, "TW601") > 5
+
+
 def test_every_definition_is_of_a_rule_and_says_what_it_means():
     assert set(DEFINITIONS) <= set(all_rules())
     assert set(labels.BY_DRAW) <= set(DEFINITIONS)
