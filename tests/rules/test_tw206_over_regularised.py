@@ -533,7 +533,9 @@ SOUND = [  # without a dropout of a half the net comes closer to friedman by 14 
     *((name, {"decay": decay, "optimizer": "sgd"}) for name in TABLES for decay in (1e-4, 1e-2)),
     *((name, {"prox": 1e-4, "optimizer": optimizer}) for name in TABLES for optimizer in ("sgd", "adam")),
 ]
-SOUND = [pytest.param(*run, marks=[pytest.mark.long] * (i % 3 > 0)) for i, run in enumerate(SOUND)]  # a third by default
+SOUND = [
+    pytest.param(*run, marks=[pytest.mark.long] * (i % 3 > 0)) for i, run in enumerate(SOUND)
+]  # a third by default
 
 
 @pytest.mark.parametrize("seed", range(2))
