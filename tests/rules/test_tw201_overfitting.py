@@ -196,6 +196,14 @@ def test_a_twenty_fifth_of_what_is_left_is_a_rise(climb, said):
         assert found.evidence[0].threshold == pytest.approx(0.04, rel=0.05)
 
 
+def test_the_margin_is_what_a_rise_has_beyond_a_twenty_fifth_of_what_is_left():
+    record = fit_record(curve(start=1.5, floor=1.0), training=np.linspace(1.5, 0.3, 20))
+    rise = replace(validation_rise(record), rise=0.06, error=0.005, minimum=1.0)
+    record.memo = lambda symptom, memo=record.memo: rise if symptom is validation_rise else memo(symptom)
+    (found,) = verdict(record)
+    assert found.margin == pytest.approx((0.06 - 0.04) / 0.005)
+
+
 @pytest.mark.parametrize(("noise", "said"), [(0.08, True), (0.1, False)])
 def test_a_rise_counts_from_so_many_standard_errors_on(noise, said):
     """By 2.1 standard errors the one, by 1.7 the other; both by a tenth of the drop."""
