@@ -162,6 +162,15 @@ def test_without_training_between_the_passes_it_abstains():
         verdict(late)
 
 
+def test_a_drop_by_another_criterion_does_not_begin_at_what_a_guess_costs_in_training():
+    facts = {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 2}
+    record = fit_record(curve(start=3.0), training=curve(start=3.0), loss={"cross_entropy": facts})
+    assert Overfitting().rise(record)[1] == pytest.approx(0.55, abs=0.01), "what is left, more than a guess loses"
+    record = fit_record(curve(start=3.0), training=curve(start=3.0), loss={"cross_entropy": facts})
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+    assert Overfitting().rise(record)[1] == pytest.approx(2.45, abs=0.01)
+
+
 @pytest.mark.parametrize("lost", [slice(5, 10), slice(15, 20)], ids=["around-the-best-pass", "at-the-end"])
 def test_without_a_finite_training_loss_at_either_end_of_the_rise_it_abstains(lost):
     training = np.full(20, 0.1)
