@@ -59,10 +59,14 @@ def test_stays_silent(case):
     assert verdict(fit_record(**case)) == []
 
 
+def judge_by_another_criterion(record):
+    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+
+
 def test_training_far_below_counts_where_it_stands_still_by_the_same_criterion_alone():
     record = fit_record(curve(), training=np.full(20, 0.1))
     assert verdict(record)
-    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+    judge_by_another_criterion(record)
     assert not verdict(record)
 
 
@@ -80,7 +84,12 @@ def test_training_far_below_may_rise_by_half_as_much_as_validation(climb, found)
 def measured(training, errors, probability=1.0, size=0.5, **how):
     """A rise by so much that is known by so many standard errors."""
     record = fit_record(curve(), training=training, **how)
-    rise = replace(validation_rise(record), error=size / errors, rise=size, probability=probability)
+    return with_rise(record, error=size / errors, rise=size, probability=probability)
+
+
+def with_rise(record, **changes):
+    """The record, of which a rise is measured that differs by so much from its own."""
+    rise = replace(validation_rise(record), **changes)
     record.memo = lambda symptom, memo=record.memo: rise if symptom is validation_rise else memo(symptom)
     return record
 
@@ -124,7 +133,7 @@ def test_what_fewer_errors_find_has_no_margin():
 
 def test_another_criterion_in_training_is_not_far_below():
     record = measured(FAR_BELOW, 1.5)
-    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+    judge_by_another_criterion(record)
     assert verdict(record) == []
 
 
@@ -166,8 +175,7 @@ def test_a_drop_by_another_criterion_does_not_begin_at_what_a_guess_costs_in_tra
     facts = {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 2}
     record = fit_record(curve(start=3.0), training=curve(start=3.0), loss={"cross_entropy": facts})
     assert Overfitting().rise(record)[1] == pytest.approx(0.55, abs=0.01), "what is left, more than a guess loses"
-    record = fit_record(curve(start=3.0), training=curve(start=3.0), loss={"cross_entropy": facts})
-    record.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
+    judge_by_another_criterion(record)
     assert Overfitting().rise(record)[1] == pytest.approx(2.45, abs=0.01)
 
 
@@ -207,9 +215,7 @@ def test_a_twenty_fifth_of_what_is_left_is_a_rise(climb, said):
 
 def test_the_margin_is_what_a_rise_has_beyond_a_twenty_fifth_of_what_is_left():
     record = fit_record(curve(start=1.5, floor=1.0), training=np.linspace(1.5, 0.3, 20))
-    rise = replace(validation_rise(record), rise=0.06, error=0.005, minimum=1.0)
-    record.memo = lambda symptom, memo=record.memo: rise if symptom is validation_rise else memo(symptom)
-    (found,) = verdict(record)
+    (found,) = verdict(with_rise(record, rise=0.06, error=0.005, minimum=1.0))
     assert found.margin == pytest.approx((0.06 - 0.04) / 0.005)
 
 

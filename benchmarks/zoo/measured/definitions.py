@@ -178,8 +178,7 @@ def underfitted(run: Plain) -> float:
     (train, val), course = run.guess, run.course
     if not course.finite or course.train[-1] < 0.15 * train:
         return 0.0
-    rates = [run.but(optimizer={"lr": k * run.scenario.optimizer.lr}) for k in (0.2, 5.0, 20.0)]
-    others = [o.course for o in (_larger(run), _longer(run), *rates) if o.course.finite]
+    others = [o.course for o in (_larger(run), _longer(run), *_at_rates(run, 0.2, 5.0, 20.0)) if o.course.finite]
     gained = max((course.train[-1] - o.train[-1] for o in others), default=0.0) / (0.15 * train)
     return min(gained, max((course.val[-1] - min(o.val[1:]) for o in others), default=0.0) / (0.05 * val))
 
@@ -387,29 +386,31 @@ def steps_beyond_stability(run: Plain) -> float:
 # ---------------------------------------------------------------- steps
 
 
+SHORTER, LONGER = (0.2, 0.05), (5.0, 20.0)  # rates that a run's own is held against
+
+
 def _gain_of_rate(run: Plain, factors: tuple[float, ...]) -> float:
     """What the best of some rates gains in what training made small, by 0.05 of a guess's loss."""
     if run.end < 0.05 * run.guess[0]:
         return 0.0
-    ends = [run.but(optimizer={"lr": k * run.scenario.optimizer.lr}).end for k in factors]
-    return min((min(run.end, 1e9) - min(ends)) / run.guess[0] / 0.05, 1e3)
+    end = min(other.end for other in _at_rates(run, *factors))
+    return min((min(run.end, 1e9) - end) / run.guess[0] / 0.05, 1e3)
 
 
 @defines("TW601")
 def steps_too_long(run: Plain) -> float:
     """A fifth or a twentieth of the rate ends 0.05 of a guess's loss lower, or beats a guess in validation alone."""
-    lower, guessed = (0.2, 0.05), run.guess[1]
-    if not run.course.finite or not min(run.course.val[1:]) > guessed:
-        return _gain_of_rate(run, lower)
-    others = [run.but(optimizer={"lr": k * run.scenario.optimizer.lr}).course for k in lower]
-    beaten = (guessed - min(min(o.val[1:]) for o in others)) / guessed / 0.05
-    return max(beaten, _gain_of_rate(run, lower))  # thrown off, it may have come to fit its samples, and no others
+    gain, guessed = _gain_of_rate(run, SHORTER), run.guess[1]
+    if run.course.finite and min(run.course.val[1:]) > guessed:  # thrown off, it may fit its samples, and no others
+        low = min(min(other.course.val[1:]) for other in _at_rates(run, *SHORTER))
+        gain = max((guessed - low) / guessed / 0.05, gain)
+    return gain
 
 
 @defines("TW602")
 def steps_too_short(run: Plain) -> float:
     """Five or twenty times the rate ends 0.05 of a guess's loss lower."""
-    return _gain_of_rate(run, (5.0, 20.0)) if run.course.finite else 0.0
+    return _gain_of_rate(run, LONGER) if run.course.finite else 0.0
 
 
 @defines("TW603")
@@ -440,6 +441,10 @@ def loss_leaps(run: Plain) -> float:
 
 
 # ---------------------------------------------------------------- other trainings
+
+
+def _at_rates(run: Plain, *factors: float) -> list[Plain]:
+    return [run.but(optimizer={"lr": factor * run.scenario.optimizer.lr}) for factor in factors]
 
 
 def _longer(run: Plain) -> Plain:

@@ -105,8 +105,8 @@ def carries_training(parameter: torch.Tensor) -> bool:
 def bias_shows_training(module: nn.Module, parameter: torch.Tensor) -> bool:
     """Whether the bias of a layer has left the range of torch's default initialisation, as a trained one does.
 
-    A bias of equal entries is set by hand, and beside a weight that
-    looks like uniform or normal noise it may have been drawn from a wider range.
+    A bias of equal entries is set by hand, and beside a weight that looks like uniform or normal noise it may have been
+    drawn from a wider range.
 
     Args:
         module: Any module.

@@ -79,7 +79,7 @@ class RisingValidation(Rule):
                 yield VOTES
 
     def rise(self, record: RunRecord) -> tuple[Rise, float, float] | None:
-        """A rise beyond both thresholds, the drop before it, and the margin; None where there is none.
+        """A rise beyond the thresholds, the drop before it, and the margin; None where there is none.
 
         Raises:
             NotChecked: There are too few passes.

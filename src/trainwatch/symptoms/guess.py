@@ -54,7 +54,7 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
         share = counts.history()[1].astype(float).sum(0)[:-1]
         share = share[share > 0] / max(share.sum(), 1)
         if len(share) > 1:
-            return float(-(share * np.log(share)).sum())
+            return float(_entropy(share))
     return float(np.log(width)) if width > 1 and "binary" not in function else None
 
 
@@ -129,10 +129,15 @@ def _of_labels(counts: Array, targets: Range | None) -> float | None:
     """
     if targets is None or targets.whole < 1 or targets.least < 0 or targets.most > 1:
         return None
-    *positive, samples = counts.astype(float).sum(0)
-    share = np.array([positive, samples - np.array(positive)]) / max(samples, 1.0)
-    cost = float(-(share * np.log(np.where(share > 0, share, 1.0))).sum(0).mean())
+    total = counts.astype(float).sum(0)
+    positive, samples = total[:-1], total[-1]
+    cost = float(_entropy(np.array([positive, samples - positive]) / max(samples, 1.0)).mean())
     return cost if cost > 0 else None
+
+
+def _entropy(share: Array) -> Array:
+    """In nats, of shares along the first axis."""
+    return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(0))
 
 
 def _weighted(arguments: dict[str, Any]) -> bool:
