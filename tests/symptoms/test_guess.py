@@ -47,9 +47,9 @@ def test_weighted_criteria_do_not_cost_the_entropy(arguments):
 TAGS = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.05, 0.5, 0.8])
 
 
-def of_labels(targets=TAGS, **arguments):
+def of_labels(targets=TAGS, stream="binary_cross_entropy_with_logits", **arguments):
     """A run that took two batches of targets with several labels each."""
-    stream, y = "binary_cross_entropy_with_logits", targets.float()
+    y = targets.float()
     made = record([1.0], stream, {"classes": y.shape[1], "arguments": arguments})
     for step, part in enumerate(y.chunk(2)):
         made.append("train_classes", "labels", step, [*(part > 0.5).sum(0).tolist(), len(part)])
@@ -59,13 +59,16 @@ def of_labels(targets=TAGS, **arguments):
     return made, stream
 
 
-def test_several_labels_cost_the_mean_of_their_entropies():
-    made, stream = of_labels()
+@pytest.mark.parametrize("stream", ["binary_cross_entropy_with_logits", "multilabel_soft_margin_loss"])
+def test_several_labels_cost_the_mean_of_their_entropies(stream):
+    made, stream = of_labels(stream=stream)
     best = torch.logit(TAGS.float().mean(0)).expand(200, 3)
     assert chance_of(made, stream) == pytest.approx(float(getattr(F, stream)(best, TAGS.float())), rel=1e-5)
     assert loss_course(made).chance == chance_of(made, stream)
     never = torch.cat([TAGS, torch.zeros(200, 1, dtype=torch.bool)], 1)
-    assert chance_of(*of_labels(never)) == pytest.approx(0.75 * chance_of(made, stream)), "a label that is never given"
+    assert chance_of(*of_labels(never, stream)) == pytest.approx(0.75 * chance_of(made, stream)), (
+        "a label that is never given"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ COSTS: dict[str, Callable[[Range], float]] = {
     "smooth_l1_loss": lambda targets: targets.huber,
     "huber_loss": lambda targets: targets.huber,
 }  # of a constant guess
+SEVERAL = "multilabel_soft_margin_loss"  # the mean over labels of what `binary_cross_entropy_with_logits` takes
 GAUSSIAN, POISSON = "gaussian_nll_loss", "poisson_nll_loss"
 NAT = 1.0  # by which a Gaussian likelihood must be better than a guess to have it all: it has no end
 
@@ -43,11 +44,12 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
         return cost if cost > 0 else None
     if function in (GAUSSIAN, POISSON):
         return _of_likelihood(function, arguments, _moments(record, "target_moments", stream))[0]
-    if "cross_entropy" not in function:
+    per_label = "binary" in function or function == SEVERAL
+    if "cross_entropy" not in function and not per_label:
         return None
     width = facts.get("classes") or 0
     labels = record.series("train_classes", "labels")
-    if "binary" in function and labels is not None and (rows := labels.history()[1]).shape[1] == width + 1:
+    if per_label and labels is not None and (rows := labels.history()[1]).shape[1] == width + 1:
         return None if _weighted(arguments) else _of_labels(rows, range_of(record, "target_stats", stream))
     counts = record.series("train_classes", "targets")
     if not _weighted(arguments) and counts is not None and len(counts):
@@ -55,7 +57,7 @@ def chance_of(record: RunRecord, stream: str) -> float | None:
         share = share[share > 0] / max(share.sum(), 1)
         if len(share) > 1:
             return float(_entropy(share))
-    return float(np.log(width)) if width > 1 and "binary" not in function else None
+    return float(np.log(width)) if width > 1 and not per_label else None
 
 
 def floor_of(record: RunRecord, stream: str) -> float:
