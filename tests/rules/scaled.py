@@ -23,14 +23,22 @@ def table(name, seed, inputs="standard", targets="standard"):
     return x[cut:], y[cut:], x[:cut], y[:cut]
 
 
-def train(data, criterion, *, head=3, seed=0, first=(), optimizer=torch.optim.SGD, lr=0.05, epochs=30, val_factor=1.0):
-    """Train an MLP under a watch and give back (report, record)."""
+def train(data, criterion, *, head=3, seed=0, first=(), hidden=32, optimizer=torch.optim.SGD, lr=0.05, epochs=30,
+          val_factor=1.0, falls=False, **settings):  # fmt: skip
+    """Train an MLP, or without hidden units a linear model, under a watch and give back (report, record).
+
+    Args:
+        falls: The rate falls to nothing along a line.
+        **settings: Of the watch, beyond `SETTINGS`.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     x, y, x_val, y_val = data
-    model = nn.Sequential(*first, nn.Linear(x.shape[1], 32), nn.ReLU(), nn.Linear(32, head))
+    body = (nn.Linear(x.shape[1], hidden), nn.ReLU()) if hidden else ()
+    model = nn.Sequential(*first, *body, nn.Linear(hidden or x.shape[1], head))
     steps = optimizer(model.parameters(), lr=lr)
-    with trainwatch.watch(model, steps, loss_fn=criterion, settings=SETTINGS) as watch:
+    rate = torch.optim.lr_scheduler.LinearLR(steps, 1.0, 0.0 if falls else 1.0, epochs)
+    with trainwatch.watch(model, steps, loss_fn=criterion, settings={**SETTINGS, **settings}) as watch:
         for _ in range(epochs):
             model.train()
             for rows in torch.randperm(len(x)).split(16):
@@ -40,4 +48,5 @@ def train(data, criterion, *, head=3, seed=0, first=(), optimizer=torch.optim.SG
             model.eval()
             with torch.no_grad():
                 criterion(model(x_val * val_factor), y_val)
+            rate.step()
     return watch.report, watch.record

@@ -41,13 +41,25 @@ def test_stays_silent_where_the_rate_makes_up_for_it():
     assert not codes(train(table("diabetes", 0, targets="raw"), nn.MSELoss(), **options)[0])
 
 
-def test_fires_where_the_steps_that_make_up_for_it_are_as_long_as_the_weights():
+def test_fires_where_the_steps_that_make_up_for_it_are_as_long_as_the_weights_and_no_copy_shows_that_they_do():
     options = {**ADAM, "lr": 0.1, "epochs": 60}
-    report, _ = train(table("diabetes", 0, targets="raw"), nn.MSELoss(), **options)
+    data = table("diabetes", 0, targets="raw")
+    assert not codes(train(data, nn.MSELoss(), **options)[0]), "one on standardised targets comes no further"
+    report, _ = train(data, nn.MSELoss(), **options, probes="off")
     (found,) = [d for d in report.diagnoses if d.code == "TW108"]
     assert "an update is on average 0.58 times the weights' length" in found.summary
     assert found.evidence[1].value == pytest.approx(0.58, abs=0.01)
     assert found.evidence[1].threshold == 0.3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stays_silent_where_a_falling_rate_carries_a_linear_model_all_the_way(seed):
+    """Its steps are long beside weights that begin near 0, and it ends as good as on standardised targets."""
+    data = table("diabetes", seed, targets="raw")
+    falling = {"hidden": 0, "lr": 0.02, "epochs": 20, "falls": True}
+    report, record = train(data, nn.MSELoss(), seed=seed, head=1, **falling)
+    assert record.has("standard_targets")
+    assert not codes(report)
 
 
 def run(*, mean=150.0, sd=77.0, late=0.5, function="mse_loss", reduction="mean", steps=300, finished=True, factor=1.0,
@@ -181,6 +193,14 @@ def test_a_copy_on_standardised_targets_that_leads_is_told():
 @pytest.mark.parametrize("how", [{"other": 0.51}, {"other": 0.58, "usual": 1.3}, {"error": 0.3}, {"training": 0.57}])
 def test_one_that_does_not_lead_is_not(how):
     assert verdict(ahead(**how)) == []
+
+
+@pytest.mark.parametrize("how", [{"late": 0.5}, {"late": 0.0, "update": 1.0}])
+def test_a_scale_that_a_copy_shows_to_do_no_harm_is_no_fault(how):
+    for gained, error, fires in ((0.0, 0.02, 0), (0.02, 0.01, 0), (0.02, 0.02, 1), (0.04, 0.02, 1)):
+        made = ahead(run(**how), before=0.5, usual=0.5, other=0.5 - gained, error=error)
+        assert len(verdict(made)) == fires, (gained, error)
+    assert len(verdict(ahead(run(**how), before=0.5, usual=0.5, other=0.5, error=0.02), better=0.03)) == 1
 
 
 def test_nor_is_one_that_learns_nothing_but_says_their_mean():

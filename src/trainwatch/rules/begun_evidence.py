@@ -125,6 +125,12 @@ def targets_better(record: RunRecord, share: float, explained: float) -> Ahead |
     return Ahead("standardised targets", copy, share, measure="mean squared error over the variance")
 
 
+def targets_no_better(record: RunRecord, share: float) -> bool:
+    """The copy on standardised targets surely explains no such share more of their variance: their scale is no harm."""
+    copy = record.memo(standard_targets)
+    return copy is not None and copy.cannot_lead(share)
+
+
 def wider_better(record: RunRecord, room: float, gain: float) -> Ahead | None:
     """The wider copy, where it is better by shares of the loss of a constant guess, in training and validation."""
     course, copy = record.memo(loss_course), record.memo(wider)

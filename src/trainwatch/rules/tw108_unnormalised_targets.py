@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
-from trainwatch.rules.begun_evidence import standard_wanted, targets_better
+from trainwatch.rules.begun_evidence import standard_wanted, targets_better, targets_no_better
 from trainwatch.rules.raw_data import raw_targets
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
@@ -52,8 +52,8 @@ class UnnormalisedTargets(Rule):
     `normalise-targets` with this run's numbers.
 
     ## Not a fault when
-    The targets are labels, zeros and ones. The net reaches that level soon, and a copy on standardised targets is no
-    better: a fitting rate, an output bias set to the mean.
+    The targets are labels, zeros and ones. The net reaches that level soon: a fitting rate, an output bias set to the
+    mean. A copy on standardised targets is surely not better by `better`.
 
     ## Sources
     §10; Bishop, "Neural Networks for Pattern Recognition" (1995), section 8.2.
@@ -100,7 +100,7 @@ class UnnormalisedTargets(Rule):
         if (ahead := targets_better(record, self.better, self.explained)) is not None and self._is_unusual(targets):
             yield self._found(targets, ahead.told, ahead.margin, ahead.shown)
             return
-        if self.small <= targets.rms <= self.large:
+        if self.small <= targets.rms <= self.large or targets_no_better(record, self.better):
             return
         mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
         reached, reach = _reached(course, mean_costs), record.memo(reach_of)

@@ -38,6 +38,10 @@ class BegunAgain:
         """The changed copy is better in validation by so much, beyond noise, and in training at all."""
         return self.training[2] < min(self.training[:2]) and self.gain > max(least, 0.0) and self.sure
 
+    def cannot_lead(self, least: float) -> bool:
+        """The changed copy is surely not better in validation by so much."""
+        return self.gain + SURE * self.error < least
+
 
 @dataclass(frozen=True)
 class OtherRate(BegunAgain):
