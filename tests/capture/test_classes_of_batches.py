@@ -12,16 +12,17 @@ X = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
 SORTED = torch.arange(100) * 3 // 100  # 34 of class 0, 33 of the others
 
 
-def record(batches, *, outputs=3, loss=F.cross_entropy, shape=None, clone=False):
+def record(batches, *, outputs=3, loss=F.cross_entropy, shape=None, clone=False, parts=1):
     torch.manual_seed(0)
     model = nn.Linear(4, outputs)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with trainwatch.watch(model, optimizer, settings={"quiet": True, "strict": True, "probes": "off"}) as watch:
-        for x, y in batches:
-            optimizer.zero_grad()
+        for number, (x, y) in enumerate(batches, 1):
             out = model(x)
             loss(out if shape is None else out.reshape(shape), y).backward()
-            optimizer.step()
+            if number % parts == 0:
+                optimizer.step()
+                optimizer.zero_grad()
             if clone:
                 y.add_(0)  # in place: what was held is no longer what was trained on
     return watch.record
@@ -50,6 +51,12 @@ def slow(batches, classes):
 def test_counts_agree_with_a_loop(y):
     batches = [pair for _ in range(3) for pair in zip(X.split(16), y.split(16), strict=True)]
     assert absent(record(batches)) == slow(batches, 3)
+
+
+def test_parts_of_a_step_are_one_batch_though_the_last_is_smaller():
+    parts = list(zip(X.split(40), SORTED.split(40), strict=True))
+    assert len(parts) == 3
+    assert absent(record(parts * 4, parts=3)) == {"100": [0, 0, 0, 4]}
 
 
 def test_one_output_has_two_classes():

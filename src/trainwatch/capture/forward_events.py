@@ -219,8 +219,12 @@ class ForwardEvents(Measuring):
         """The loss was taken already, from the function that computed it."""
         return any(reference() is loss for reference in self._recent)
 
+    def _samples_given(self) -> int | None:
+        batch = bare(self._inputs) if len(self.models) == 1 else None
+        return None if batch is None else len(batch)
+
     def _note_loss(self, call: LossCall) -> None:
-        entry = self.losses.add(call, samples_in(call), self.step)
+        entry = self.losses.add(call, samples_in(call), self.step, self._samples_given())
         if self.nonfinite.keeps and entry.count:
             self._follow_loss(call, entry.call)
         if self.ranges.due(self.step):
@@ -262,7 +266,7 @@ class ForwardEvents(Measuring):
         if self.pace.resting:
             return
         call = read_by_shape(call, self.record.facts.get("task"))
-        self.losses.observe(call, samples_in(call), self.step)
+        self.losses.observe(call, samples_in(call), self.step, self._samples_given())
         self._note_facts(call, None)
 
     @contained("validation")

@@ -32,6 +32,7 @@ class Entry:
         terms: See `LossCall`.
         value: The loss, detached.
         count: Samples.
+        given: Samples that the model was given before the call, where there is one model and that is known.
         commits: Optimiser steps seen since the call.
         reached: The loss was backpropagated.
         root: It was itself the root of a backward pass.
@@ -44,6 +45,7 @@ class Entry:
     value: torch.Tensor
     count: int
     output: Callable[[], torch.Tensor | None]
+    given: int | None = None
     commits: int = 0
     reached: bool = False
     root: bool = False
@@ -73,11 +75,11 @@ class StepLosses:
         self._factors: list[tuple[str, int, torch.Tensor, torch.Tensor | None]] = []
         self.sample_factor = True
 
-    def add(self, call: LossCall, count: int, step: int) -> Entry:
+    def add(self, call: LossCall, count: int, step: int, given: int | None = None) -> Entry:
         """Note a loss computed with gradients, after `step` optimiser steps."""
         output = call.output
         bare = call.without_graph()
-        entry = Entry(bare, bare.output, count, weakref.ref(output), step=step, terms=call.terms)
+        entry = Entry(bare, bare.output, count, weakref.ref(output), given, step=step, terms=call.terms)
         entry.classes, entry.labels = classes_of(call), labels_of(call)
         if self._calm < CALM and output.requires_grad:
             self._tell_when_reached(entry, output)
@@ -85,13 +87,13 @@ class StepLosses:
         del self.pending[:-MOST]
         return entry
 
-    def observe(self, call: LossCall, count: int, step: int) -> None:
+    def observe(self, call: LossCall, count: int, step: int, given: int | None = None) -> None:
         """Note a loss that the user hands over as a training loss, unless it was seen already."""
         known = next((e for e in self.pending if e.output() is call.output), None)
         if known is not None:
             known.reached = True
             return
-        entry = self.add(call, count, step)
+        entry = self.add(call, count, step, given)
         entry.reached = True
 
     def _tell_when_reached(self, entry: Entry, output: torch.Tensor) -> None:

@@ -272,11 +272,9 @@ class StepEvents(ForwardEvents):
 
     @contained("classes")
     def _count_classes(self, entries: Sequence[Entry], step: int) -> None:
-        batch = bare(self._inputs) if len(self.models) == 1 else None
-        samples = None if batch is None else len(batch)
         for entry in entries:
             if entry.classes is not None and entry.call.target is not None:
-                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target, step, samples)
+                self.classes.hold(entry.call.sort, entry.classes, entry.labels, entry.call.target, step, entry.given)
 
     @contained("ranges")
     def _keep_targets(self, entries: Sequence[Entry], prefix: str, step: int) -> None:
