@@ -126,9 +126,9 @@ def targets_better(record: RunRecord, share: float, explained: float) -> Ahead |
 
 
 def targets_no_better(record: RunRecord, share: float) -> bool:
-    """The copy on standardised targets surely explains no such share more of their variance: their scale is no harm."""
+    """The copy on standardised targets surely explains no such share more than the run, nor than the copy without."""
     copy = record.memo(standard_targets)
-    return copy is not None and copy.cannot_lead(share)
+    return copy is not None and copy.bound < share
 
 
 def wider_better(record: RunRecord, room: float, gain: float) -> Ahead | None:

@@ -37,9 +37,8 @@ class UnnormalisedTargets(Rule):
     start on standardised targets explains `explained` of their variance in training, and `better` more in both parts.
 
     ## Why it hurts
-    An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large,
-    so that plain steps diverge, while steps of a fixed size spend the run on an offset and a factor that two lines of
-    preparation provide.
+    An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large:
+    plain steps diverge, steps of a fixed size spend the run on an offset and a factor, which two lines would provide.
 
     ## How it is measured
     `target_stats` at steps 0, 1, 3, 7 ... gives mean and deviation; their constant guess costs the variance (squared
@@ -53,7 +52,7 @@ class UnnormalisedTargets(Rule):
 
     ## Not a fault when
     The targets are labels, zeros and ones. The net reaches that level soon: a fitting rate, an output bias set to the
-    mean. A copy on standardised targets is surely not better by `better`.
+    mean. A copy on standardised targets surely explains less than `harmless` more than the run and a copy without.
 
     ## Sources
     §10; Bishop, "Neural Networks for Pattern Recognition" (1995), section 8.2.
@@ -73,6 +72,7 @@ class UnnormalisedTargets(Rule):
     learned: float = 0.75
     unusual: float = 2.0
     better: float = 0.05
+    harmless: float = 0.03
     explained: float = 0.2
     steps: int = 20
 
@@ -100,7 +100,7 @@ class UnnormalisedTargets(Rule):
         if (ahead := targets_better(record, self.better, self.explained)) is not None and self._is_unusual(targets):
             yield self._found(targets, ahead.told, ahead.margin, ahead.shown)
             return
-        if self.small <= targets.rms <= self.large or targets_no_better(record, self.better):
+        if self.small <= targets.rms <= self.large or targets_no_better(record, self.harmless):
             return
         mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
         reached, reach = _reached(course, mean_costs), record.memo(reach_of)

@@ -24,6 +24,7 @@ class BegunAgain:
         gain: By how much the changed copy is better in validation than the other and the run at its best.
         error: Standard error of its lead over the one of both that it leads less surely.
         sure: Its leads over both are beyond noise.
+        bound: What neither of its leads surely exceeds.
         step: Optimiser steps taken before.
     """
 
@@ -32,15 +33,12 @@ class BegunAgain:
     gain: float
     error: float
     sure: bool
+    bound: float
     step: int
 
     def leads(self, least: float) -> bool:
         """The changed copy is better in validation by so much, beyond noise, and in training at all."""
         return self.training[2] < min(self.training[:2]) and self.gain > max(least, 0.0) and self.sure
-
-    def cannot_lead(self, least: float) -> bool:
-        """The changed copy is surely not better in validation by so much."""
-        return self.gain + SURE * self.error < least
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,8 @@ def _begun_again(record: RunRecord, step: int, row: Sequence[float], unit: float
     leads = [(validation[1] - validation[2], row[8]), (best - validation[2], row[9])]
     _, error = min(leads, key=lambda lead: lead[0] - SURE * lead[1])
     sure = all(gain > SURE * error for gain, error in leads)
-    return BegunAgain(training, validation, min(gain for gain, _ in leads), error, sure, step)
+    bound = max(gain + SURE * error for gain, error in leads)
+    return BegunAgain(training, validation, min(gain for gain, _ in leads), error, sure, bound, step)
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
