@@ -63,7 +63,7 @@ def test_stays_silent_where_a_falling_rate_carries_a_linear_model_all_the_way(se
 
 
 def run(*, mean=150.0, sd=77.0, late=0.5, function="mse_loss", reduction="mean", steps=300, finished=True, factor=1.0,
-        update=None, after=0.5, lucky=()):  # fmt: skip
+        update=None, layers=2, after=0.5, lucky=()):  # fmt: skip
     """A run whose loss is that of predicting the mean after a share of `late`, and then `after` of it.
 
     Args:
@@ -80,11 +80,12 @@ def run(*, mean=150.0, sd=77.0, late=0.5, function="mse_loss", reduction="mean",
     record.set_fact("loss", {function: {"function": function, "reduction": reduction}})
     record.set_fact("run", {"steps": steps, "finished": finished})
     if update is not None:
-        weight = parameter("0.weight", norm=32.0)  # a deviation of 1
-        group = {"lr": update, "momentum": 0.0, "parameters": [0]}
-        record.set_fact("parameters", [weight])
-        record.set_fact("optimizers", {"default": {"type": "Adam", "parameters": [0], "groups": [group]}})
-        record.append("grad_norm", "default", np.arange(steps), np.ones((steps, 1)))
+        weights = [parameter(f"{i}.weight", norm=32.0) for i in range(layers)]  # a deviation of 1
+        group = {"lr": update, "momentum": 0.0, "parameters": list(range(layers))}
+        record.set_fact("parameters", weights)
+        facts = {"type": "Adam", "parameters": group["parameters"], "groups": [group]}
+        record.set_fact("optimizers", {"default": facts})
+        record.append("grad_norm", "default", np.arange(steps), np.ones((steps, layers)))
     return record
 
 
@@ -103,6 +104,7 @@ def verdict(record, **thresholds):
         ({"late": 2.0}, {"late": 0.0}),
         ({"late": 0.0, "update": 0.31}, {"late": 0.0, "update": 0.29}),
         ({"late": 0.0, "update": 1.0}, {"late": 0.0}),
+        ({"late": 0.0, "update": 1.0}, {"late": 0.0, "update": 1.0, "layers": 1}),
         ({"late": 0.0, "update": 1.0, "after": 0.3}, {"late": 0.0, "update": 1.0, "after": 0.2}),
         ({"late": 0.0, "update": 1.0}, {"late": 0.0, "update": 1.0, "mean": 9.0, "sd": 1.0}),
         ({"late": 0.5, "mean": 0.0, "sd": 0.01}, {"late": 0.0, "update": 1.0, "mean": 0.0, "sd": 0.01}),

@@ -14,6 +14,7 @@ from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_remark
 from trainwatch.rules.begun_evidence import standard_wanted, targets_better, targets_no_better
 from trainwatch.rules.raw_data import raw_targets
+from trainwatch.symptoms.gradients import weight_layers
 from trainwatch.symptoms.losses import LossCourse, loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.ranges import Range, range_of
@@ -33,8 +34,9 @@ class UnnormalisedTargets(Rule):
     ## Symptom
     The root mean square of the targets is above `large` or below `small`, and the loss is not below what predicting
     their mean would cost until `late` of the run is over, or never. Or the targets are large, an update is on average
-    `stretch` times the weights, and less than `learned` of the loss of chance is gone. Or a copy that learns from the
-    start on standardised targets explains `explained` of their variance in training, and `better` more in both parts.
+    `stretch` times the weights, of which there are two layers or more (one gets to its best from anywhere), and less
+    than `learned` of the loss of chance is gone. Or a copy that learns from the start on standardised targets explains
+    `explained` of their variance in training, and `better` more in both parts.
 
     ## Why it hurts
     An untrained net puts out numbers of about one. With targets of hundreds the first gradients are as much too large:
@@ -104,19 +106,17 @@ class UnnormalisedTargets(Rule):
             return
         mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
         reached, reach = _reached(course, mean_costs), record.memo(reach_of)
+        leap = 0.0 if reach is None or weight_layers(record) < 2 else reach.total / reach.steps
         if reached > self.late:
             until = f"until {reached:.0%} of the run was over" if reached <= 1 else "at any time"
             what = f"the loss ({course.story}) was not below that of predicting their mean ({mean_costs:.3g}) {until}"
             margin = (reached - self.late) * len(course) ** 0.5
             evidence = Evidence("share of the run before the loss is below that of the mean", min(reached, 1.0),
                                 self.late, where=course.stream, step=record.steps)  # fmt: skip
-        elif targets.rms > self.large and reach is not None and course.gained < self.learned:
-            mean = reach.total / reach.steps
-            if mean < self.stretch:
-                return
-            what = f"an update is on average {mean:.2g} times the weights' length, and the loss went {course.story}"
+        elif targets.rms > self.large and leap >= self.stretch and course.gained < self.learned:
+            what = f"an update is on average {leap:.2g} times the weights' length, and the loss went {course.story}"
             margin = (self.learned - course.gained) / course.gained_error
-            evidence = Evidence("mean update over weights", mean, self.stretch, step=record.steps)
+            evidence = Evidence("mean update over weights", leap, self.stretch, step=record.steps)
         else:
             return
         yield self._found(targets, what, margin, evidence)
