@@ -219,8 +219,12 @@ class ForwardEvents(Measuring):
         """The loss was taken already, from the function that computed it."""
         return any(reference() is loss for reference in self._recent)
 
+    def _batch(self) -> torch.Tensor | None:
+        """What the one model was given; of several it is not known whose loss it became."""
+        return bare(self._inputs) if len(self.models) == 1 else None
+
     def _samples_given(self) -> int | None:
-        batch = bare(self._inputs) if len(self.models) == 1 else None
+        batch = self._batch()
         return None if batch is None else len(batch)
 
     def _note_loss(self, call: LossCall) -> None:
@@ -243,7 +247,7 @@ class ForwardEvents(Measuring):
 
     @contained("ranges")
     def _measure_ranges(self, call: LossCall) -> None:
-        self.ranges.training(call, bare(self._inputs) if len(self.models) == 1 else None, self.step)
+        self.ranges.training(call, self._batch(), self.step)
 
     @contained("ranges")
     def _measure_validation_inputs(self, inputs: Any) -> None:
