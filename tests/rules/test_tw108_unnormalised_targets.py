@@ -212,6 +212,15 @@ def test_a_scale_that_copies_show_to_do_no_harm_is_no_fault(how):
     assert len(verdict(ahead(run(**how), before=0.5, usual=0.5, other=0.5, error=0.014), harmless=0.02)) == 1
 
 
+@pytest.mark.parametrize("how", [{"late": 0.5}, {"late": 0.0, "update": 1.0}])
+def test_copies_that_learn_nothing_show_no_harmlessness(how):
+    losses = {"before": 1.2, "usual": 1.2, "other": 1.2, "error": 0.005}
+    silent, fires = (ahead(run(**how), **losses, training=training) for training in (0.79, 0.81))
+    assert not verdict(silent)
+    assert len(verdict(fires)) == 1
+    assert not verdict(fires, explained=0.1)
+
+
 def test_nor_is_one_that_learns_nothing_but_says_their_mean():
     """As a net whose last units are dead: it says 0, which costs a variance of standardised targets alone."""
     losses = {"before": 6.5, "usual": 6.5, "other": 0.9}
@@ -258,7 +267,5 @@ def test_copies_are_asked_for_where_targets_are_unusual_and_something_is_left_to
 def test_fires_on_targets_of_some_units_that_are_only_half_told(seed):
     how = {**ADAM, "lr": 0.001, "epochs": 20, "seed": seed}
     x, y, x_val, y_val = table("diabetes", seed)
-    report, record = train((x, 3 * y + 8, x_val, 3 * y_val + 8), nn.MSELoss(), **how)
-    print(record.latest("standard_targets", "held"))
-    assert codes(report)
+    assert codes(train((x, 3 * y + 8, x_val, 3 * y_val + 8), nn.MSELoss(), **how)[0])
     assert not codes(train((x, y, x_val, y_val), nn.MSELoss(), **how)[0])

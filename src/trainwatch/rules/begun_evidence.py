@@ -125,10 +125,13 @@ def targets_better(record: RunRecord, share: float, explained: float) -> Ahead |
     return Ahead("standardised targets", copy, share, measure="mean squared error over the variance")
 
 
-def targets_no_better(record: RunRecord, share: float) -> bool:
-    """The copy on standardised targets surely explains no such share more than the run, nor than the copy without."""
+def targets_no_better(record: RunRecord, share: float, explained: float) -> bool:
+    """The copy on standardised targets surely explains no such share more than the run, nor than the copy without.
+
+    And so much of them: one that learns nothing, as at a rate fit for targets of a thousand, says nothing of the scale.
+    """
     copy = record.memo(standard_targets)
-    return copy is not None and copy.bound < share
+    return copy is not None and copy.bound < share and copy.training[2] <= 1 - explained
 
 
 def wider_better(record: RunRecord, room: float, gain: float) -> Ahead | None:

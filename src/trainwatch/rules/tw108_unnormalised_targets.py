@@ -15,7 +15,7 @@ from trainwatch.rules.base import NotChecked, Predicate, ProbeRequest, Rule, no_
 from trainwatch.rules.begun_evidence import standard_wanted, targets_better, targets_no_better
 from trainwatch.rules.raw_data import raw_targets
 from trainwatch.symptoms.gradients import weight_layers
-from trainwatch.symptoms.losses import LossCourse, loss_course
+from trainwatch.symptoms.losses import loss_course
 from trainwatch.symptoms.motion import reach_of
 from trainwatch.symptoms.ranges import Range, range_of
 from trainwatch.symptoms.subject import is_of_data
@@ -54,7 +54,7 @@ class UnnormalisedTargets(Rule):
 
     ## Not a fault when
     The targets are labels, zeros and ones. The net reaches that level soon: a fitting rate, an output bias set to the
-    mean. A copy on standardised targets surely explains less than `harmless` more than the run and a copy without.
+    mean. A copy on standardised targets learns as above, and surely less than `harmless` more than run and other copy.
 
     ## Sources
     §10; Bishop, "Neural Networks for Pattern Recognition" (1995), section 8.2.
@@ -80,8 +80,10 @@ class UnnormalisedTargets(Rule):
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Where targets are of an unusual size: what standardised ones would bring."""
-        course = record.memo(loss_course)
-        targets = None if course is None or is_of_data(record) else range_of(record, "target_stats", course.stream)
+        course = None if is_of_data(record) else record.memo(loss_course)
+        if course is None or _function(record, course.stream) is None:
+            return
+        targets = range_of(record, "target_stats", course.stream)
         if targets is not None and self._is_unusual(targets):
             wanted = standard_wanted(record, "targets")
             yield from [wanted] if wanted is not None else []
@@ -93,19 +95,18 @@ class UnnormalisedTargets(Rule):
         course = record.memo(loss_course)
         if course is None:
             raise NotChecked("no training loss was seen")
-        targets, known = range_of(record, "target_stats", course.stream), record.facts.get("loss", {})
-        function = known.get(course.stream, {}).get("function")
-        if targets is None or function not in (*SQUARED, *LINEAR) or known[course.stream]["reduction"] != "mean":
+        targets, function = range_of(record, "target_stats", course.stream), _function(record, course.stream)
+        if targets is None or function is None:
             raise NotChecked("the loss is none of a regression on single targets, or its targets are not known")
         if record.steps < self.steps * (1 if record.facts.get("run", {}).get("finished") else 10):
             return
         if (ahead := targets_better(record, self.better, self.explained)) is not None and self._is_unusual(targets):
             yield self._found(targets, ahead.told, ahead.margin, ahead.shown)
             return
-        if self.small <= targets.rms <= self.large or targets_no_better(record, self.harmless):
+        if self.small <= targets.rms <= self.large or targets_no_better(record, self.harmless, self.explained):
             return
         mean_costs = targets.sd**2 if function in SQUARED else SIZE_OF_A_NORMAL * targets.sd
-        reached, reach = _reached(course, mean_costs), record.memo(reach_of)
+        reached, reach = course.reached(mean_costs), record.memo(reach_of)
         leap = 0.0 if reach is None or weight_layers(record) < 2 else reach.total / reach.steps
         if reached > self.late:
             until = f"until {reached:.0%} of the run was over" if reached <= 1 else "at any time"
@@ -141,10 +142,7 @@ class UnnormalisedTargets(Rule):
         return not labels and not (unit and abs(targets.mean) <= self.unusual * targets.sd)
 
 
-def _reached(course: LossCourse, level: float) -> float:
-    """Share of the run after which the loss, over windows of a twentieth, stays mostly below a level; 2 for never."""
-    values = np.where(np.isfinite(course.values), course.values, np.inf)
-    width = max(len(values) // 20, 1)
-    medians = [float(np.median(values[i : i + width])) for i in range(0, len(values) - width + 1, width)]
-    below = np.flatnonzero(np.asarray(medians) < level)
-    return float(below[0] / len(medians)) if len(below) else 2.0
+def _function(record: RunRecord, stream: str) -> str | None:
+    """The loss, where it is the mean of a regression's."""
+    known = record.facts.get("loss", {}).get(stream, {})
+    return known["function"] if known.get("function") in (*SQUARED, *LINEAR) and known["reduction"] == "mean" else None

@@ -123,6 +123,11 @@ class LossCourse:
         above = np.flatnonzero(lasting)
         return int(self.steps[above[0]]) if len(above) else None
 
+    def reached(self, level: float) -> float:
+        """Share of the run after which the loss, in medians of a twentieth, is below a level; 2 for never."""
+        below = _block_medians(self.values, min(BLOCKS, len(self))) < level
+        return int(below.argmax()) / len(below) if below.any() else 2.0
+
     @property
     def first(self) -> float | None:
         """The first loss, where a constant guess costs 1 and a perfect net 0; None where neither is known."""
