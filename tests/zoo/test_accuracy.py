@@ -68,7 +68,8 @@ def test_what_was_measured_of_single_runs_has_totals_of_its_own(judged):
     assert f"| faulty runs, families | {len(faulty) - 1}, " in text
     assert "| planted, but not there | 1 | 0 |" in text
     assert "| sound runs alarmed | 0.0" in text
-    assert "| TW201 | Validation ends" in text
+    assert "| TW201 | planted or said | Validation ends" in text
+    assert "| TW705 | said | A weight" in text
 
 
 def test_the_table_of_confidence_is_what_the_fit_makes_of_the_records(judged, tmp_path):

@@ -85,6 +85,9 @@ CHANGES = [
     ("TW106", {"data": Data(train=300, val=300, flips=0.1)}),
     ("TW401", {"model": Model(init="zero"), "optimizer": Optimizer("SGD", 0.5)}),
     ("TW302", {"optimizer": Optimizer("SGD", 1e4)}),
+    ("TW105", {"loop": Loop(epochs=2, order="sorted")}),
+    ("TW705", {"optimizer": Optimizer(parameters="head")}),
+    ("TW706", {"model": Model(activation="none", norm="batch")}),
 ]
 
 
@@ -207,6 +210,31 @@ def test_what_is_measured_is_stored_and_measured_once(tmp_path):
     assert labels.to_measure(tmp_path, [heard]) == []
     changed = replace(s, loop=Loop(epochs=1))
     assert labels.degrees(tmp_path, changed, 0) == {}, "another training than the one that was measured"
+
+
+def test_what_is_said_is_measured_where_it_was_not_planted(tmp_path):
+    by_construction = outcome("TW106", "TW705", "TW703", truth=("TW705",))
+    (job,) = labels.to_measure(tmp_path, [by_construction])
+    assert job[3] == ("TW106",), "what was planted stands, and TW703 has no definition"
+    said = replace(outcome("TW705"), scenario=replace(QUICK, optimizer=Optimizer(parameters="head")))
+    (job,) = labels.to_measure(tmp_path, [said])
+    labels.measure(job)
+    assert labels.of_run(said, labels.degrees(tmp_path, said.scenario, 0)).silent
+
+
+@pytest.mark.parametrize(("model", "left_out"), [
+    (Model(pretrained=1, frozen=1), False),  # what was learned before is kept
+    (Model(frozen=1), True),
+    (Model(unregistered=True), True),
+    (Model(init="zero"), False),  # the first layer gets no gradient
+])  # fmt: skip
+def test_weights_are_left_out_that_could_learn(model, left_out):
+    of_some = replace(QUICK, model=model, optimizer=Optimizer(parameters="trainable"), loop=Loop(epochs=1, batch=300))
+    assert (degree(Plain(of_some, 0), "TW705") > 1) == left_out
+
+
+def test_a_single_layer_is_linear_as_it_should_be():
+    assert degree(Plain(replace(QUICK, model=Model(hidden=())), 0), "TW706") == 0
 
 
 def test_what_cannot_be_measured_is_stored_as_such_and_told(tmp_path):

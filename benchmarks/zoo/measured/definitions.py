@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from torch import Tensor, nn
 
-from benchmarks.zoo.measured.plain import Plain, outputs
+from benchmarks.zoo.measured.plain import Plain, first, outputs
 from benchmarks.zoo.measured.told import Classes, classes, thresholds
 from benchmarks.zoo.scenario import Model
 
@@ -85,6 +85,17 @@ def accuracy_hides_a_class(run: Plain) -> float:
 def another_threshold_is_better(run: Plain) -> float:
     """F1 or balanced accuracy of two classes, or of a label, would be 0.05 better at the best threshold."""
     return thresholds(run.course) / 0.05
+
+
+@defines("TW105")
+def batches_lack_classes(run: Plain) -> float:
+    """Beside its first sample's a step sees half as many classes as it would if samples were drawn at random."""
+    y, kinds = run.course.sets.y_train, np.array(run.course.kinds)
+    if not (y.dtype == torch.int64 or set(y.unique().tolist()) <= {0.0, 1.0}) or not len(kinds):
+        return math.nan
+    shares = np.unique(y.numpy(), return_counts=True)[1] / y.numel()
+    expected = (1 - (1 - shares) ** kinds[:, 1:]).sum(1)
+    return 0.5 * float((expected.mean() - 1) / max(kinds[:, 0].mean() - 1, 0.01))
 
 
 # ---------------------------------------------------------------- data
@@ -438,6 +449,35 @@ def loss_leaps(run: Plain) -> float:
         around = np.median(np.r_[losses[i - 10 : i], losses[i + 1 : i + 11]])
         count += bool(losses[i] >= 5 * around and losses[i] > 0.5 * run.guess[0])
     return count / 3
+
+
+# ---------------------------------------------------------------- wiring
+
+
+@defines("TW705")
+def weights_are_left_out(run: Plain) -> float:
+    """A weight that gradients reach, or of a net that was not trained before any weight, stays to the bit as drawn."""
+    course, model = run.course, run.scenario.model
+    if model.unregistered:
+        return BROKEN
+    before, after = (dict(m.named_parameters()) for m in (course.before, course.model))
+    reached = np.nansum(np.array(course.layers), axis=0) if course.layers else np.zeros(len(course.weights))
+    named = [name for name, norm in zip(course.weights, reached, strict=True) if norm > 0]
+    if not model.pretrained:
+        named += [name for name, p in before.items() if p.ndim > 1 and not p.requires_grad]
+    return BROKEN * any(torch.equal(before[name], after[name]) for name in named)
+
+
+@defines("TW706")
+def net_is_linear(run: Plain) -> float:
+    """Outputs of two layers or more are linear in inputs: those at the middle of two samples lie in the middle."""
+    course = run.course
+    x = course.sets.x_train[:200]
+    if len(course.weights) < 2 or not x.is_floating_point() or not course.finite:
+        return 0.0
+    one, other, middle = (first(outputs(course.model, some)) for some in (x, x.flip(0), (x + x.flip(0)) / 2))
+    off = float((middle - (one + other) / 2).std() / (one.std() + 1e-30))
+    return BROKEN if off < 1e-4 else 0.0
 
 
 # ---------------------------------------------------------------- other trainings

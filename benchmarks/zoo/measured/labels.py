@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.zoo.measured.definitions import BORDER, degree
+from benchmarks.zoo.measured.definitions import BORDER, DEFINITIONS, degree
 from benchmarks.zoo.measured.plain import Plain
 from benchmarks.zoo.scenario import Scenario
 from benchmarks.zoo.score import Outcome
@@ -25,11 +25,12 @@ Job = tuple[Path, Scenario, int, tuple[str, ...]]
 
 
 def to_measure(folder: Path, outcomes: Iterable[Outcome], codes: Collection[str] = BY_DRAW) -> list[Job]:
-    """What is not measured yet of some runs: of `codes`, those of their truth and those that were said of them."""
+    """What is not measured yet of some runs: of `codes`, those of their truth, and what else was said of them."""
     jobs = []
     for o in outcomes:
         said = {code for cause in o.said.causes for code in cause}
-        asked = (_planted(o.scenario) | _why(o.scenario) | said) & set(codes)
+        asked = (_planted(o.scenario) | _why(o.scenario)) & set(codes)
+        asked |= (said - set(o.scenario.truth)) & set(DEFINITIONS)
         if missing := asked - set(degrees(folder, o.scenario, o.seed)):
             jobs.append((folder, o.scenario, o.seed, tuple(sorted(missing))))
     return jobs

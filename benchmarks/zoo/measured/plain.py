@@ -41,6 +41,7 @@ class Course:
         norms: Norms of the gradients, as steps were taken with them.
         layers: Norms of the gradients of each weight matrix, one row every fifth step.
         weights: Names of the weight matrices.
+        kinds: Of each step, how many classes its samples are of, and how many samples.
     """
 
     before: nn.Module
@@ -56,6 +57,7 @@ class Course:
     norms: list[float] = field(default_factory=list)
     layers: list[list[float]] = field(default_factory=list)
     weights: tuple[str, ...] = ()
+    kinds: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def finite(self) -> bool:
@@ -65,7 +67,7 @@ class Course:
     @property
     def outputs(self) -> Tensor:
         """Of the validation samples, as training left the model."""
-        return _first(outputs(self.model, self.sets.x_val[:MOST_VALIDATION]))
+        return first(outputs(self.model, self.sets.x_val[:MOST_VALIDATION]))
 
     @property
     def wanted(self) -> Tensor:
@@ -226,6 +228,7 @@ class _Watch:
         cut = 0.0 if scenario.loss.name == "bce_logits" else 0.5
         self.course = Course(copy.deepcopy(model), model, sets, _averaged(scenario, sets), cut, weights=weights)
         self.spec, self.step, self.looked = scenario.loss, 0, -1
+        self._drawn: list[Tensor] = []  # classes of the samples since the last step
         self._hooks = [
             optimizer.register_step_post_hook(self._after_step),
             loss_fn.register_forward_hook(self._after_loss),
@@ -245,15 +248,19 @@ class _Watch:
 
     def epoch_end(self, **_: float) -> None: ...
 
-    def _after_loss(self, _: nn.Module, __: Any, loss: Tensor) -> None:
+    def _after_loss(self, _: nn.Module, given: tuple[Any, ...], loss: Tensor) -> None:
         if torch.is_grad_enabled() and loss.requires_grad:
             self.course.batches.append(float(loss))
+            self._drawn.append(given[-1].flatten())
 
     def _after_step(self, *_: Any) -> None:
         course = self.course
         self.step += 1
         norms = {n: float(p.grad.norm()) for n, p in course.model.named_parameters() if p.grad is not None}
         course.norms.append(math.sqrt(sum(v * v for v in norms.values())))
+        drawn = torch.cat(self._drawn)
+        course.kinds.append((len(drawn.unique()), len(drawn)))
+        self._drawn.clear()
         if self.step % 5 == 1:
             course.layers.append([norms.get(n, math.nan) for n in course.weights])
         if self.step % self.every == 0:
@@ -266,7 +273,7 @@ class _Watch:
         with torch.no_grad():
             for losses, output, y in ((course.train, told, sets.y_train[:MOST]), (course.val, held, wanted)):
                 losses.append(float(course.loss_fn(output, y)) - floor(self.spec, y, sets.outputs))
-        output = _first(held)
+        output = first(held)
         parts = ((output, wanted), (output[:half], wanted[:half]), (output[half:], wanted[half:]))
         whole, one, other = (score(out, y, sets.task, course.cut) for out, y in parts)
         course.score.append(whole)
@@ -299,5 +306,6 @@ def _averaged(scenario: Scenario, sets: Sets) -> nn.Module:
     return training.criterion(replace(scenario.loss, reduction="mean"), sets)
 
 
-def _first(output: Any) -> Tensor:
+def first(output: Any) -> Tensor:
+    """The outputs alone, of a net that gives more."""
     return output if torch.is_tensor(output) else output[0]
