@@ -135,8 +135,12 @@ ALL = (0, 0.5, 0.0)  # modules frozen, validation loss, its standard error
 
 
 def a_record(*, trained=3, resumed=False, samples=100, frozen=((2, 0.5, 0.01), (3, 0.9, 0.01)), rises=True,
-             trainable=(True,) * 4, finished=True, best=0.5):  # fmt: skip
-    """A finished fine-tuning of four layers of 1,000 numbers."""
+             trainable=(True,) * 4, finished=True, best=0.5, doubtful=None):  # fmt: skip
+    """A finished fine-tuning of four layers of 1,000 numbers.
+
+    Args:
+        doubtful: By how much validation rises while it swings; None where it `rises` for sure, or rests.
+    """
     record = RunRecord()
     parameters = [
         {"name": f"{i}.weight", "module": str(i), "numel": 1000, "shape": [25, 40], "kind": "weight", "trainable": t}
@@ -154,6 +158,8 @@ def a_record(*, trained=3, resumed=False, samples=100, frozen=((2, 0.5, 0.01), (
     facts = {"kind": "val", "primary": True, "criterion": "cross_entropy", "samples": 200, "paired": True}
     record.set_fact("validation", {"val": facts})
     curve = np.r_[np.linspace(2, best, 6), np.linspace(best + 0.05, 1.2 if rises else best, 14)]
+    if doubtful is not None:
+        curve[6:] = best + np.linspace(0, doubtful, 14) + 0.03 * (-1.0) ** np.arange(14)
     noise = np.random.default_rng(0).normal(0, 0.01, (20, 200))
     record.append("val_loss", "val", range(10, 210, 10), curve)
     record.append("val_sample_loss", "val", range(10, 210, 10), curve[:, None] + noise)
@@ -221,9 +227,11 @@ def test_the_surer_of_two_harms_makes_the_margin():
 
 
 def test_samples_that_were_learned_by_heart_are_harm_enough():
-    def found(training, validation, error=0.02, **options):
-        record = a_record(rises=False)
+    def found(training, validation, error=0.02, above=0.12, back=False, **options):
+        record = a_record(doubtful=above)
         record.append("evaluated_loss", "held", 200, [training, error, training, validation, error])
+        if back:
+            record.set_fact("weights_loaded", {"times": 1, "last_step": 200})
         (one,) = FullFineTuningOnFewSamples(**options).check(record)
         return one
 
@@ -235,6 +243,9 @@ def test_samples_that_were_learned_by_heart_are_harm_enough():
     assert (shown.value, shown.threshold) == (pytest.approx(0.1), 0.25)
     assert found(0.13, 0.5).severity == found(0.05, 0.5, by_heart=0.05).severity == Severity.INFO
     assert found(0.05, np.nan).severity == found(0.05, 0.5, error=0.0).severity == Severity.INFO
+    assert found(0.05, 0.5, above=0.06).severity == Severity.INFO, "validation is as good as it was at its best"
+    assert found(0.05, 0.5, of_left=0.12).severity == Severity.INFO
+    assert found(0.05, 0.5, back=True).severity == Severity.INFO
 
 
 def test_copies_that_learn_better_are_no_harm_where_the_run_itself_was_not_validated():

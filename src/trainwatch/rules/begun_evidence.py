@@ -72,10 +72,10 @@ def lead(gain: float, least: float, error: float) -> float:
     return min((gain - least) / max(error, 1e-12) + SURE, MOST)
 
 
-def faster_better(record: RunRecord, share: float) -> Ahead | None:
-    """The copy at a higher rate, where it leads by at least a share of the loss of a constant guess."""
+def faster_better(record: RunRecord, share: float, learned: float = 0.0) -> Ahead | None:
+    """The copy at a higher rate, where it leads by a share of the loss of a constant guess, in training by another."""
     course, copy = record.memo(loss_course), record.memo(higher_rate)
-    if course is None or copy is None or not copy.leads(least := share * course.span):
+    if course is None or copy is None or not copy.fits(learned * course.span, least := share * course.span):
         return None
     return Ahead(f"{copy.factor:.3g} times the learning rate", copy, least, copy.factor)
 

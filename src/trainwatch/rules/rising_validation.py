@@ -115,6 +115,13 @@ class RisingValidation(Rule):
         """What a rise must exceed however sure it is. Where little can be learned, more is left than was learned."""
         return max(self.min_rise * reference, self.of_left * abs(rise.minimum - curve.floor))
 
+    def ended_above(self, record: RunRecord) -> bool:
+        """Whether the run ended above its minimum by `of_left`, sure or not, and was left with those weights."""
+        curve, rise = record.memo(validation_curve), record.memo(validation_rise)
+        if curve is None or rise is None or best_weights_are_back(record):
+            return False
+        return bool(rise.rise > self.of_left * abs(rise.minimum - curve.floor))
+
     def risen(self, record: RunRecord) -> Risen | None:
         """The rise of the primary validation loss, or None where it is none or training rises too.
 

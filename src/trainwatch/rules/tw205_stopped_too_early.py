@@ -65,7 +65,7 @@ class StoppedTooEarly(Rule):
     min_gain: float = 0.05
     min_gain_unseen: float = 0.2
     tried_gain: float = 0.03
-    min_gain_again: float = 0.07
+    min_gain_again: float = 0.1
     min_relative: float = 0.03
     learned: float = 0.1
 

@@ -41,9 +41,9 @@ class LearningRateTooLow(Rule):
     60 times the weights. Judged at the end of runs of at least `steps` steps. One experiment is to go on along the step
     that comes next: where a step of `enough` times its length is no better for other batches, it is long enough.
     Another decides alone where an update is shorter than `short` and less than `best` of the loss is gone: of two
-    copies that learn from the start the one at five times the rate ends lower than the other and than the run, in
-    training and by `gain` of the loss of a constant guess in validation (`higher_rate`), by `slight` where an update is
-    below `tiny`: the copies take 600 steps at most.
+    copies that learn from the start the one at five times the rate ends lower than the other and than the run, by
+    `gain` of the loss of a constant guess in training and in validation (`higher_rate`), there by `slight` where an
+    update is below `tiny`: the copies take 600 steps at most.
 
     ## Remedies
     `higher-learning-rate`, by the factor that this run lacks, but `smaller-epsilon` where that shortens steps;
@@ -69,7 +69,7 @@ class LearningRateTooLow(Rule):
     each: float = 0.0025
     learned: float = 0.7
     good: float = 0.9
-    best: float = 0.98
+    best: float = 0.95
     gain: float = 0.05
     short: float = 0.004
     slight: float = 0.02
@@ -100,8 +100,8 @@ class LearningRateTooLow(Rule):
             yield self._shown(ended, f"{ended.told}; the loss went {course.story}", way, *ended.remedies)
             return
         share = self.gain if reach.total >= self.tiny * reach.steps else self.slight
-        ahead = faster_better(record, share)
-        if ahead is not None and reach.total < self.short * reach.steps:
+        ahead = faster_better(record, share, self.gain)
+        if ahead is not None and reach.total < self.short * reach.steps and course.gained < self.best:
             told = f"with a learning rate of at most {reach.rate:.3g} the loss went {course.story}; {ahead.told}"
             yield self._shown(ahead, told, way, longer(record, reach, short_steps.further(reach, ahead.factor)))
             return

@@ -26,8 +26,8 @@ class FullFineTuningOnFewSamples(RisingValidation):
     ## Symptom
     The weights carry training at the start, at least `full` of the numbers are trained, more than `crowded` for each
     training sample, and copies with the first modules frozen learn as well. A warning where the validation loss rises
-    from its minimum while the training loss keeps falling, or where those copies learn better, and better than the run,
-    or where the samples were learned by heart: their loss is below `by_heart` of that of validation; else a remark.
+    from its minimum while the training loss keeps falling; where those copies learn better, and better than the run; or
+    where it ended above that by `of_left` and samples cost below `by_heart` of what validation does; else a remark.
 
     ## Why it hurts
     What the model knew from much data is overwritten by what is particular to a few samples. Time, memory, and a whole
@@ -131,9 +131,9 @@ class FullFineTuningOnFewSamples(RisingValidation):
         return beyond / spared.error if spared.error else float("inf")
 
     def _by_heart(self, record: RunRecord) -> float | None:
-        """Standard errors by which training samples cost less than the threshold; None where they do not."""
+        """Standard errors by which training samples cost less than the threshold; None where that did no harm."""
         look = record.memo(evaluated)
-        if look is None or not look.training < self.by_heart * look.validation:
+        if look is None or not look.training < self.by_heart * look.validation or not self.ended_above(record):
             return None
         error = float(np.hypot(look.training_error, self.by_heart * look.validation_error))
         return (self.by_heart * look.validation - look.training) / error if error > 0 else None

@@ -40,6 +40,10 @@ class BegunAgain:
         """The changed copy is better in validation by so much, beyond noise, and in training at all."""
         return self.training[2] < min(self.training[:2]) and self.gain > max(least, 0.0) and self.sure
 
+    def fits(self, more: float, least: float) -> bool:
+        """It is better by so much in training, too."""
+        return min(self.training[:2]) - self.training[2] > more and self.leads(least)
+
 
 @dataclass(frozen=True)
 class OtherRate(BegunAgain):
@@ -69,10 +73,6 @@ class Wider(BegunAgain):
     """
 
     times: int
-
-    def fits(self, more: float, least: float) -> bool:
-        """The wider copy is better by so much in training and, beyond noise, in validation."""
-        return min(self.training[:2]) - self.training[2] > more and self.leads(least)
 
 
 @dataclass(frozen=True)
