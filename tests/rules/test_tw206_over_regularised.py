@@ -472,7 +472,7 @@ def test_each_threshold_of_strength_decides(facts, threshold):
 
 
 UNDECIDED = {
-    "better, but not by enough": (part(without=1.3), part(without=1.55)),
+    "better, but not surely": (part(without=1.3), part(without=1.53, error=0.04)),
     "no validation batch is held": (part(without=1.55), UNSEEN),
     "the copy learned less than the run": (part(without=1.7), part(without=1.7)),
 }
@@ -486,10 +486,35 @@ def test_where_the_experiment_does_not_tell_the_strength_decides(training, valid
 
 @pytest.mark.parametrize("without", [1.59, 1.9])
 def test_the_experiment_clears_what_only_training_is_better_without(without):
-    made = record_of(part(without=0.3), part(without=without), loss=FALLEN, **strong(0.9))
-    assert verdict(made) == []
-    made.append("without_regulariser", "dropout+weight_decay", 199, np.array([*part(without=0.3), *part(without=1.55)]))
-    assert len(verdict(made)) == 1, "together with another it is not cleared"
+    assert verdict(record_of(part(without=0.3), part(without=without), loss=FALLEN, **strong(0.9))) == []
+
+
+@pytest.mark.parametrize(("decay", "without", "cleared"), [(0.1, 1.53, True), (2.0, 1.53, False), (2.0, 1.61, True)])
+def test_two_strong_ones_may_each_be_in_place_of_the_other(decay, without, cleared):
+    made = record_of(part(without=0.3), part(without=1.61), loss=FALLEN, **strong(0.9, decay))
+    both = np.array([*part(without=0.3), *part(without=without, error=0.04)])
+    made.append("without_regulariser", "weight_decay", 199, np.array([*part(without=0.3), *part(without=1.61)]))
+    made.append("without_regulariser", "dropout+weight_decay", 199, both)
+    assert (verdict(made) == []) is cleared
+
+
+def test_where_no_copy_was_without_it_alone_those_without_another_as_well_tell():
+    doubtful, sure = (
+        record_of(part(without=0.3), part(without=1.55, error=error), "dropout+weight_decay", FALLEN, **strong(0.9))
+        for error in (0.04, 0.01)
+    )
+    assert [len(verdict(doubtful)), len(verdict(sure))] == [1, 0]
+
+
+@pytest.mark.parametrize(("control", "error", "cleared"), [
+    (1.6, 0.02, True),  # 0.05 less at 0.02 is surely below a twentieth of chance, 0.115
+    (1.6, 0.04, False),
+    (1.7, 0.02, False),
+    (np.nan, 0.001, False),  # no copy learned as the run does
+])  # fmt: skip
+def test_the_experiment_clears_what_validation_gains_next_to_nothing_without(control, error, cleared):
+    unseen = part(control=control, without=1.55, error=error, before_error=0.04)
+    assert bool(verdict(record_of(part(without=0.3), unseen, loss=FALLEN, **strong(0.9)))) is not cleared
 
 
 @pytest.mark.parametrize(("without", "cleared"), [(1.62, True), (1.64, False)])

@@ -13,7 +13,7 @@ from trainwatch.symptoms.curves import validation_curve
 from trainwatch.symptoms.experiments import Change, Release, releases
 from trainwatch.symptoms.inventory import proximal_steps
 from trainwatch.symptoms.losses import penalty_share
-from trainwatch.symptoms.plateau import validation_trend
+from trainwatch.symptoms.plateau import SURE, validation_trend
 from trainwatch.symptoms.restraints import Restraint
 
 NAMES = {
@@ -93,21 +93,30 @@ def compared(release: Release, guess: float, least: float, errors: float) -> Ite
         yield Evidence(f"gain in {kind}", change.gain, threshold, step=release.step, note=gained)
 
 
-def standing(record: RunRecord, causes: Iterable[Restraint]) -> list[Restraint]:
-    """Strong regularisers, less those that were left out without a gain in validation."""
-    return [cause for cause in causes if not _cleared(record, LOOSENED[cause.remedy])]
+def standing(record: RunRecord, causes: Iterable[Restraint], least: float) -> list[Restraint]:
+    """Strong regularisers, less those that were left out without a gain in validation that counts."""
+    causes = tuple(causes)
+    strong = {LOOSENED[cause.remedy] for cause in causes}
+    return [cause for cause in causes if not _cleared(record, LOOSENED[cause.remedy], strong, least)]
 
 
-def _cleared(record: RunRecord, name: str) -> bool:
-    """Each copy without it fitted the training batches as well as the run, and was no better on others."""
+def _cleared(record: RunRecord, name: str, strong: set[str], least: float) -> bool:
+    """Each copy without it fitted the training batches as well as the run, and was no better on others.
+
+    Copies without a weak one besides tell of that one as well, and count where there are no others.
+    """
     left_out = [release for release in record.memo(releases) if name in release.left_out]
-    return bool(left_out) and all(_no_better(release) for release in left_out)
+    telling = [release for release in left_out if strong.issuperset(release.left_out)] or left_out
+    return bool(telling) and all(_no_better(release, least) for release in telling)
 
 
-def _no_better(release: Release) -> bool:
+def _no_better(release: Release, least: float) -> bool:
     training, validation = release.training, release.validation
-    as_well = training.without <= training.before + training.before_error
-    return validation is not None and as_well and validation.gain < validation.error
+    if validation is None or training.without > training.before + training.before_error:
+        return False
+    of_copies = validation.control - validation.without  # which differ in nothing else
+    surely_less = release.controlled and of_copies + SURE * validation.control_error < least
+    return surely_less or validation.gain < validation.error
 
 
 def _names(release: Release) -> str:

@@ -45,8 +45,8 @@ class OverRegularised(Rule):
     what the term does besides. Any other term that makes up `added` of what is backpropagated is in no copy: learning
     without it must gain `large`. Where no validation batch is held, the run's own validation loss must not lie above
     that of training by more than half the gain; without any it is a remark. A strong regulariser is cleared by copies
-    that fit training as well without it and get no lower in validation. Unless dropout is strong, half as many steps
-    again would not do.
+    that fit training as well without it, and in validation get no lower, or surely by less than `gain`. Unless dropout
+    is strong, half as many steps again would not do.
 
     ## Remedies
     `less-dropout`, `weaker-regularisation`, `weaker-penalty`, `weaker-proximal-step`.
@@ -100,7 +100,7 @@ class OverRegularised(Rule):
         if margins := {one: margin for one in tried if (margin := self._margin(record, one, course)) > 0}:
             alone = max(margins, key=lambda one: (-len(one.left_out), margins[one]))  # one, if it suffices
             yield self._shown(record, alone, margins[alone], course)
-        elif (found := self._by_strength(record)) is not None:
+        elif (found := self._by_strength(record, self.gain * course.span)) is not None:
             yield found
         elif not tried:
             off = record.facts.get("switched_off", {})
@@ -121,9 +121,10 @@ class OverRegularised(Rule):
             remedies=tuple(r for name in best.left_out for r in loosened(record, name)),
         )
 
-    def _by_strength(self, record: RunRecord) -> Diagnosis | None:
+    def _by_strength(self, record: RunRecord, least: float) -> Diagnosis | None:
         """A regulariser that is hardly ever meant to be so strong, in a run that has come to rest far up."""
-        causes = standing(record, regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty))
+        strong = regularisers(record, self.strong_dropout, self.strong_decay, self.strong_penalty)
+        causes = standing(record, strong, least)
         if not causes or (end := rest(record)).gone > self.held:
             return None
         if not (end.flat or end.falls_short_of(self.held) or any(c.slows for c in causes)):
