@@ -19,6 +19,7 @@ from saddles import (
 from synthetic_gradients import make_record, parameter
 from torch import nn
 
+import trainwatch
 from trained import split
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis, Severity
@@ -392,6 +393,38 @@ def test_of_other_optimisers_no_copy_at_a_higher_rate_gets_past_it(optimizer, fa
     made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "l1_loss", "paired": True}})
     made.append("higher_rate", "held", 200, [5.0, 1.0, 1.0, faster, 0.01, 0.01, 1.0, 1.0, faster, 0.01, 0.01])
     assert fires(made, freed=0.2) == found
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "way", "found"), [("Adam", 1.1, 1), ("Adam", 0.9, 0), ("SGD", 0.9, 1), ("Adafactor", 0.9, 1)], ids=str
+)
+def test_others_must_have_gone_as_far_as_the_weights_are_long(optimizer, way, found):
+    made = record(lr=way / 1959.6)  # of Adam
+    made.facts["optimizers"]["default"]["type"] = optimizer
+    assert fires(made, grown=0.0) == found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hardly_a_step_is_no_rest_at_a_saddle(seed):
+    """A hundredth of a fitting rate, which falls along a cosine to a slope that is as good as flat."""
+    x, x_val, y, y_val = split("breast_cancer", seed)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer, criterion = torch.optim.AdamW(model.parameters(), 1e-5), nn.CrossEntropyLoss()
+    falls = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 15 * 14)
+    with trainwatch.watch(model, optimizer, loss_fn=criterion, settings={"quiet": True, "strict": True}) as watch:
+        for _ in range(15):
+            model.train()
+            for rows in torch.randperm(len(x)).split(32):
+                optimizer.zero_grad()
+                criterion(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+                falls.step()
+            model.eval()
+            with torch.no_grad():
+                criterion(model(x_val), y_val)
+    (found,) = [d for d in watch.report.diagnoses if d.code in ("TW401", "TW602")]
+    assert found.code == "TW602"
 
 
 @pytest.mark.parametrize("code", ["TW301", "TW302", "TW304", "TW305", "TW306", "TW308", "TW309", "TW601", "TW604"])

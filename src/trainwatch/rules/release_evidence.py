@@ -114,9 +114,8 @@ def _no_better(release: Release, least: float) -> bool:
     training, validation = release.training, release.validation
     if validation is None or training.without > training.before + training.before_error:
         return False
-    of_copies = validation.control - validation.without  # which differ in nothing else
-    surely_less = release.controlled and of_copies + SURE * validation.control_error < least
-    return surely_less or validation.gain < validation.error
+    of_copies = validation.control - validation.without  # which differ in nothing else; not finite without a control
+    return bool(of_copies + SURE * validation.control_error < least or validation.gain < validation.error)
 
 
 def _names(release: Release) -> str:

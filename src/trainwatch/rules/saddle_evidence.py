@@ -7,7 +7,7 @@ from trainwatch.record import RunRecord
 from trainwatch.rules.begun_evidence import faster_better
 from trainwatch.symptoms.curvature import Curvature, Escape
 from trainwatch.symptoms.experiments import Shaken
-from trainwatch.symptoms.motion import escape_time
+from trainwatch.symptoms.motion import escape_time, reach_of
 from trainwatch.symptoms.rest import Rest
 
 
@@ -77,13 +77,16 @@ def at_the_point(record: RunRecord, found: Curvature, rest: Rest) -> tuple[Evide
     )  # fmt: skip
 
 
-def too_slow(record: RunRecord, grown: float, ahead: float) -> bool:
+def too_slow(record: RunRecord, grown: float, ahead: float, way: float) -> bool:
     """Whether steps are too short to leave a saddle: then the rate is to blame.
 
     Args:
         record: The run.
         grown: E-folds along the way down that plain SGD must have had the time for.
         ahead: By which share of the loss of a constant guess a copy at a higher rate is ahead, of other optimisers.
+        way: Lengths of the weights that all updates of these must sum up to, where that is known.
     """
-    time = record.memo(escape_time)
-    return faster_better(record, ahead) is not None if time is None else time < grown
+    time, reach = record.memo(escape_time), record.memo(reach_of)
+    if time is not None:
+        return time < grown
+    return (reach is not None and reach.total < way) or faster_better(record, ahead) is not None

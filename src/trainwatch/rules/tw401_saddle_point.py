@@ -50,8 +50,8 @@ class SaddlePoint(Rule):
     eigenvalue, and of copies that train on at the end (`shaken_loss`) all whose weights were shaken come to a loss
     lower by `freed` of a constant guess's than the lowest of one left as it was: units alike part slowly, by no
     straight line. Judged from `steps` steps on; of plain SGD where the sum of its rates, times the most negative
-    eigenvalue, is at least `grown`: by so many e-folds a run leaves a saddle. Of others, no copy that learns at a
-    higher rate is ahead by `freed`.
+    eigenvalue, is at least `grown`: by so many e-folds a run leaves a saddle. Of others, updates sum up to `way` of the
+    weights' length, and no copy that learns at a higher rate is ahead by `freed`.
 
     ## Remedies
     `perturb` along the direction, by the step that was tried; `add-noise`; `momentum`.
@@ -80,6 +80,7 @@ class SaddlePoint(Rule):
     errors: float = 2.0
     freed: float = 0.05
     grown: float = 1.0
+    way: float = 1.0
     steps: int = 50
 
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
@@ -102,7 +103,7 @@ class SaddlePoint(Rule):
             raise NotChecked("the weights were moved since the curvature was measured")
         gained = max(rest.fall, fall_since(record, found.step))
         way, free = self._way(record, found, rest, gained), self._free(record, found, rest, gained)
-        if (way or free) and not too_slow(record, self.grown, self.freed):
+        if (way or free) and not too_slow(record, self.grown, self.freed, self.way):
             yield self._found(record, found, rest, way, free, gained)
 
     def confirmed(self, found: Curvature) -> Escape | None:

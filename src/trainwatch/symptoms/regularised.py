@@ -40,8 +40,9 @@ def _effects(record: RunRecord) -> Iterator[str]:
         yield f"{changing.share:.1%} of predictions change from pass to pass"
     look = record.memo(evaluated)
     if look is not None and np.isfinite(gap := look.validation - look.training):
-        error = np.hypot(look.training_error, look.validation_error)
-        yield f"validation loss {abs(gap):.3g} {'above' if gap > 0 else 'below'} training loss (+- {error:.1g})"
+        error = np.hypot(look.training_error, look.validation_error)  # not known of a single batch
+        sure = f" (+- {error:.1g})" if np.isfinite(error) else ""
+        yield f"validation loss {abs(gap):.3g} {'above' if gap > 0 else 'below'} training loss{sure}"
 
 
 def _near_zero(record: RunRecord) -> float | None:
