@@ -251,6 +251,9 @@ def test_copies_are_asked_for_where_targets_are_unusual_and_something_is_left_to
         assert wanted(run(**unusual)) == asked_for
         assert wanted(run(**usual)) == []
     assert wanted(run(mean=0.0, sd=2.1), unusual=3.0) == []
+    assert (
+        wanted(run(function="poisson_nll_loss")) == wanted(run(reduction="sum")) == []
+    )  # nothing would be judged by them
     labels = run()
     for step in (1, 3, 7):
         labels.append("target_stats", "mse_loss", step, np.array([0, 1, 0.1, 0.3, 0, 1, 1.0]))
