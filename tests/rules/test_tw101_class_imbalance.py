@@ -357,3 +357,13 @@ def test_it_defers_to_what_kept_the_net_from_learning_anything(rule, end, deferr
     (found,) = rule().check(made)
     assert (found.margin == MODEST) is deferred
     assert deferred or found.margin > 2 * MODEST
+
+
+def test_a_remark_stays_one_where_nothing_is_learned():
+    made = class_record([1000, 900, 20], [GOOD, GOOD])
+    made.append("train_loss", "cross_entropy", np.arange(100), np.full(100, np.log(3)))
+    made.set_fact(
+        "loss", {"cross_entropy": {"function": "cross_entropy", "reduction": "mean", "arguments": {}, "classes": 3}}
+    )
+    (found,) = verdict(made)
+    assert (found.severity, found.margin) == (Severity.INFO, 0.0)

@@ -278,6 +278,12 @@ def test_without_validation_batches_the_gap_to_the_runs_own_validation_loss_deci
     assert len(verdict(record_of(part(before=1.4, control=1.4, without=0.8), UNSEEN))) == 1
 
 
+def test_without_validation_batches_a_validation_loss_of_another_criterion_does_not_tell():
+    made = record_of(part(before=1.4, control=1.4, without=0.8), UNSEEN)
+    made.set_fact("validation", {"val": {"kind": "val", "primary": True, "criterion": "mse_loss", "paired": True}})
+    assert verdict(made) == []
+
+
 def test_without_any_validation_it_is_a_remark():
     made = record_of(part(), UNSEEN)
     for quantity in ("val_loss", "val_sample_loss", "val_group_size"):
@@ -515,6 +521,14 @@ def test_where_no_copy_was_without_it_alone_those_without_another_as_well_tell()
 def test_the_experiment_clears_what_validation_gains_next_to_nothing_without(control, error, cleared):
     unseen = part(control=control, without=1.55, error=error, before_error=0.04)
     assert bool(verdict(record_of(part(without=0.3), unseen, loss=FALLEN, **strong(0.9)))) is not cleared
+
+
+@pytest.mark.parametrize(("without", "cleared"), [(1.57, True), (1.55, False)])
+def test_the_experiment_clears_what_is_no_better_without_than_the_run_was(without, cleared):
+    """It ended at 1.6, and the difference has an error of 0.04; a copy that learned as it did came off worse."""
+    worse = part(control=1.8, without=without, before_error=0.04)
+    made = record_of(part(without=0.3), worse, loss=FALLEN, **strong(0.9))
+    assert (verdict(made) == []) is cleared
 
 
 @pytest.mark.parametrize(("without", "cleared"), [(1.62, True), (1.64, False)])

@@ -191,6 +191,12 @@ def test_a_high_validation_loss_alone_is_no_matter_of_the_rate(losses, loss, cri
     assert verdict(validated(record(losses, lr=2.0), loss, criterion)) == []
 
 
+def test_a_validation_loss_of_another_criterion_does_not_tell_though_a_guess_is_known_of_it():
+    made = validated(record(RECOVERS, lr=2.0), 4.0, "mse_loss")
+    made.append("val_spread", "val", STEPS, np.array([0.0, 1.0]))
+    assert verdict(made) == []
+
+
 def test_one_pass_of_validation_below_chance_is_enough():
     made = validated(record(RECOVERS, lr=2.0), 4.0)
     assert len(verdict(made)) == 1
