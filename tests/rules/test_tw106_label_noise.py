@@ -86,6 +86,15 @@ def test_classes_have_their_names():
     assert any(f"labelled {name}" in found.evidence[1].note for name in ("ant", "bee", "cat", "dog"))
 
 
+def test_the_worse_kind_of_samples_is_told_first():
+    few, many = labelled(0.1), labelled(0.3, seed=1)
+    (training,), (validation,) = verdict(record_of(many, few)), verdict(record_of(few, many))
+    assert training.where == validation.where == ("training labels", "validation labels")
+    assert "% of the training labels look wrong" in training.summary
+    assert "% of the validation labels look wrong" in validation.summary
+    assert training.margin == pytest.approx(validation.margin)
+
+
 def test_the_remedy_names_the_suspects_and_how_many_to_look_at():
     (found,) = verdict(record_of(labelled(0.1)))
     clean, smoothing = found.remedies

@@ -197,6 +197,7 @@ def test_a_copy_on_standardised_inputs_that_leads_is_told():
     assert "inputs have a root mean square of 5, and a copy with standardised inputs came to a" in found.summary
     shown = found.evidence[-1]
     assert (shown.name, shown.value) == ("lead of the copy with standardised inputs", pytest.approx(0.4))
+    assert shown.threshold == pytest.approx(0.05 * np.log(3), rel=0.01)
     assert found.remedies[0].id == "normalise-inputs"
     assert verdict(ahead(), better=0.5) == []
 

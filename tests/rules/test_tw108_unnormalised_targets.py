@@ -258,9 +258,10 @@ def test_copies_are_asked_for_where_targets_are_unusual_and_something_is_left_to
     for step in (1, 3, 7):
         labels.append("target_stats", "mse_loss", step, np.array([0, 1, 0.1, 0.3, 0, 1, 1.0]))
     assert wanted(labels) == asked_for  # the first look had other numbers
-    labels._series["target_stats"].clear()
-    labels.append("target_stats", "mse_loss", 7, np.array([0, 1, 0.1, 0.3, 0, 1, 1.0]))
-    assert wanted(labels) == []
+    for most, whole, of in ((1, 1, []), (1, 0.9, asked_for), (3, 1, asked_for)):  # labels, shares, counts
+        labels._series["target_stats"].clear()
+        labels.append("target_stats", "mse_loss", 7, np.array([0, most, 0.1, 0.3, 0, 1, whole]))
+        assert wanted(labels) == of
     assert wanted(RunRecord()) == []
     y = 150 + np.arange(40.0)
     assert wanted(asked([part("train", np.eye(40), y)], features, task="regression")[0]) == []
