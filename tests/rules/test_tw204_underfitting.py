@@ -335,9 +335,24 @@ def test_a_wider_copy_that_leads_makes_it_a_warning():
     assert verdict(wide(), room=0.4)[0].severity == verdict(wide(), gain=0.4)[0].severity == Severity.INFO
 
 
+def test_beside_another_predictor_that_leads_it_is_evidence_alone():
+    (found,) = verdict(with_rival(wide()))
+    assert "gradient boosting comes to 0.9" in found.summary
+    assert "a copy with" not in found.summary
+    assert found.margin == pytest.approx(0.7 / np.hypot(0.05, 0.02), rel=0.01)
+    assert found.evidence[-1].name == "lead of the copy with 4 times the width"
+
+
 @pytest.mark.parametrize("how", [{"other": 1.5}, {"other": 1.62, "usual": 2.0}, {"error": 0.4}, {"training": 1.3}])
 def test_one_that_does_not_lead_is_no_reason(how):
     assert [d.severity for d in verdict(wide(**how))] == [Severity.INFO]
+
+
+def test_a_lead_that_a_slow_fall_would_not_close_is_told():
+    slowly = np.r_[np.linspace(2.3, 1.68, 8), np.linspace(1.68, 1.6, 12)]
+    (found,) = verdict(wide(slowly, other=1.44, error=0.001))
+    assert "training ended at a loss of 1.6" in found.summary
+    assert found.severity == Severity.WARNING
 
 
 def test_what_going_on_would_bring_as_well_is_no_lead():
