@@ -32,6 +32,7 @@ def test_more_samples_would_help():
     (found,) = verdict(starved())
     assert found.severity == Severity.WARNING
     assert found.margin > 2
+    assert "validation keeps 35% of the loss of a constant guess at its best, training 2% at the end" in found.summary
     gain, best, gap = found.evidence
     assert gain.value == pytest.approx(0.25 * 0.25 / 0.4 * 0.8 / 0.95, rel=1e-2)  # the net is ahead of the forest
     assert gain.threshold == pytest.approx(0.04 * GUESS)

@@ -197,6 +197,11 @@ def test_a_validation_loss_of_another_criterion_does_not_tell_though_a_guess_is_
     assert verdict(made) == []
 
 
+def test_what_training_lost_is_told_before_what_validation_did():
+    (found,) = verdict(validated(record(), 4.0))
+    assert found.summary == verdict(record())[0].summary
+
+
 def test_one_pass_of_validation_below_chance_is_enough():
     made = validated(record(RECOVERS, lr=2.0), 4.0)
     assert len(verdict(made)) == 1
@@ -475,7 +480,8 @@ def test_how_low_an_unknown_loss_could_get_nobody_knows():
         assert len(verdict(made)) == said
     made = with_calmer_copies(4.0)
     made.set_fact("loss", loss)
-    assert len(verdict(made)) == 1, "a copy that comes further tells"
+    (found,) = verdict(made)
+    assert found.severity == Severity.ERROR, "a copy that comes further tells of what steps all along did"
 
 
 def test_the_growth_and_the_overflow_that_follow_are_its_consequences():

@@ -80,7 +80,7 @@ class LearningRateTooLow(Rule):
     def asks(self, record: RunRecord) -> Iterable[ProbeRequest]:
         """Try longer steps where those taken may be too short."""
         course, reach = record.memo(loss_course), record.memo(reach_of)
-        short = course is not None and reach is not None and reach.total < USUAL
+        short = reach is not None and reach.total < USUAL
         if course is not None and short and course.gained < self.good:
             yield ProbeRequest("step_line", reason="whether longer steps would be better", priority=1.0)
         if course is not None and short and course.gained < self.best:

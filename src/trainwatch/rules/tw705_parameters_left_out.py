@@ -108,10 +108,10 @@ class ParametersLeftOut(Rule):
     def _idle(self, record: RunRecord) -> Iterator[Diagnosis]:
         """What is held by an optimiser that never stepped, and by no other."""
         run = record.facts.get("run", {})
-        idle = [key for key, steps in run.get("steps_of", {}).items() if not steps]
-        if not idle or not run.get("finished"):
+        if not run.get("finished"):
             return
-        held = {key: set(known["parameters"]) for key, known in record.facts["optimizers"].items()}
+        idle = [key for key, steps in run.get("steps_of", {}).items() if not steps]
+        held = {key: set(known["parameters"]) for key, known in record.facts.get("optimizers", {}).items()}
         trained = set().union(*(some for key, some in held.items() if key not in idle))
         for key in idle:
             if some := [p for i in sorted(held[key] - trained) if (p := record.facts["parameters"][i])["trainable"]]:
