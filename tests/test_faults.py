@@ -101,7 +101,7 @@ PARTS = {
         (ValidationWatch, "close"),
         (PassBook, "close"),
     ],
-    "held batches": [(HeldBatches, "offer")],
+    "held batches": [(HeldBatches, "offer"), (HeldBatches, "note_loss")],
     "first non-finite": [(FirstNonFinite, name) for name in ("begins", "called", "loss", "gradient")],
     "probes": [(Governor, "next")],
     "probe activations": [(Bench, "batches"), (Bench, "model")],

@@ -63,6 +63,7 @@ def trained(
     moved=None,
     noise=0.0,
     one_hot=False,
+    mixed=0.0,
     judges=ALL,
 ):
     """The report on a net of some hidden layers, of few samples, of samples moved, or under noise.
@@ -76,6 +77,7 @@ def trained(
         moved: Changes inputs and targets of training and validation.
         noise: On training inputs, anew in each batch.
         one_hot: Classes are learned by a squared error.
+        mixed: Share of the training batches whose samples are mixed, each half and half with another.
         judges: Rules that judge and get their probes.
     """
     x, xv, y, yv = split(name, seed)
@@ -100,7 +102,13 @@ def trained(
         model.train()
         for rows in torch.randperm(len(x)).split(32):
             optim.zero_grad()
-            criterion(model(x[rows] + noise * torch.randn_like(x[rows])), y[rows]).backward()
+            if mixed and torch.rand(()) < mixed:
+                others = rows[torch.randperm(len(rows))]
+                predicted = model((x[rows] + x[others]) / 2)
+                loss = (criterion(predicted, y[rows]) + criterion(predicted, y[others])) / 2
+            else:
+                loss = criterion(model(x[rows] + noise * torch.randn_like(x[rows])), y[rows])
+            loss.backward()
             optim.step()
         model.eval()
         with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from trainwatch.config import Settings
 from trainwatch.diagnosis import Diagnosis, Evidence, Severity
 from trainwatch.record import RunRecord
-from trainwatch.report import Report, Verdict
+from trainwatch.report import IN_PART, Report, Verdict
 from trainwatch.rules import NotChecked, Rule, all_rules
 from trainwatch.rules.base import MODEST, surely
 from trainwatch.rules.calibrated import VERSION
@@ -75,8 +75,11 @@ def judge(record: RunRecord, settings: Settings, only: Collection[str] | None = 
             not_checked[rule.code] = _why_missing(lacking[0], record)
             continue
         try:
-            found += rule.check(record)
+            told = list(rule.check(record))
             judged.append(rule)
+            if not told and (late := _put_off(rule, record)):
+                not_checked[rule.code] = f"{IN_PART}there was no time for the experiment {late}"
+            found += told
         except NotChecked as reason:
             not_checked[rule.code] = str(reason)
         except Exception as error:
@@ -162,6 +165,12 @@ def _after_others(roots: list[Diagnosis]) -> list[Diagnosis]:
 def _accounts_for(rules: Mapping[str, type[Rule]], cause: Diagnosis, effect: Diagnosis) -> bool:
     told = (rules[cause.code].explains.get(effect.code), rules[effect.code].explained_by.get(cause.code))
     return any(predicate is not None and predicate(cause, effect) for predicate in told)
+
+
+def _put_off(rule: Rule, record: RunRecord) -> str:
+    """What a rule still asks for and the budget never allowed."""
+    never = record.facts.get("put_off", ())
+    return ", ".join(sorted({request.kind for request in rule.asks(record) if request.kind in never})) if never else ""
 
 
 def _has(quantity: str, record: RunRecord) -> bool:

@@ -291,6 +291,8 @@ class Monitor:
         """The round at the end: what the verdict still asks for."""
         elapsed = self._watched_seconds
         self._experiment(elapsed, max(self.settings.overhead * elapsed, LAST_ROUND), last=True)
+        if never := self._probes.governor.never:
+            self.record.set_fact("put_off", never)
         reasons = self._probes.unmeasured
         if self._processes is not None:
             reasons = {q: PROBES_OFF for some in QUANTITIES.values() for q in some}

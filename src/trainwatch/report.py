@@ -13,6 +13,7 @@ from trainwatch.diagnosis import Diagnosis, Severity, diagnosis_from_plain, to_p
 from trainwatch.figures import Figure, figure_from_plain
 
 SCHEMA = 1
+IN_PART = "in part: "  # how a reason begins where a rule judged, though not by all that it asked for
 Verdict = Literal["findings", "healthy", "not-judged"]
 
 
@@ -31,7 +32,7 @@ class Report:
     Attributes:
         verdict: ``"findings"``, ``"healthy"``, or ``"not-judged"`` where too little was seen to say either.
         diagnoses: Causes, the worst first; consequences are nested in them.
-        not_checked: Code of a rule -> why it could not judge.
+        not_checked: Code of a rule -> why it could not judge, or could only in part.
         facts: What is known of the run: steps, parameters, losses seen, streams of validation.
         figures: Name -> chart data.
         overhead: Seconds spent per part, their share of the run, and what was skipped to keep the budget.

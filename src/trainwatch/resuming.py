@@ -12,7 +12,7 @@ from trainwatch.capture.run_capture import RunCapture
 from trainwatch.record import RunRecord, packed, unpack
 
 VERSION = 1
-OF_THIS_PROCESS = ("run", "overhead", "loaders", "switched_off")  # facts that are not carried over
+OF_THIS_PROCESS = ("run", "overhead", "loaders", "switched_off", "put_off")  # facts that are not carried over
 
 
 def state_of(record: RunRecord, capture: RunCapture) -> dict[str, Any]:

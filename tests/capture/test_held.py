@@ -104,6 +104,50 @@ def test_what_cannot_be_computed_again_is_not_held_and_the_reason_is_told(model,
     watch.finish()
 
 
+OTHERS = {
+    "the same": (lambda: Y, True),
+    "equal ones": (lambda: Y.clone(), True),
+    "those of other samples": (lambda: Y.roll(1), False),
+    "of another type": (lambda: F.one_hot(Y, 3).float(), False),
+}
+
+
+@pytest.mark.parametrize(("other", "kept"), OTHERS.values(), ids=OTHERS)
+def test_a_batch_whose_predictions_are_held_against_further_targets_is_none_to_learn_from(other, kept):
+    def mixed(m, x):
+        predicted = m(x)
+        return F.cross_entropy(predicted, Y) + F.cross_entropy(predicted, other())
+
+    watch = train(nn.Linear(4, 3), mixed, steps=3)
+    assert len(held(watch)) == 3 * kept
+    assert ("several targets at once" in watch._monitor.capture.held.reason) is not kept
+    watch.finish()
+
+
+def test_other_losses_of_the_same_predictions_and_the_same_loss_of_others_mix_nothing():
+    def several(m, x):
+        predicted = m(x)
+        own = F.cross_entropy(predicted, Y)
+        return own + F.multi_margin_loss(predicted, Y.roll(1)) + F.cross_entropy(2 * predicted, Y.roll(1))
+
+    watch = train(nn.Linear(4, 3), several, steps=3)
+    assert len(held(watch)) == 3
+    watch.finish()
+
+
+def test_of_batches_some_of_which_are_mixed_the_others_are_held():
+    calls = iter(range(40))
+
+    def mixed_now_and_then(m, x):
+        predicted = m(x)
+        further = F.cross_entropy(predicted, Y.roll(1)) if next(calls) % 2 else 0.0
+        return F.cross_entropy(predicted, Y) + further
+
+    watch = train(nn.Linear(4, 3), mixed_now_and_then, steps=10)
+    assert [batch.step % 2 for batch in held(watch)] == [0] * 5
+    watch.finish()
+
+
 def test_of_many_training_batches_sixteen_are_held_each_with_the_same_chance_and_any_four_of_them_too():
     counts, first = torch.zeros(80), torch.zeros(80)
     for seed in range(30):

@@ -133,6 +133,16 @@ def test_what_one_took_is_gone_for_the_next():
     assert governor.put_off == ["probe cheap: put off once to keep the budget"]
 
 
+def test_it_tells_what_the_budget_never_allowed():
+    governor = Governor("auto", KINDS)
+    assert governor.never == []
+    governor.ran("dear", 20, 1.0)
+    assert chosen(governor, [Wish("dear"), Wish("cheap")], 50, 0.0) == []
+    assert governor.never == ["cheap"], "what ran before was measured"
+    governor.ran("cheap", 60, 1.0)
+    assert governor.never == []
+
+
 def test_what_time_affords_is_counted_in_steps_at_the_pace_of_most_with_a_reserve():
     governor = Governor("auto", KINDS, steps={"dear": 50})
     assert governor.affords(5.0) == math.inf

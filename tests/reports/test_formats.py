@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainwatch.diagnosis import Diagnosis, Severity
-from trainwatch.report import Report
+from trainwatch.report import IN_PART, Report
 from trainwatch.reports import FORMATS, render
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -76,6 +76,13 @@ def test_no_finding_is_said_in_a_sentence(others, format, name, sentence):
     text = render(others[name], format)
     assert sentence in " ".join(text.split())
     assert "explain" not in text
+
+
+def test_rules_that_judged_in_part_are_told_apart():
+    reasons = {"TW301": "no gradient", "TW204": f"{IN_PART}there was no time", "TW205": f"{IN_PART}there was no time"}
+    text = " ".join(render(Report("healthy", not_checked=reasons), "text").split())
+    assert "in this run. 1 rule could not judge. 2 rules could judge only in part." in text
+    assert "in part: there was no time: TW204, TW205" in text
 
 
 def test_what_was_seen_in_part_is_called_healthy_in_part():

@@ -206,6 +206,14 @@ def test_real_runs_by_squared_error_to_one_hot_targets(flips):
     assert "TW106" not in report.not_checked
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_samples_that_are_mixed_have_no_wrong_labels(share, seed):
+    report = said("digits", seed, mixed=share)
+    assert report.diagnoses == ()
+    assert ("several targets at once" in report.not_checked.get("TW106", "")) is (share == 1)
+
+
 def test_real_validation_labels_exchanged():
     (found,) = [d for d in said("digits", 1, flips_val=0.15, epochs=4).diagnoses if d.code == "TW106"]
     assert found.where == ("validation labels",)

@@ -132,6 +132,9 @@ def test_other_weights_are_offered_where_units_were_dead_at_first():
     shown = cures(probed(site(dead=0.9, first=0.72), weights=(8.0, 1.0)))["reinitialise"]
     assert shown.why.startswith(f"0 begins with a deviation of {8 / 32**0.5:.3g}; for 32 inputs 0.25 keeps")
     assert "reinitialise" not in cures(probed(site(dead=0.9, first=0.68)))
+    one_is_zero = probed(site(dead=0.9, first=0.72), weights=(1.0, 0.0, 0.0))
+    why = cures(one_is_zero)["reinitialise"].why
+    assert why.startswith("2 begins with a deviation of 0; for"), "the last is often zero, and it does no harm there"
     made = probed(site(dead=0.9))
     assert list(cures(made)) == ["reinitialise", "leaky-relu"]
     last, first = made.facts["parameters"]

@@ -449,9 +449,9 @@ def test_where_a_copy_went_as_far_as_sound_runs_and_gained_nothing_there_is_noth
     assert bool(verdict(made)) is fires
 
 
-def scheduled(kept=100, low=0.001, **how):
+def scheduled(kept=100, low=0.001, path=1.5, **how):
     """A run whose rate falls to next to nothing after some steps, and two copies whose rate lasts."""
-    made = with_copies(1.5, **{"losses": 0.98 * STUCK, "before": 2.2, "usual": 0.6, "higher": 0.5, **how})
+    made = with_copies(path, **{"losses": 0.98 * STUCK, "before": 2.2, "usual": 0.6, "higher": 0.5, **how})
     key = next(iter(made.keys("grad_norm")))
     rate = made.facts["optimizers"]["default"]["groups"][0]["lr"]
     made.append("lr", f"{key}/0", 0, rate)
@@ -463,9 +463,17 @@ def test_a_rate_that_a_schedule_took_away_is_told_as_that():
     (found,) = verdict(scheduled())
     assert "from step 100 of 400 on; a copy whose rate lasted came to a validation loss of 0.6" in found.summary
     assert found.evidence[0].value == pytest.approx(1.6)
-    assert [r.id for r in found.remedies] == ["slower-schedule", "higher-learning-rate"]
     assert "CosineAnnealingLR(optimizer, 400)" in found.remedies[0].how
     assert "below a hundredth of that from step 100 on" in found.remedies[0].why
+
+
+@pytest.mark.parametrize(("path", "cures"), [
+    (2.1, ["slower-schedule"]),  # of the weights' length, had it lasted
+    (1.9, ["slower-schedule", "higher-learning-rate"]),
+])  # fmt: skip
+def test_a_higher_rate_as_well_is_proposed_only_where_one_that_lasts_would_be_too_low(path, cures):
+    (found,) = verdict(scheduled(path=path))
+    assert [r.id for r in found.remedies] == cures
 
 
 @pytest.mark.parametrize(("error", "margin"), [(0.02, 2 + (1.6 - 0.05 * 2.254) / 0.02), (1e-9, 1e3)])

@@ -62,6 +62,11 @@ class Held:
         return all(version_of(tensor) == version for tensor, version in self.versions)
 
     @property
+    def mixed(self) -> bool:
+        """Its predictions were held against other targets as well, so that its loss is only a part of what it was."""
+        return False
+
+    @property
     def borrowed(self) -> bool:
         """Its tensors are the user's, which a model that works in place must not get."""
         return bool(self.versions)
@@ -153,6 +158,7 @@ class HeldBatch(HeldForward):
     Attributes:
         function: The functional loss; `target`, `positional` and `keywords` are its further arguments.
         predictions: From the model's output to the predictions that the loss was given.
+        other: Targets that the same loss was given for the same predictions later on, where they are another tensor.
     """
 
     function: str
@@ -160,6 +166,14 @@ class HeldBatch(HeldForward):
     positional: tuple[Any, ...] = field(repr=False)
     keywords: dict[str, Any] = field(repr=False)
     predictions: Path = field(repr=False)
+    other: torch.Tensor | None = field(default=None, repr=False)
+
+    @property
+    def mixed(self) -> bool:
+        one, other = self.target, self.other
+        if one is None or other is None:
+            return False
+        return (one.dtype, one.device) != (other.dtype, other.device) or not torch.equal(one, other)
 
     def predict(self, model: nn.Module) -> torch.Tensor:
         """What the loss is given, with its graph."""

@@ -229,6 +229,7 @@ class ForwardEvents(Measuring):
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step, self._samples_given())
+        self._compare_targets(call)
         if self.nonfinite.keeps and entry.count:
             self._follow_loss(call, entry.call)
         if self.ranges.due(self.step):
@@ -240,6 +241,10 @@ class ForwardEvents(Measuring):
         if self.stage is None and evaluating and not self._trains_in_eval_mode:
             entry.viewed = True
             self._view(call)
+
+    @contained("held batches")
+    def _compare_targets(self, call: LossCall) -> None:
+        self.held.note_loss(call)
 
     @contained("first non-finite")
     def _follow_loss(self, call: LossCall, bare: LossCall) -> None:

@@ -100,6 +100,11 @@ class Governor:
         return RESERVE * left / pace if pace > 0 else math.inf
 
     @property
+    def never(self) -> list[str]:
+        """Kinds that were due, and that the budget never allowed."""
+        return sorted(kind for kind, account in self.accounts.items() if account.put_off and not account.runs)
+
+    @property
     def put_off(self) -> list[str]:
         """What was not run, in words for the report."""
         told = {kind: a.put_off for kind, a in self.accounts.items() if a.put_off}

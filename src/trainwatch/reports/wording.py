@@ -11,7 +11,7 @@ from typing import Any
 
 from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.figures import Curve, Figure
-from trainwatch.report import Report
+from trainwatch.report import IN_PART, Report
 
 EVIDENCE = ("evidence", "measured", "threshold", "where", "step", "note")
 NUMERIC = ("measured", "threshold", "step")
@@ -77,7 +77,9 @@ def headline(report: Report) -> str:
         named = [f"{d.code} {line(d.name)} ({d.severity})" for d in serious]
         more = f" and {len(named) - 4} more" if len(named) > 4 else ""
         return f"{count(len(named), 'problem')} found in {_extent(report)}: {', '.join(named[:4])}{more}.{beside}"
-    blind = f" {count(len(report.not_checked), 'rule')} could not judge." if report.not_checked else ""
+    in_part = sum(reason.startswith(IN_PART) for reason in report.not_checked.values())
+    blind = f" {count(n, 'rule')} could not judge." if (n := len(report.not_checked) - in_part) else ""
+    blind += f" {count(in_part, 'rule')} could judge only in part." if in_part else ""
     if report.verdict == "healthy":
         partly = any(d.code == "TW709" for d in report.diagnoses)  # no validation, or a few steps
         healthy = "Healthy as far as could be seen" if partly else "Healthy"

@@ -117,6 +117,17 @@ def first_weight(record: RunRecord) -> dict[str, Any] | None:
     return min(weights, key=lambda p: int(p["order"]), default=None)
 
 
+def odd_weight(record: RunRecord, variance: float) -> dict[str, Any] | None:
+    """Facts of the weight whose deviation at the start fits its inputs least, but the last; see `reinitialise`."""
+    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
+    hidden = sorted(weights, key=lambda p: int(p["order"]))[: max(1, len(weights) - 1)]
+
+    def off(weight: dict[str, Any]) -> float:
+        return abs(math.log(max(weight["std"], 1e-30) / math.sqrt(variance / fan_in(weight))))
+
+    return max(hidden, key=off, default=None)
+
+
 def gated_cells(record: RunRecord) -> Iterator[Remedy]:
     """A gated cell in place of the first plain recurrent one."""
     for cell in [p for p in record.facts["parameters"] if p["module_type"] in RECURRENT][:1]:

@@ -130,8 +130,10 @@ class Spent:
 
     @property
     def remedies(self) -> tuple[Remedy, ...]:
-        """A schedule for as long as the run, then a higher rate."""
+        """A schedule for as long as the run; a higher rate, too, where steps at this one all along are too short."""
         schedule = remedy("slower-schedule", present=f"{self.reach.rate:.3g}", until=self.until, steps=self.steps)
+        if self.reach.total * self.steps / self.until >= LEAST:
+            return (schedule,)
         return schedule, higher(self.reach, further(self.reach, self.copy.factor))
 
 

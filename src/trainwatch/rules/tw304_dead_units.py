@@ -12,7 +12,7 @@ from trainwatch.diagnosis import Diagnosis, Evidence, Remedy, Severity
 from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import Predicate, always
-from trainwatch.rules.depth_remedies import first_weight, reinitialise
+from trainwatch.rules.depth_remedies import odd_weight, reinitialise
 from trainwatch.rules.hidden_activity import HiddenActivity, named
 from trainwatch.rules.step_remedies import LONG, UPDATE, shorter_step
 from trainwatch.symptoms.activity import Activity
@@ -87,7 +87,7 @@ def _remedies(record: RunRecord, worst: Activity, dead: list[Activity], many: fl
     update = largest_update(record, 0, worst.first_step if worst.first >= many else worst.step)
     if update is not None and LONG < update[1] < 1e3 * UPDATE:  # where more is amiss, no learning rate is a cure
         yield shorter_step(record, *update)
-    first = first_weight(record)
-    if worst.first >= many and first is not None and (update is None or update[1] <= LONG):
-        yield reinitialise(first, 2.0)
+    odd = odd_weight(record, 2.0)
+    if worst.first >= many and odd is not None and (update is None or update[1] <= LONG):
+        yield reinitialise(odd, 2.0)
     yield remedy("leaky-relu", modules=[m for m in modules if m in {a.module for a in dead}] or modules)
