@@ -14,13 +14,12 @@ from rich.console import Console
 
 from benchmarks.rivals import RIVALS, tuning
 from benchmarks.rivals.installed import HOOKED, READERS, adapter, said
-from benchmarks.rivals.rival import Measured, measure
 from benchmarks.rivals.table import better, heard
 from benchmarks.rivals.table import table as side_by_side
 from benchmarks.zoo.judges import counted, judge_runs
 from benchmarks.zoo.scenario import HALVES, SEEDS, Scenario, ScenarioError
 from benchmarks.zoo.score import Outcome
-from benchmarks.zoo.store import RECORDS, path_of, restore
+from benchmarks.zoo.store import RECORDS, path_of
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=None if os.isatty(1) else 160)
@@ -103,7 +102,7 @@ def tune(
 def _tune_reference(runs: list[tuple[Scenario, int]], workers: int, folder: Path) -> dict[str, dict[str, Any]]:
     stored = [(s, path_of(folder, s, seed)) for s, seed in runs if path_of(folder, s, seed).is_file()]
     with get_context("spawn").Pool(workers) as pool:
-        measured = pool.map(_measured, [path for _, path in stored], chunksize=8)
+        measured = pool.map(tuning.measured_at, [path for _, path in stored], chunksize=8)
     known = [(scenario, run) for (scenario, _), run in zip(stored, measured, strict=True)]
     found = {}
     for name, rival in RIVALS.items():
@@ -111,10 +110,6 @@ def _tune_reference(runs: list[tuple[Scenario, int]], workers: int, folder: Path
         found[name] = {k: v for k, v in asdict(thresholds).items() if v != getattr(rival.published, k)}
         console.print(f"{name}: J {reached:.3f} on {len(known)} runs; {found[name]}", highlight=False)
     return found
-
-
-def _measured(path: Path) -> Measured:
-    return measure(restore(path)[0])
 
 
 @app.command()

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.rivals import RIVALS
-from benchmarks.rivals.rival import Measured, Rival, Thresholds
+from benchmarks.rivals.rival import Measured, Rival, Thresholds, measure
 from benchmarks.zoo.scenario import Scenario
+from benchmarks.zoo.store import restore
 from trainwatch.record.series import Array
 
 if sys.version_info >= (3, 11):
@@ -104,6 +105,11 @@ def _ascend(
                 chosen[rule] = next(setting for setting, value in reached.items() if value == best)
         if best <= before:
             return chosen, best
+
+
+def measured_at(path: Path) -> Measured:
+    """What a stored record holds. In a module of its own: processes of a pool do not find what is in ``__main__``."""
+    return measure(restore(path)[0])
 
 
 def tune(rival: Rival, runs: Sequence[tuple[Scenario, Measured]]) -> tuple[Thresholds, float]:
