@@ -205,6 +205,7 @@ def test_told_apart_alone_it_is_a_remark(how, words):
     (found,) = verdict(record_of(**how))
     assert found.severity == Severity.INFO
     assert words in found.summary
+    assert bool(found.remedies) is ("augmentation" not in words), "there is nothing to mend then"
     assert verdict(record_of(votes=0.65, **how)) == []
 
 

@@ -146,5 +146,5 @@ class TrainValShift(Rule):
                 *(() if of_data else (losses_apart(look, worse, self.errors),)),
                 *once_aligned(found, self.aligned),
             ),
-            remedies=shift_remedies(record, found, self.aligned),
+            remedies=shift_remedies(record, found, self.aligned) if found.further.low > self.further else (),
         )
