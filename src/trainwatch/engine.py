@@ -51,6 +51,7 @@ YOURS = {  # parts that the user hands something to, and what is said where it c
     "observe_val": "observe_val with what it was given",
     "epoch_end": "epoch_end with what it was given",
 }
+FAILED = "its capture failed with "  # how the reason begins why a quantity, or the rest of it, is missing
 BASIC = ("train_loss", "val_loss", "grad_norm")  # a rule on any of these must have judged for a run to be healthy
 
 
@@ -174,6 +175,9 @@ def _put_off(rule: Rule, record: RunRecord) -> str:
 
 
 def _has(quantity: str, record: RunRecord) -> bool:
+    """Whether it is known to the end: what broke off would be taken for where the run came to."""
+    if str(record.facts.get("switched_off", {}).get(quantity, "")).startswith(FAILED):
+        return False
     # Norms say nothing where it is not known whose they are.
     return record.has(quantity) and (quantity != "grad_norm" or "parameters" in record.facts)
 

@@ -20,7 +20,7 @@ from trainwatch.clock import steady
 from trainwatch.config import Settings
 from trainwatch.containment import Containment, contained
 from trainwatch.diagnosis import Diagnosis
-from trainwatch.engine import fault_of, judge
+from trainwatch.engine import FAILED, fault_of, judge
 from trainwatch.escaping import Escaped, leave_saddle
 from trainwatch.live import LiveFindings
 from trainwatch.outlets import Outlets
@@ -480,7 +480,7 @@ class Monitor:
     def _fault(self, part: str, error: Exception) -> None:
         """Note a contained fault. Nothing in here may fail in its turn."""
         fault = fault_of(part, error, self.capture.step if hasattr(self, "capture") else 0)
-        reason = f"its capture failed with {type(error).__name__} (see TW000)"
+        reason = f"{FAILED}{type(error).__name__} (see TW000)"
         lost = dict.fromkeys(MEASURES.get(part, ()), reason)
         try:
             if part == "record files":

@@ -74,6 +74,27 @@ def test_columns_of_targets_are_standardised_one_by_one():
     assert found["val_usual"] < 2  # a sum over unequal columns would be that of the larger
 
 
+def test_many_columns_are_those_of_one_thing_with_one_unit():
+    """As pixels of a picture, some of which hardly ever differ: nobody asks for those as much as for the others."""
+    picture = lambda y: torch.cat([y, *[1e-3 * y.flip(0)] * 8], 1)  # noqa: E731
+    many = on_targets(picture, model=net(6, 24, 9), lr=1e-9)
+    few = on_targets(lambda y: picture(y)[:, :8], model=net(6, 24, 8), lr=1e-9)
+    assert many["val_usual"] < 20 < few["val_usual"]
+
+
+@pytest.mark.parametrize("columns", [1, 16])
+def test_targets_that_are_all_the_same_are_refused(columns):
+    centre = torch.linspace(-1, 1, columns)
+    with pytest.raises(CannotIsolate, match="the same for all samples"):
+        on_targets(lambda y: centre.expand(len(y), columns), model=net(6, 24, columns))
+
+
+def test_rounding_is_no_deviation():
+    assert scale_of([torch.full((500, 1), 0.1)], 1).deviation.item() == 1.0
+    assert scale_of([torch.full((500, 1), 0.1) * (1 + 1e-6 * torch.randn(500, 1))], 1).deviation.item() == 1.0
+    assert scale_of([torch.full((500, 1), 0.1) * (1 + 1e-4 * torch.randn(500, 1))], 1).deviation.item() < 1e-4
+
+
 def test_features_are_columns_of_tables_and_channels_of_images():
     table, image, flat = torch.randn(50, 3) * 5, torch.randn(50, 3, 4, 4) + 9, torch.ones(50, 2)
     for tensor in (table, image):

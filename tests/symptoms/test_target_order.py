@@ -112,3 +112,11 @@ def test_without_a_loader_a_pass_is_over_when_the_same_batches_come_again():
 )
 def test_nothing_is_told(made):
     assert target_order(made, "mse_loss") is None
+
+
+def test_constants_differ_by_rounding_alone():
+    constant = np.repeat(np.random.default_rng(0).normal(0.3, 1e-9, 40), 16)
+    assert target_order(ordered(constant), "mse_loss") is None
+    assert target_order(
+        ordered(np.sort(np.repeat(np.random.default_rng(0).normal(0.3, 1e-4, 40), 16))), "mse_loss"
+    ).is_sorted

@@ -57,6 +57,7 @@ class ClassCounter:
         self._held: list[tuple[str, int, int, torch.Tensor, int | None, int | None]] = []
         self._bytes = 0
         self._sizes: set[int] = set()
+        self._first: dict[bool, int] = {}  # of single classes, and of several labels: as many as were seen first
 
     def hold(
         self, sort: str, classes: int, labels: int, target: torch.Tensor, step: int, samples: int | None = None
@@ -73,6 +74,9 @@ class ClassCounter:
             samples: Samples that the model was given, where seen. With a target each, batches are looked at one by
                 one; pixels or tokens of a sample are alike, and say nothing of how batches are drawn.
         """
+        several = sort in PER_LABEL and labels > 1
+        if (width := labels if several else classes) != self._first.setdefault(several, width):
+            return  # another task of the same run: its classes are others
         size = target.numel() * target.element_size()
         if classes > MOST_CLASSES or self._bytes + size > HELD_BYTES:
             self.uncounted += 1

@@ -13,6 +13,7 @@ from torch import nn
 
 from trainwatch.capture.batches import TARGETS, TRAIN_BATCH, VAL_BATCH, loss_in
 from trainwatch.capture.interception import LossCall, averaged
+from trainwatch.capture.losses import Entry
 from trainwatch.capture.measuring import Measuring
 from trainwatch.capture.nonfinite import finite
 from trainwatch.capture.samples import bare, samples_in
@@ -37,6 +38,7 @@ class ForwardEvents(Measuring):
         self._known_losses: set[str] = set()
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model, to be viewed
         self._within: list[LossCall] = []  # all of them
+        self._auxiliary = self._returns_loss = False
         self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
         self._again = TrainedAgain()
@@ -89,6 +91,7 @@ class ForwardEvents(Measuring):
         if within and self._given is not None:
             self._hold(within[-1], *self._given)
         loss = loss_in(output)
+        self._returns_loss |= loss is not None
         if loss is not None and not self._seen(loss) and len(within) != 1:  # one alone is what the model's follows from
             self._take(LossCall("model", loss), within=True)
 
@@ -188,6 +191,9 @@ class ForwardEvents(Measuring):
         if self.stage == OFF:
             return
         if self._inside is not None:
+            if self._auxiliary:
+                self._recent.append(weakref.ref(call.output))
+                return
             call = averaged(call)
             self._within.append(call)
         self._meet(call)
@@ -229,6 +235,7 @@ class ForwardEvents(Measuring):
 
     def _note_loss(self, call: LossCall) -> None:
         entry = self.losses.add(call, samples_in(call), self.step, self._samples_given())
+        entry.inside = self._inside is not None
         self._compare_targets(call)
         if self.nonfinite.keeps and entry.count:
             self._follow_loss(call, entry.call)
@@ -245,6 +252,14 @@ class ForwardEvents(Measuring):
     @contained("held batches")
     def _compare_targets(self, call: LossCall) -> None:
         self.held.note_loss(call)
+
+    def _look_for_terms(self, entries: list[Entry]) -> None:
+        """Whether losses within the forward pass are terms beside one of the same kind outside, by those of a step.
+
+        As of a codebook: they are not what the model is for, and would be mixed up with what is.
+        """
+        inside, outside = ({e.call.name for e in entries if e.inside is within} for within in (True, False))
+        self._auxiliary |= not self._returns_loss and bool(inside & outside)
 
     @contained("first non-finite")
     def _follow_loss(self, call: LossCall, bare: LossCall) -> None:

@@ -39,6 +39,7 @@ class Entry:
         factor: d root / d loss where it was sampled; None for 1.
         step: Optimiser steps taken before the call.
         viewed: The call was taken into a validation pass, on the guess that it will not be backpropagated.
+        inside: It was computed within a forward pass of the model.
     """
 
     call: LossCall
@@ -52,6 +53,7 @@ class Entry:
     factor: torch.Tensor | None = None
     step: int = 0
     viewed: bool = False
+    inside: bool = False
     classes: int | None = None
     labels: int = 1
     terms: torch.Tensor | None = None

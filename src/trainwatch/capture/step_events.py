@@ -249,6 +249,7 @@ class StepEvents(ForwardEvents):
         scale = self.scaling.scale
         scale = scale.clone() if scale is not None and self.losses.sample_factor else None
         mine, stale = self.losses.commit(step, prefix, scale)
+        self._look_for_terms(mine)
         samples = sum(entry.count for entry in mine)
         self._batch_samples += samples
         self.samples += samples

@@ -18,25 +18,29 @@ KIND = "standard_targets"
 QUANTITIES = (KIND,)
 AT_END = True
 STEPS = standardised.STEPS
+COLUMNS = 8  # outputs with a unit each; more are those of one thing, as the pixels of a picture
 
 
 def measure(bench: Bench) -> None:
     """Let copies learn from the start on held batches in turn: on the targets of the run, and on standardised ones.
 
-    Columns of targets are standardised one by one. Rates rise to the highest of the run and fall to nothing; of each
-    copy the look at which validation is best counts. A row of `standard_targets` is of training and then of validation
-    batches, in evaluation mode, the mean squared error over the variance of the targets: at the end of the run, of the
-    copy on its targets, of the other, standard error of the difference of the latter two, and of the first and the
-    last.
+    Up to `COLUMNS` columns of targets are standardised one by one, more by a common mean and deviation. Rates rise to
+    the highest of the run and fall to nothing; of each copy the look at which validation is best counts. A row of
+    `standard_targets` is of training and then of validation batches, in evaluation mode, the mean squared error over
+    the variance of the targets: at the end of the run, of the copy on its targets, of the other, standard error of the
+    difference of the latter two, and of the first and the last.
 
     Raises:
         CannotIsolate: What the loss wants is no tensor of the batch that holds numbers to be predicted, or is an input
-            as well, or there is no validation batch.
+            as well, or the same for all samples, or there is no validation batch.
     """
     sides = [exchangeable(some) for some in to_try(bench, "what standardised targets would have brought")]
     with bench.model() as model, torch.no_grad():
         targets = [[_target_of(batch, model) for batch in some] for some in sides]
-        scale = scale_of(targets[0], -1 if targets[0][0].ndim == 2 else None)
+        first = targets[0][0]
+        scale = scale_of(targets[0], -1 if first.ndim == 2 and first.shape[1] <= COLUMNS else None)
+        if all(torch.equal(some, first[:1].expand_as(some)) for some in targets[0]):
+            raise CannotIsolate("the targets are the same for all samples")
         before = [_errors(model, some, scale) for some in sides]
     train, val = (
         [batch.exchanged(old, scale.of(old)) for batch, old in zip(some, wanted, strict=True)]

@@ -17,6 +17,7 @@ FEWEST, MOST = 60, 400  # steps of each copy: as many as the run took, within th
 MARKS = 5  # times that a copy is looked at
 LOOKS = 60  # steps that the looks at the losses are worth
 STEPS = 2 * FEWEST + LOOKS
+ROUNDING = 32  # units in the last place that a mean of many may be off
 
 Evaluate = Callable[[nn.Module, Sequence[Exchangeable]], Losses]
 
@@ -55,7 +56,7 @@ def scale_of(tensors: Sequence[torch.Tensor], axis: int | None) -> Scale:
     others = [d for d in range(whole.ndim) if axis is None or d != axis % whole.ndim]
     mean = whole.mean(others, keepdim=True)
     deviation = (whole - mean).square().mean(others, keepdim=True).sqrt()
-    still = deviation <= torch.finfo(whole.dtype).eps * whole.abs().max()
+    still = deviation <= ROUNDING * torch.finfo(whole.dtype).eps * whole.abs().max()
     return Scale(mean, torch.where(still, 1.0, deviation))
 
 

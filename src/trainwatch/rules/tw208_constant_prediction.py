@@ -13,7 +13,7 @@ from trainwatch.record import RunRecord
 from trainwatch.remedies import remedy
 from trainwatch.rules.base import NotChecked, Rule
 from trainwatch.symptoms.classes import Confusion, class_names, confusions, share_bounds
-from trainwatch.symptoms.curves import passes, primary_stream, samples_of
+from trainwatch.symptoms.curves import is_one_sample, passes, primary_stream, samples_of
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class ConstantPrediction(Rule):
         tables = record.memo(confusions)
         steps, rows = passes(record, "val_spread", stream or "")
         seen = max(len(tables), len(steps))
-        if not seen:
-            raise NotChecked("no validation predictions were seen")
+        if not seen or is_one_sample(record, str(stream)):
+            raise NotChecked("no validation predictions were seen, or those of a single sample")
         if seen < self.min_passes:
             raise NotChecked(f"{seen} validation passes with predictions; judged from {self.min_passes} on")
         found = self._classes(record, tables) if tables else self._regression(record, steps, rows, str(stream))

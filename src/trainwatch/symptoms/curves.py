@@ -90,6 +90,12 @@ def samples_of(record: RunRecord, stream: str | None) -> int:
     return int(record.facts.get("validation", {}).get(stream, {}).get("samples") or 0)
 
 
+def is_one_sample(record: RunRecord, stream: str) -> bool:
+    """Validation is of a single sample, as in leaving one out, which tells of no other."""
+    facts = record.facts.get("validation", {}).get(stream, {})
+    return facts.get("criterion") != "model" and samples_of(record, stream) == 1
+
+
 def passes(record: RunRecord, quantity: str, stream: str) -> tuple[Array, Array]:
     """Steps and rows of a validation quantity; of several passes at one step the last one counts."""
     series = record.series(quantity, stream)
@@ -101,9 +107,9 @@ def passes(record: RunRecord, quantity: str, stream: str) -> tuple[Array, Array]
 
 
 def validation_curve(record: RunRecord) -> ValidationCurve | None:
-    """The primary validation stream, for `RunRecord.memo`; None where there is no finite pass."""
+    """The primary validation stream, for `RunRecord.memo`; None without a finite pass, or with a single sample."""
     stream = primary_stream(record)
-    if stream is None:
+    if stream is None or is_one_sample(record, stream):
         return None
     steps, losses = passes(record, "val_sample_loss", stream)
     if not len(steps):

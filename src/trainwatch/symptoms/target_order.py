@@ -12,6 +12,7 @@ from trainwatch.record.series import Array
 FEWEST = 8  # batches, or their means say little of how they differ
 FULL = 0.75  # of the usual samples of a batch, for it to count
 WHOLE = 0.9  # of the samples make a pass: a last batch may be dropped, and targets be missing
+ROUNDING = 1e-10  # of the squared targets: what constants vary by in single precision
 SORTED = 0.1  # of the variance that lies between batches: no shuffled draw comes there
 
 
@@ -61,7 +62,7 @@ def target_order(record: RunRecord, stream: str) -> TargetOrder | None:
     if not passes or size < 2 or not np.isfinite(rows[:, [0, 1, 3]]).all():
         return None
     apart = float(np.mean([part.var() for part in np.array_split(rows[:, 0], passes)]))
-    if within + apart <= 0:
+    if within + apart <= ROUNDING * float((rows[:, 0] ** 2).mean()):
         return None
     one = (within + apart) / size  # variance of the mean of a shuffled draw
     way = np.diff(rows[:, 0])
