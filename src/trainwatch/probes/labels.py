@@ -7,7 +7,7 @@ import numpy as np
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array, features_a_split
-from trainwatch.probes.tables import classes_of, known
+from trainwatch.probes.tables import classes_of, known, same_width
 
 KIND = "labels"
 QUANTITIES = ("held_labels",)
@@ -31,6 +31,7 @@ def measure(bench: Bench) -> None:
     tables = {"train": classes_of(bench, "train", MOST_ROWS)}
     if bench.held("val", 1):
         val = classes_of(bench, "val", MOST_ROWS)
+        same_width(tables["train"].x, val.x)
         new = ~known(val.x, tables["train"].x)  # its twin would tell the label of any other
         if new.any():
             tables["val"] = val.of(np.flatnonzero(new))

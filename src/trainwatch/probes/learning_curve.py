@@ -10,7 +10,7 @@ from trainwatch.probes.evaluated import mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array, forest
 from trainwatch.probes.scoring import classes_in, in_form_of, scorable, scores
-from trainwatch.probes.tables import Table, rows_of, table_of
+from trainwatch.probes.tables import Table, rows_of, same_width, table_of
 
 KIND = "learning_curve"
 QUANTITIES = ("learning_curve",)
@@ -33,6 +33,7 @@ def measure(bench: Bench) -> None:
     scorable(bench, "train")
     train, val = table_of(bench, "train", MOST_ROWS), scorable(bench, "val")
     tables = [rows_of(batch)[0] for batch in val]
+    same_width(train.x, *tables)
     if min(len(train), sum(map(len, tables))) < FEWEST:
         raise CannotIsolate(f"fewer than {FEWEST} different samples are held to learn from or to be tried on")
     function = val[0].function

@@ -16,7 +16,7 @@ from trainwatch.probes.evaluated import mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array
 from trainwatch.probes.scoring import classes_in, in_form_of, scorable, scores
-from trainwatch.probes.tables import rows_of, table_of
+from trainwatch.probes.tables import rows_of, same_width, table_of
 
 KIND = "prior"
 QUANTITIES = ("input_change", "feature_importance", "linear_probe", "weight_spread")
@@ -118,11 +118,12 @@ def _linear(bench: Bench, val: Sequence[Any], outputs: Sequence[torch.Tensor], n
 
     scorable(bench, "train")
     train, function = table_of(bench, "train", MOST_ROWS), val[0].function
+    tables = [rows_of(batch)[0] for batch in val]
     try:
         width = classes_in(function, train.y, outputs)
+        same_width(train.x, *tables)
     except CannotIsolate:
         return  # the rest was measured all the same
-    tables = [rows_of(batch)[0] for batch in val]
     if width is None:
         ridge = linear_model.RidgeCV(np.geomspace(1e-2, 1e4, 13))
         fitted = pipeline.make_pipeline(preprocessing.StandardScaler(), ridge).fit(train.x, train.y)

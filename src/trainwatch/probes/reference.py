@@ -12,7 +12,7 @@ from trainwatch.probes.evaluated import mean_and_error
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import GUESS, Array, classifications, regressions, scaled
 from trainwatch.probes.scoring import classes_in, in_form_of, scorable, scores
-from trainwatch.probes.tables import rows_of
+from trainwatch.probes.tables import rows_of, same_width
 
 KIND = "reference"
 QUANTITIES = ("reference_loss",)
@@ -32,8 +32,9 @@ def measure(bench: Bench) -> None:
     error of their paired difference, loss of a constant guess, samples learned from, samples scored), of validation.
     """
     train, val = scorable(bench, "train"), scorable(bench, "val")
-    x, y = (np.concatenate(parts)[:MOST_ROWS] for parts in zip(*map(rows_of, train), strict=True))
-    tables = [rows_of(batch)[0] for batch in val]
+    held, tables = [rows_of(batch) for batch in train], [rows_of(batch)[0] for batch in val]
+    same_width(*(x for x, _ in held), *tables)
+    x, y = (np.concatenate(parts)[:MOST_ROWS] for parts in zip(*held, strict=True))
     if min(len(x), sum(map(len, tables))) < FEWEST:
         raise CannotIsolate(f"fewer than {FEWEST} samples are held for another predictor to learn from or be tried on")
     with bench.model() as model, torch.no_grad():

@@ -9,7 +9,7 @@ import numpy as np
 from trainwatch.probes.bench import Bench
 from trainwatch.probes.isolation import CannotIsolate
 from trainwatch.probes.predictors import Array, features_a_split, scaled
-from trainwatch.probes.tables import table_of
+from trainwatch.probes.tables import same_width, table_of
 
 KIND = "shift"
 QUANTITIES = ("held_shift", "shift_features", "shift_aligned")
@@ -36,6 +36,7 @@ def measure(bench: Bench) -> None:
     has the same mean and deviation; it is asked where they can be told apart.
     """
     train, val = (table_of(bench, kind, MOST_ROWS, patterns=True) for kind in ("train", "val"))
+    same_width(train.x, val.x)
     if min(len(train), len(val)) < FEWEST:
         raise CannotIsolate(f"fewer than {FEWEST} different samples of training and of validation are held")
     votes, weights = kind_votes(train.x, val.x)

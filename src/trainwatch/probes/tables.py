@@ -52,6 +52,16 @@ def known(x: Array, others: Array) -> Array:
     return np.array([row.tobytes() in seen for row in np.ascontiguousarray(x, others.dtype)], bool)
 
 
+def same_width(*parts: Array) -> None:
+    """Check that rows are of one length.
+
+    Raises:
+        CannotIsolate: They are not, as those of pictures of several sizes.
+    """
+    if len(widths := sorted({part.shape[1] for part in parts})) > 1:
+        raise CannotIsolate(f"samples differ in size: some have {widths[0]} numbers and others {widths[-1]}")
+
+
 def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False, patterns: bool = False) -> Table:
     """The held samples of a kind, ``train`` or ``val``; one that was held twice is in it once.
 
@@ -67,6 +77,7 @@ def table_of(bench: Bench, kind: str, most: int, one_hot: bool = False, patterns
     """
     batches = bench.batches(kind, MANY)
     parts = [rows_of(batch, one_hot, patterns) for batch in batches]
+    same_width(*(x for x, _ in parts))
     x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
     step = np.concatenate(
         [np.full(len(part[0]), getattr(b, "step", -1)) for part, b in zip(parts, batches, strict=True)]
