@@ -124,6 +124,17 @@ def test_a_batch_whose_predictions_are_held_against_further_targets_is_none_to_l
     watch.finish()
 
 
+@pytest.mark.parametrize("targets", [(Y.clone(), Y.roll(1)), (Y.roll(1), Y.clone())], ids=["later", "sooner"])
+def test_one_of_several_further_targets_that_differs_is_enough(targets):
+    def mixed(m, x):
+        predicted = m(x)
+        return sum(F.cross_entropy(predicted, y) for y in (Y, *targets))
+
+    watch = train(nn.Linear(4, 3), mixed, steps=3)
+    assert held(watch) == []
+    watch.finish()
+
+
 def test_other_losses_of_the_same_predictions_and_the_same_loss_of_others_mix_nothing():
     def several(m, x):
         predicted = m(x)

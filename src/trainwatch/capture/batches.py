@@ -73,7 +73,9 @@ class Held:
 
     def copied(self) -> Self:
         """The same batch in tensors of its own, which a model may change in place."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("versions", "predictions")}
+        parts = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("versions", "predictions", "others")
+        }
         return replace(self, versions=(), **{name: _fresh(part, clone=True) for name, part in parts.items()})
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
@@ -158,7 +160,7 @@ class HeldBatch(HeldForward):
     Attributes:
         function: The functional loss; `target`, `positional` and `keywords` are its further arguments.
         predictions: From the model's output to the predictions that the loss was given.
-        other: Targets that the same loss was given for the same predictions later on, where they are another tensor.
+        others: Targets that the same loss was given for the same predictions later on, where they are other tensors.
     """
 
     function: str
@@ -166,14 +168,15 @@ class HeldBatch(HeldForward):
     positional: tuple[Any, ...] = field(repr=False)
     keywords: dict[str, Any] = field(repr=False)
     predictions: Path = field(repr=False)
-    other: torch.Tensor | None = field(default=None, repr=False)
+    others: list[torch.Tensor] = field(default_factory=list, repr=False)
 
     @property
     def mixed(self) -> bool:
-        one, other = self.target, self.other
-        if one is None or other is None:
-            return False
-        return (one.dtype, one.device) != (other.dtype, other.device) or not torch.equal(one, other)
+        one = self.target
+        return one is not None and any(
+            (one.dtype, one.device) != (other.dtype, other.device) or not torch.equal(one, other)
+            for other in self.others
+        )
 
     def predict(self, model: nn.Module) -> torch.Tensor:
         """What the loss is given, with its graph."""

@@ -57,7 +57,7 @@ class ClassCounter:
         self._held: list[tuple[str, int, int, torch.Tensor, int | None, int | None]] = []
         self._bytes = 0
         self._sizes: set[int] = set()
-        self._first: dict[bool, int] = {}  # of single classes, and of several labels: as many as were seen first
+        self._first: dict[str, int] = {}  # key -> as many classes, or labels, as were seen first
 
     def hold(
         self, sort: str, classes: int, labels: int, target: torch.Tensor, step: int, samples: int | None = None
@@ -74,8 +74,8 @@ class ClassCounter:
             samples: Samples that the model was given, where seen. With a target each, batches are looked at one by
                 one; pixels or tokens of a sample are alike, and say nothing of how batches are drawn.
         """
-        several = sort in PER_LABEL and labels > 1
-        if (width := labels if several else classes) != self._first.setdefault(several, width):
+        key = _key(sort, labels)
+        if (width := labels if key == "labels" else classes) != self._first.setdefault(key, width):
             return  # another task of the same run: its classes are others
         size = target.numel() * target.element_size()
         if classes > MOST_CLASSES or self._bytes + size > HELD_BYTES:
@@ -151,11 +151,16 @@ def _absent(indices: torch.Tensor, classes: int) -> torch.Tensor:
 
 def _count(sort: str, classes: int, labels: int, target: torch.Tensor) -> tuple[str, torch.Tensor]:
     indices = class_indices(sort, target)
-    if sort in PER_LABEL and labels > 1:
+    if (key := _key(sort, labels)) == "labels":
         per_sample = indices.reshape(-1, labels)
         samples = torch.full((1,), per_sample.shape[0], device=indices.device)
-        return "labels", torch.cat([per_sample.sum(0), samples])
-    return "targets", count_classes(indices, classes)
+        return key, torch.cat([per_sample.sum(0), samples])
+    return key, count_classes(indices, classes)
+
+
+def _key(sort: str, labels: int) -> str:
+    """Under which targets are counted: ``"labels"`` where samples have several, else ``"targets"``."""
+    return "labels" if sort in PER_LABEL and labels > 1 else "targets"
 
 
 def version_of(tensor: torch.Tensor) -> int | None:

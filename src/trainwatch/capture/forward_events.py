@@ -38,7 +38,8 @@ class ForwardEvents(Measuring):
         self._known_losses: set[str] = set()
         self._inside: list[LossCall] | None = None  # loss calls within a forward pass of the model, to be viewed
         self._within: list[LossCall] = []  # all of them
-        self._auxiliary = self._returns_loss = False
+        self._auxiliary = False  # those are terms beside a loss outside, see `_look_for_terms`
+        self._returns_loss = False
         self._recent: deque[Any] = deque(maxlen=4)  # weak references to the losses computed last
         self._inputs: Any = None  # of the model, in training
         self._again = TrainedAgain()
@@ -258,8 +259,9 @@ class ForwardEvents(Measuring):
 
         As of a codebook: they are not what the model is for, and would be mixed up with what is.
         """
-        inside, outside = ({e.call.name for e in entries if e.inside is within} for within in (True, False))
-        self._auxiliary |= not self._returns_loss and bool(inside & outside)
+        inside = {entry.call.name for entry in entries if entry.inside}
+        if inside and not self._returns_loss:
+            self._auxiliary |= any(not entry.inside and entry.call.name in inside for entry in entries)
 
     @contained("first non-finite")
     def _follow_loss(self, call: LossCall, bare: LossCall) -> None:

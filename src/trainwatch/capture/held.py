@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from trainwatch.capture.batches import (
@@ -23,6 +22,7 @@ from trainwatch.capture.interception import LossCall
 SLOTS, MOST_SLOTS = 16, 64  # batches of each kind, fewer where they are large, and more where they are small:
 SAMPLES = 512  # as many as make up these
 MIXED = "its predictions are compared with several targets at once, as where samples are mixed"
+FURTHER = 4  # targets that are kept to see whether they are others
 MOST_REFUSED = 8  # batches whose loss cannot be computed again, after which no more are looked at
 
 
@@ -79,9 +79,8 @@ class HeldBatches:
         predictions, batch = (reference() for reference in self._newest)
         if batch is None or predictions is None or call.input is not predictions or call.name != batch.function:
             return
-        if call.target is not batch.target:
-            held = self._held[TRAIN_BATCH]
-            held[:] = [replace(b, other=call.target) if b is batch else b for b in held]
+        if call.target is not None and call.target is not batch.target and len(batch.others) < FURTHER:
+            batch.others.append(call.target)
 
     def offer_step(self, kind: str, step: int, batch: Any, index: int) -> None:
         """Hold a batch that a trainer is about to give to ``training_step``, or to ``validation_step``."""

@@ -113,19 +113,23 @@ def fitting_variance(record: RunRecord) -> float:
 
 def first_weight(record: RunRecord) -> dict[str, Any] | None:
     """Facts of the weight that is used first; None where none was seen at the start."""
-    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
-    return min(weights, key=lambda p: int(p["order"]), default=None)
+    return next(iter(_weights(record)), None)
 
 
 def odd_weight(record: RunRecord, variance: float) -> dict[str, Any] | None:
     """Facts of the weight whose deviation at the start fits its inputs least, but the last; see `reinitialise`."""
-    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
-    hidden = sorted(weights, key=lambda p: int(p["order"]))[: max(1, len(weights) - 1)]
+    weights = _weights(record)
 
     def off(weight: dict[str, Any]) -> float:
         return abs(math.log(max(weight["std"], 1e-30) / math.sqrt(variance / fan_in(weight))))
 
-    return max(hidden, key=off, default=None)
+    return max(weights[: max(1, len(weights) - 1)], key=off, default=None)
+
+
+def _weights(record: RunRecord) -> list[dict[str, Any]]:
+    """Facts of the weights that were seen at the start, in the order in which they are used."""
+    weights = [p for p in record.facts.get("parameters", ()) if p["kind"] == "weight" and "std" in p]
+    return sorted(weights, key=lambda p: int(p["order"]))
 
 
 def gated_cells(record: RunRecord) -> Iterator[Remedy]:

@@ -65,7 +65,7 @@ class ConstantPrediction(Rule):
         tables = record.memo(confusions)
         steps, rows = passes(record, "val_spread", stream or "")
         seen = max(len(tables), len(steps))
-        if not seen or is_one_sample(record, str(stream)):
+        if not seen or is_one_sample(record, stream):
             raise NotChecked("no validation predictions were seen, or those of a single sample")
         if seen < self.min_passes:
             raise NotChecked(f"{seen} validation passes with predictions; judged from {self.min_passes} on")

@@ -90,7 +90,7 @@ def samples_of(record: RunRecord, stream: str | None) -> int:
     return int(record.facts.get("validation", {}).get(stream, {}).get("samples") or 0)
 
 
-def is_one_sample(record: RunRecord, stream: str) -> bool:
+def is_one_sample(record: RunRecord, stream: str | None) -> bool:
     """Validation is of a single sample, as in leaving one out, which tells of no other."""
     facts = record.facts.get("validation", {}).get(stream, {})
     return facts.get("criterion") != "model" and samples_of(record, stream) == 1
